@@ -1,0 +1,57 @@
+//! The seam between a broker and the servers that hold rows.
+
+use async_trait::async_trait;
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::execution::memory_pool::MemoryPool;
+use futures::stream::BoxStream;
+use std::sync::Arc;
+use std::time::Instant;
+use strandline_proto::Result;
+use strandline_proto::catalog::CatalogSnapshot;
+use strandline_proto::ids::StreamPartition;
+use strandline_proto::leaf::{LeafExplanation, LeafQuery};
+use strandline_proto::stats::LeafStats;
+use tokio_util::sync::CancellationToken;
+
+/// Where the current catalog snapshot comes from.
+pub trait CatalogSource: Send + Sync + std::fmt::Debug {
+    /// The newest published snapshot.
+    fn snapshot(&self) -> Arc<CatalogSnapshot>;
+}
+
+/// What a leaf query runs under.
+#[derive(Clone, Debug)]
+pub struct LeafContext {
+    /// Counters of the whole query.
+    pub stats: Arc<LeafStats>,
+    /// Fires when the caller is gone or the deadline has passed: the leaf stops within a block.
+    pub cancel: CancellationToken,
+    /// When the query must be over.
+    pub deadline: Option<Instant>,
+    /// Memory is taken from here before it is used.
+    pub memory: Arc<dyn MemoryPool>,
+}
+
+/// The rows of a table's stream partition that are visible now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watermark {
+    /// The partition.
+    pub partition: StreamPartition,
+    /// The first offset that is not visible yet.
+    pub to_offset: u64,
+}
+
+/// Carries leaf queries to where the rows are, and batches back.
+#[async_trait]
+pub trait LeafTransport: Send + Sync + std::fmt::Debug {
+    /// The watermarks of a table's stream partitions. Pinned once a query, so that a self-join or a
+    /// retry sees the same rows. Later calls never give smaller ones.
+    fn watermarks(&self, table: &str) -> Result<Vec<Watermark>>;
+
+    /// Runs a leaf query. Partial aggregate states arrive whole or not at all: the first error ends the stream.
+    /// `ErrorKind::SegmentGone` asks the broker to plan again from a newer snapshot.
+    async fn run(&self, query: LeafQuery, context: LeafContext) -> Result<BoxStream<'static, Result<RecordBatch>>>;
+
+    /// How the leaf would answer `query`, without running it.
+    fn explain(&self, query: &LeafQuery) -> Result<LeafExplanation>;
+}

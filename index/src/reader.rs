@@ -1,0 +1,217 @@
+//! The contract by which a column is read, alike for immutable and consuming segments.
+//!
+//! Readers hand out blocks of dictionary ids and of values, never rows. A reader is a view of a fixed
+//! number of documents: a consuming column gives a view pinned at a published row count.
+//!
+//! Null rows hold a placeholder in the forward index (the type's zero, or the empty text or list);
+//! whoever reads values asks [`ColumnReader::null_bits`] as well. Placeholders may occur in the
+//! dictionary, so an index lookup for the placeholder's value can name null rows too: callers take
+//! nulls away.
+
+use crate::doc_bits::DocBits;
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// A document's number within its segment, from 0.
+pub type DocId = u32;
+/// A value's number within a column's dictionary, from 0.
+pub type DictId = u32;
+
+/// How values are stored, below the logical types: BOOLEAN as I32 (0, 1), TIMESTAMP as I64, text and JSON as Bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each name is its type")]
+pub enum PhysicalType {
+    I32,
+    I64,
+    F32,
+    F64,
+    I128,
+    Bytes,
+}
+
+/// One physical value. Floats compare by total order (`f64::total_cmp`).
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "each name is its type")]
+pub enum Scalar<'a> {
+    I32(i32),
+    I64(i64),
+    F32(f32),
+    F64(f64),
+    I128(i128),
+    Bytes(Cow<'a, [u8]>),
+}
+
+/// A block of physical values.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "each name is its type")]
+pub enum ValueBuffer {
+    I32(Vec<i32>),
+    I64(Vec<i64>),
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    I128(Vec<i128>),
+    /// Value `i` is `data[offsets[i]..offsets[i + 1]]`; `offsets` begins with 0.
+    Bytes {
+        offsets: Vec<i32>,
+        data: Vec<u8>,
+    },
+}
+
+impl ValueBuffer {
+    /// An empty buffer of a type.
+    pub fn new(physical: PhysicalType) -> Self {
+        match physical {
+            PhysicalType::I32 => Self::I32(Vec::new()),
+            PhysicalType::I64 => Self::I64(Vec::new()),
+            PhysicalType::F32 => Self::F32(Vec::new()),
+            PhysicalType::F64 => Self::F64(Vec::new()),
+            PhysicalType::I128 => Self::I128(Vec::new()),
+            PhysicalType::Bytes => Self::Bytes { offsets: vec![0], data: Vec::new() },
+        }
+    }
+
+    /// How many values.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::I32(v) => v.len(),
+            Self::I64(v) => v.len(),
+            Self::F32(v) => v.len(),
+            Self::F64(v) => v.len(),
+            Self::I128(v) => v.len(),
+            Self::Bytes { offsets, .. } => offsets.len() - 1,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets the values, keeps the memory.
+    pub fn clear(&mut self) {
+        match self {
+            Self::I32(v) => v.clear(),
+            Self::I64(v) => v.clear(),
+            Self::F32(v) => v.clear(),
+            Self::F64(v) => v.clear(),
+            Self::I128(v) => v.clear(),
+            Self::Bytes { offsets, data } => {
+                offsets.truncate(1);
+                data.clear();
+            }
+        }
+    }
+}
+
+/// Which documents a block read is about.
+#[derive(Clone, Debug)]
+pub enum DocSelection<'a> {
+    /// All of a range, in order.
+    Range(Range<DocId>),
+    /// These, ascending.
+    Docs(&'a [DocId]),
+}
+
+impl DocSelection<'_> {
+    /// How many documents.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Range(r) => r.len(),
+            Self::Docs(d) => d.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Stored bytes that can't be what was written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct IndexError(pub String);
+
+/// The indexes a column can have beside its forward index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each name is its index")]
+pub enum Index {
+    Sorted,
+    Inverted,
+    Range,
+    Bloom,
+}
+
+/// The distinct values of a column.
+pub trait Dictionary: Send + Sync {
+    /// How many values.
+    fn len(&self) -> u32;
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// The type of the values.
+    fn physical(&self) -> PhysicalType;
+    /// Whether ids are in the order of their values (floats by total order, bytes bytewise). True for immutable segments.
+    fn is_sorted(&self) -> bool;
+    /// The id of a value of the dictionary's type.
+    fn id_of(&self, value: &Scalar<'_>) -> Option<DictId>;
+    /// The value of an id below [`Dictionary::len`].
+    fn value(&self, id: DictId) -> Scalar<'_>;
+    /// Appends the values of `ids` to `out`, which is of the dictionary's type.
+    fn gather(&self, ids: &[DictId], out: &mut ValueBuffer);
+    /// For a sorted dictionary: the ids whose values lie between the bounds (value, included).
+    fn range(&self, low: Option<(&Scalar<'_>, bool)>, high: Option<(&Scalar<'_>, bool)>) -> Range<DictId>;
+}
+
+/// Document lists by dictionary id.
+pub trait Postings: Send + Sync {
+    /// Adds the documents of `id` that lie in `chunk` to `out`, numbered within the chunk.
+    fn fill(&self, id: DictId, chunk: u32, out: &mut DocBits);
+    /// How many documents hold `id` (for a consuming segment an upper bound).
+    fn count(&self, id: DictId) -> u64;
+}
+
+/// One column of one segment, as a view of a fixed number of documents.
+///
+/// Buffers given as `out` are appended to. Selections lie within [`ColumnReader::num_docs`].
+pub trait ColumnReader: Send + Sync {
+    /// How values are stored.
+    fn physical(&self) -> PhysicalType;
+    /// Whether a document holds a list.
+    fn is_multi_value(&self) -> bool;
+    /// Documents.
+    fn num_docs(&self) -> u32;
+    /// The dictionary; none: values are raw.
+    fn dictionary(&self) -> Option<&dyn Dictionary>;
+    /// Whether documents are in ascending order of their values (and none is null).
+    fn is_sorted(&self) -> bool;
+
+    /// Whether any document is null.
+    fn has_nulls(&self) -> bool;
+    /// Adds the null documents of `chunk` to `out`, numbered within the chunk.
+    fn null_bits(&self, chunk: u32, out: &mut DocBits);
+    /// Multi-value columns: appends, for every element that a read of `docs` gives, whether it is null; nothing when no element of the column is.
+    fn null_elements(&self, docs: DocSelection<'_>, out: &mut Vec<bool>);
+
+    /// Single-value with a dictionary: appends ids.
+    fn dict_ids(&self, docs: DocSelection<'_>, out: &mut Vec<DictId>);
+    /// Single-value: appends values, through the dictionary when there is one.
+    fn values(&self, docs: DocSelection<'_>, out: &mut ValueBuffer);
+    /// Multi-value with a dictionary: appends the elements' ids, and for each document the end of its elements counted from the start of `ids`.
+    fn multi_dict_ids(&self, docs: DocSelection<'_>, ends: &mut Vec<u32>, ids: &mut Vec<DictId>);
+    /// Multi-value: appends the elements' values, and for each document the end of its elements counted from the start of `values`.
+    fn multi_values(&self, docs: DocSelection<'_>, ends: &mut Vec<u32>, values: &mut ValueBuffer);
+
+    /// For a sorted single-value column: the documents of `ids`.
+    fn sorted_docs(&self, ids: Range<DictId>) -> Option<Range<DocId>>;
+    /// The inverted index.
+    fn inverted(&self) -> Option<&dyn Postings>;
+    /// With a range index: sets in `out` the documents of `chunk` whose value (any element) lies between the
+    /// bounds (value of the column's type, included), exactly. False: there is no range index, and `out` is as before.
+    fn range_fill(&self, low: Option<(&Scalar<'_>, bool)>, high: Option<(&Scalar<'_>, bool)>, chunk: u32, out: &mut DocBits) -> bool;
+    /// Whether the column has a range index.
+    fn has_range_index(&self) -> bool;
+    /// With a bloom filter: false when no document can hold `value`; true otherwise.
+    fn may_contain(&self, value: &Scalar<'_>) -> bool;
+}

@@ -1,0 +1,105 @@
+//! The catalog snapshot: everything a broker plans and binds from, at one version.
+//!
+//! Published by the controller as a whole and swapped atomically; never changed in place.
+
+use crate::coverage::{Coverage, Interval};
+use crate::ids::{CatalogVersion, Half, OffsetRange, SegmentName, StreamPartition};
+use crate::schema::{ColumnRole, Schema};
+use crate::value::Value;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// All tables at one version.
+#[derive(Clone, Debug, Default)]
+pub struct CatalogSnapshot {
+    /// The version; grows with every change.
+    pub version: CatalogVersion,
+    /// Tables by their name without `_OFFLINE` or `_REALTIME`.
+    pub tables: BTreeMap<String, Arc<TableSnapshot>>,
+}
+
+/// One table at one version.
+#[derive(Clone, Debug)]
+pub struct TableSnapshot {
+    /// The name without `_OFFLINE` or `_REALTIME`.
+    pub name: Arc<str>,
+    /// The schema.
+    pub schema: Arc<Schema>,
+    /// The time column; both halves need one for the table to be hybrid.
+    pub time_column: Option<String>,
+    /// Whether the offline half exists.
+    pub has_offline: bool,
+    /// Whether the realtime half exists.
+    pub has_realtime: bool,
+    /// Committed segments of both halves.
+    pub segments: Vec<Arc<SegmentInfo>>,
+    /// Stream partitions with the first offset that no committed segment holds.
+    pub tails: Vec<TailStart>,
+    /// Times for which offline is complete, with the pin applied. Only used when both halves exist.
+    pub coverage: Coverage,
+    /// Times that neither half is known to hold completely.
+    pub gaps: Vec<Interval>,
+    /// Whether an operator holds the boundary.
+    pub pinned: bool,
+}
+
+impl TableSnapshot {
+    /// Whether one query on the table's name reads both halves.
+    pub fn is_hybrid(&self) -> bool {
+        self.has_offline && self.has_realtime
+    }
+
+    /// The role of the time column, when there is one.
+    pub fn time_role(&self) -> Option<&ColumnRole> {
+        self.schema.column(self.time_column.as_deref()?).map(|c| &c.role)
+    }
+}
+
+/// A partition's first offset that is not in a committed segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TailStart {
+    /// The partition.
+    pub partition: StreamPartition,
+    /// The offset.
+    pub from_offset: u64,
+}
+
+/// What is known of a committed segment without opening it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SegmentInfo {
+    /// The name.
+    pub name: SegmentName,
+    /// Over the whole file; names the content.
+    pub checksum: u64,
+    /// The half it belongs to.
+    pub half: Half,
+    /// Documents.
+    pub rows: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// The schema version it was built with.
+    pub schema_version: u32,
+    /// The smallest and largest time in milliseconds; none without a time column or without a non-null time.
+    pub time_ms: Option<(i64, i64)>,
+    /// Per stored column, in schema order.
+    pub columns: Vec<ColumnStats>,
+    /// Where its rows came from, for a realtime segment.
+    pub origin: Option<(StreamPartition, OffsetRange)>,
+}
+
+/// What is known of one column of a segment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ColumnStats {
+    /// The column.
+    pub name: String,
+    /// The smallest non-null value or element; `Null` when there is none. Text and bytes longer than
+    /// 64 bytes are cut (a prefix is never larger than the value).
+    pub min: Value,
+    /// The largest, likewise; cut text is rounded up, or `Null` when it can't be.
+    pub max: Value,
+    /// Distinct non-null values, when known.
+    pub cardinality: Option<u64>,
+    /// Rows whose value is null.
+    pub nulls: u64,
+}

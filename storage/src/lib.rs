@@ -1,0 +1,7 @@
+//! What is kept: schemas and table configs, segments, streams, the deep store and the metastore.
+//!
+//! Rows arrive as Arrow record batches in the table's Arrow schema (`Schema::arrow`), whether they
+//! were decoded from files or from stream messages, and leave as segments. No part of this crate
+//! knows SQL.
+
+pub mod segment;

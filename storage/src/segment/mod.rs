@@ -1,0 +1,32 @@
+//! Segments: the immutable file and the consuming segment, behind one reader.
+
+pub mod spec;
+
+use std::sync::Arc;
+use strandline_index::ColumnReader;
+use strandline_proto::ids::{OffsetRange, StreamPartition};
+
+/// A segment as a query reads it: a fixed number of documents, column by column.
+pub trait SegmentReader: Send + Sync {
+    /// The segment's name.
+    fn name(&self) -> &str;
+    /// Documents in this view.
+    fn num_docs(&self) -> u32;
+    /// A stored column; none when the segment was built before the column was added (every row
+    /// then holds the column's default).
+    fn column(&self, name: &str) -> Option<Arc<dyn ColumnReader>>;
+    /// The stream partition and offsets the rows came from; none for offline segments.
+    fn origin(&self) -> Option<(&StreamPartition, OffsetRange)>;
+    /// Appends the stream offset of each of `docs` (ascending) to `out`; nothing for offline segments.
+    fn offsets(&self, docs: strandline_index::DocSelection<'_>, out: &mut Vec<i64>);
+    /// Documents that count (upsert, delete); none: all do.
+    fn valid_docs(&self) -> Option<Arc<dyn ValidDocs>> {
+        None
+    }
+}
+
+/// Which documents of a segment count.
+pub trait ValidDocs: Send + Sync {
+    /// Removes the documents of `chunk` that do not count from `bits`.
+    fn retain(&self, chunk: u32, bits: &mut strandline_index::DocBits);
+}
