@@ -50,7 +50,11 @@ pub trait LeafTransport: Send + Sync + std::fmt::Debug {
 
     /// Runs a leaf query. Partial aggregate states arrive whole or not at all: the first error ends the stream.
     /// `ErrorKind::SegmentGone` asks the broker to plan again from a newer snapshot.
-    async fn run(&self, query: LeafQuery, context: LeafContext) -> Result<BoxStream<'static, Result<RecordBatch>>>;
+    async fn run(
+        &self,
+        query: LeafQuery,
+        context: LeafContext,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>>;
 
     /// How the leaf would answer `query`, without running it.
     fn explain(&self, query: &LeafQuery) -> Result<LeafExplanation>;

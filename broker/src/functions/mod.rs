@@ -1,0 +1,29 @@
+//! The functions that SQL can call: DataFusion's, and ours, registered in this one place.
+//!
+//! A leaf resolves [`LeafExpr::Call`](strandline_proto::leaf::LeafExpr::Call) by the same names.
+
+use datafusion::execution::SessionStateDefaults;
+use datafusion::logical_expr::ScalarUDF;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+static SCALAR: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
+    let mut by_name = HashMap::new();
+    for udf in SessionStateDefaults::default_scalar_functions() {
+        for alias in udf.aliases() {
+            by_name.insert(alias.clone(), Arc::clone(&udf));
+        }
+        by_name.insert(udf.name().to_owned(), udf);
+    }
+    by_name
+});
+
+/// The scalar function that a leaf query or a statement knows by this name.
+pub fn scalar(name: &str) -> Option<Arc<ScalarUDF>> {
+    SCALAR.get(name).cloned()
+}
+
+/// All scalar functions, by name and by alias.
+pub fn all_scalar() -> &'static HashMap<String, Arc<ScalarUDF>> {
+    &SCALAR
+}

@@ -1,0 +1,72 @@
+//! What the server lends to the broker: rows of the `system` schema, and statements that change tables.
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::record_batch::RecordBatch;
+use strandline_proto::v1::BoundaryDescription;
+use strandline_proto::{Error, Result};
+
+/// The tables of the `system` schema.
+#[async_trait]
+pub trait SystemTables: Send + Sync + std::fmt::Debug {
+    /// Names and columns of the tables, without the schema's name.
+    fn tables(&self) -> Vec<(String, SchemaRef)>;
+
+    /// The present rows of a table that [`SystemTables::tables`] names.
+    async fn rows(&self, table: &str) -> Result<Vec<RecordBatch>>;
+}
+
+/// Statements that change tables: `DROP TABLE [IF EXISTS] t`, `ALTER TABLE t PIN BOUNDARY '2014-01-22'`,
+/// `ALTER TABLE t RELEASE BOUNDARY`, `ALTER TABLE t FORCE COMMIT`.
+#[async_trait]
+pub trait AdminStatements: Send + Sync + std::fmt::Debug {
+    /// Drops `T`, `T_OFFLINE` or `T_REALTIME`; gives the number of segments that went.
+    async fn drop_table(&self, name: &str) -> Result<u64>;
+
+    /// Holds a table's boundary at a time in milliseconds since the epoch.
+    async fn pin_boundary(&self, table: &str, boundary_ms: i64) -> Result<BoundaryDescription>;
+
+    /// Lets a table's boundary follow its data again.
+    async fn release_boundary(&self, table: &str) -> Result<BoundaryDescription>;
+
+    /// Seals and commits what the table's consuming segments hold; gives segments and rows.
+    async fn force_commit(&self, table: &str) -> Result<(u64, u64)>;
+}
+
+/// No system tables and no statements that change tables.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReadOnly;
+
+#[async_trait]
+impl SystemTables for ReadOnly {
+    fn tables(&self) -> Vec<(String, SchemaRef)> {
+        Vec::new()
+    }
+
+    async fn rows(&self, table: &str) -> Result<Vec<RecordBatch>> {
+        Err(Error::not_found(format!("no table system.{table}")))
+    }
+}
+
+fn refused() -> Error {
+    Error::unsupported("not supported: this server only answers queries")
+}
+
+#[async_trait]
+impl AdminStatements for ReadOnly {
+    async fn drop_table(&self, _name: &str) -> Result<u64> {
+        Err(refused())
+    }
+
+    async fn pin_boundary(&self, _table: &str, _boundary_ms: i64) -> Result<BoundaryDescription> {
+        Err(refused())
+    }
+
+    async fn release_boundary(&self, _table: &str) -> Result<BoundaryDescription> {
+        Err(refused())
+    }
+
+    async fn force_commit(&self, _table: &str) -> Result<(u64, u64)> {
+        Err(refused())
+    }
+}
