@@ -4,4 +4,6 @@
 //! were decoded from files or from stream messages, and leave as segments. No part of this crate
 //! knows SQL.
 
+pub mod environment;
 pub mod segment;
+pub mod stream;
