@@ -1,5 +1,6 @@
 //! Segments: the immutable file and the consuming segment, behind one reader.
 
+pub mod arrow;
 pub mod spec;
 
 use std::sync::Arc;
