@@ -8,6 +8,9 @@
 //! Invariant of every reader: each message at or after the offset it was opened at comes exactly
 //! once and in order, unless the batch that jumps over some says so in [`MessageBatch::lost`].
 
+pub mod contract;
+pub mod log;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
