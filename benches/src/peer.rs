@@ -1,0 +1,98 @@
+//! DuckDB as a peer: a Python process beside the benchmark that answers one statement a line.
+
+use crate::rows::Rows;
+use serde_json::{Value, json};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// The running peer. Ends with its input, at the latest when this is dropped.
+pub struct Peer {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+/// What the peer says about one statement.
+#[derive(Clone, Debug)]
+pub struct PeerAnswer {
+    /// Each timed run, in milliseconds.
+    pub times_ms: Vec<f64>,
+    /// The rows.
+    pub rows: Rows,
+}
+
+impl Peer {
+    /// Starts `script` with `python`; it loads `files` into a native table before it answers.
+    pub fn start(python: &Path, script: &Path, files: &Path, threads: usize) -> io::Result<Self> {
+        let mut child = Command::new(python)
+            .arg(script)
+            .arg(files)
+            .arg(threads.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", python.display())))?;
+        let input = child.stdin.take();
+        let output = child
+            .stdout
+            .take()
+            .ok_or_else(|| io::Error::other("the peer has no output"))?;
+        let mut peer = Self {
+            child,
+            input,
+            output: BufReader::new(output),
+        };
+        let ready = peer.line()?;
+        eprintln!(
+            "DuckDB {} loaded {} rows in {} s",
+            ready["version"], ready["rows"], ready["load_s"]
+        );
+        Ok(peer)
+    }
+
+    fn line(&mut self) -> io::Result<Value> {
+        let mut line = String::new();
+        if self.output.read_line(&mut line)? == 0 {
+            return Err(io::Error::other("the peer ended; see its messages above"));
+        }
+        Ok(serde_json::from_str(&line)?)
+    }
+
+    /// Runs `sql` once to warm up and `runs` times timed.
+    pub fn ask(&mut self, sql: &str, runs: usize) -> io::Result<PeerAnswer> {
+        let Some(input) = &mut self.input else {
+            return Err(io::Error::other("the peer has ended"));
+        };
+        writeln!(input, "{}", json!({"sql": sql, "runs": runs}))?;
+        input.flush()?;
+        let answer = self.line()?;
+        if let Some(error) = answer["error"].as_str() {
+            return Err(io::Error::other(format!("DuckDB: {error}")));
+        }
+        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        Ok(PeerAnswer {
+            times_ms: list(&answer["times_ms"])
+                .iter()
+                .filter_map(Value::as_f64)
+                .collect(),
+            rows: list(&answer["rows"])
+                .iter()
+                .map(|row| {
+                    list(row)
+                        .iter()
+                        .map(|cell| cell.as_str().unwrap_or("null").to_owned())
+                        .collect()
+                })
+                .collect(),
+        })
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        // The peer ends when its input does; what its end says no longer matters.
+        let _ = self.child.wait();
+    }
+}

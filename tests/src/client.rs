@@ -1,0 +1,120 @@
+//! A client that knows the .proto alone.
+
+use crate::answer::Answer;
+use arrow::ipc::reader::StreamReader;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use strandline_proto::v1::admin_service_client::AdminServiceClient;
+use strandline_proto::v1::ingest_service_client::IngestServiceClient;
+use strandline_proto::v1::query_response::Part;
+use strandline_proto::v1::query_service_client::QueryServiceClient;
+use strandline_proto::v1::{
+    AppendRequest, AppendResponse, CreateTableRequest, Message, PutSchemaRequest, QueryRequest,
+    QueryStatistics, ResultFormat,
+};
+use tonic::transport::Channel;
+
+/// Bytes of the largest answer part.
+const MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+/// A connection to a server.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The query service.
+    pub query: QueryServiceClient<Channel>,
+    /// The ingest service.
+    pub ingest: IngestServiceClient<Channel>,
+    /// The admin service.
+    pub admin: AdminServiceClient<Channel>,
+}
+
+impl Client {
+    /// Connects to `http://host:port`.
+    pub async fn connect(url: &str) -> Result<Self, tonic::transport::Error> {
+        let channel = Channel::from_shared(url.to_owned())
+            .expect("a server prints its URL")
+            .connect_timeout(Duration::from_secs(5))
+            .timeout(Duration::from_secs(120))
+            .connect()
+            .await?;
+        Ok(Self {
+            query: QueryServiceClient::new(channel.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            ingest: IngestServiceClient::new(channel.clone()),
+            admin: AdminServiceClient::new(channel),
+        })
+    }
+
+    /// The answer to a statement with its statistics, or the status's message.
+    pub async fn ask(&mut self, sql: &str) -> Result<(Answer, QueryStatistics), String> {
+        let request = QueryRequest {
+            sql: sql.to_owned(),
+            parameters: Vec::new(),
+            options: BTreeMap::new().into_iter().collect(),
+            format: ResultFormat::ArrowIpc.into(),
+            timeout_ms: 0,
+        };
+        let status = |s: tonic::Status| format!("{:?}: {}", s.code(), s.message());
+        let mut stream = self
+            .query
+            .query(request)
+            .await
+            .map_err(status)?
+            .into_inner();
+        let mut bytes = Vec::new();
+        let mut statistics = None;
+        while let Some(response) = stream.message().await.map_err(status)? {
+            match response.part {
+                Some(Part::ArrowIpc(part)) => bytes.extend_from_slice(&part),
+                Some(Part::Statistics(s)) => statistics = Some(s),
+                _ => {}
+            }
+        }
+        let statistics = statistics.ok_or("the answer ended without statistics")?;
+        let reader = StreamReader::try_new(bytes.as_slice(), None).map_err(|e| e.to_string())?;
+        let schema = reader.schema();
+        let batches = reader
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|e| e.to_string())?;
+        Ok((Answer::of(&schema, &batches)?, statistics))
+    }
+
+    /// Stores a schema and creates a half of a table.
+    pub async fn create(&mut self, schema: &str, config: &str) -> Result<(), tonic::Status> {
+        let schema_json = schema.to_owned();
+        self.admin
+            .put_schema(PutSchemaRequest { schema_json })
+            .await?;
+        let config_json = config.to_owned();
+        self.admin
+            .create_table(CreateTableRequest { config_json })
+            .await?;
+        Ok(())
+    }
+
+    /// Appends messages to a partition of a topic, as `producer` from `first_sequence` on.
+    pub async fn append(
+        &mut self,
+        topic: &str,
+        partition: u32,
+        payloads: &[Vec<u8>],
+        producer: &str,
+        first_sequence: u64,
+    ) -> Result<AppendResponse, tonic::Status> {
+        let messages = payloads
+            .iter()
+            .map(|payload| Message {
+                payload: payload.clone().into(),
+                ..Message::default()
+            })
+            .collect();
+        let request = AppendRequest {
+            topic: topic.to_owned(),
+            partition: Some(partition),
+            messages,
+            producer_id: producer.to_owned(),
+            first_sequence,
+        };
+        Ok(self.ingest.append(request).await?.into_inner())
+    }
+}

@@ -1,0 +1,437 @@
+//! Kills while rows stream in: a server is killed at any moment and at named steps of its commits, started
+//! again each time, and must come to hold exactly the stream's rows.
+//!
+//! Every message carries its partition and its number there. Queries run all the while: within one life of the
+//! server counts never go back, and no answer ever shows a row twice or more rows than were sent.
+
+use crate::answer::Cell;
+use crate::client::Client;
+use crate::process::Process;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::json;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
+
+/// The table's name.
+pub const TABLE: &str = "kills";
+
+/// What is done.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Decides when and where to kill.
+    pub seed: u64,
+    /// Partitions of the stream.
+    pub partitions: u32,
+    /// Rows in each.
+    pub rows_per_partition: u64,
+    /// Kills in all.
+    pub kills: u32,
+    /// Rows at which a partition's consuming segment is sealed.
+    pub flush_rows: u64,
+    /// Messages that a producer sends at once.
+    pub batch_rows: u64,
+    /// How long a producer rests between batches.
+    pub pause: Duration,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Where kills fell: `any moment` or a step of the commit.
+    pub places: Vec<String>,
+    /// Answers that queries got meanwhile.
+    pub answers: u64,
+    /// Milliseconds from sending to the first answer that holds the row, sorted; of times without kills.
+    pub freshness_ms: Vec<u64>,
+    /// Committed segments at the end.
+    pub segments: usize,
+}
+
+impl Report {
+    /// Kills that fell inside seal, build, upload, commit or swap.
+    pub fn kills_in_commits(&self) -> usize {
+        self.places.iter().filter(|p| *p != "any moment").count()
+    }
+
+    /// The freshness that `percent` of the rows were seen within.
+    pub fn freshness_percentile(&self, percent: usize) -> Option<u64> {
+        let last = self.freshness_ms.len().checked_sub(1)?;
+        Some(self.freshness_ms[last * percent / 100])
+    }
+}
+
+/// The schema document of the table.
+pub fn schema_json() -> String {
+    json!({
+        "schemaName": TABLE,
+        "dimensionFieldSpecs": [
+            {"name": "part", "dataType": "INT"},
+            {"name": "seq", "dataType": "LONG"},
+            {"name": "word", "dataType": "STRING"},
+        ],
+        "dateTimeFieldSpecs": [
+            {"name": "sent_ms", "dataType": "LONG", "format": "1:MILLISECONDS:EPOCH", "granularity": "1:MILLISECONDS"},
+        ],
+    })
+    .to_string()
+}
+
+/// The table config over a stream.
+pub fn table_json(stream: &serde_json::Value) -> String {
+    json!({
+        "tableName": TABLE,
+        "tableType": "REALTIME",
+        "segmentsConfig": {"timeColumnName": "sent_ms", "replication": "1"},
+        "tableIndexConfig": {"invertedIndexColumns": ["word"], "sortedColumn": ["seq"]},
+        "ingestionConfig": {"streamIngestionConfig": {"streamConfigMaps": [stream]}},
+        "tenants": {},
+        "metadata": {},
+    })
+    .to_string()
+}
+
+/// Milliseconds since the epoch.
+pub fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as u64)
+}
+
+/// The message of one row.
+pub fn message(partition: u32, sequence: u64) -> Vec<u8> {
+    let word = ["one", "two", "three", "four"][(sequence % 4) as usize];
+    json!({"part": partition, "seq": sequence, "word": word, "sent_ms": now_ms()})
+        .to_string()
+        .into_bytes()
+}
+
+/// Where the server is now; empty while it is down.
+pub type Address = watch::Receiver<String>;
+
+/// What producers and queries share.
+#[derive(Debug)]
+pub struct Progress {
+    /// Rows sent, a partition each.
+    pub sent: Vec<AtomicU64>,
+    /// When each row was sent, in milliseconds, a partition each.
+    pub sent_at: Vec<Mutex<Vec<u64>>>,
+}
+
+impl Progress {
+    /// Nothing sent yet.
+    pub fn new(partitions: u32) -> Arc<Self> {
+        Arc::new(Self {
+            sent: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
+            sent_at: (0..partitions).map(|_| Mutex::default()).collect(),
+        })
+    }
+
+    /// Says that rows of `partition` up to `until` are being sent now.
+    pub fn sending(&self, partition: u32, until: u64) {
+        let mut times = self.sent_at[partition as usize]
+            .lock()
+            .expect("no holder panics");
+        let rows = times.len().max(until as usize);
+        times.resize(rows, now_ms());
+        self.sent[partition as usize].fetch_max(until, Ordering::SeqCst);
+    }
+}
+
+/// Sends a partition's rows to the embedded log of whatever server is up, each until it is acknowledged.
+pub async fn produce_to_log(
+    mut address: Address,
+    topic: String,
+    partition: u32,
+    plan: Plan,
+    progress: Arc<Progress>,
+) {
+    let producer = format!("producer-{partition}");
+    let mut sequence = 0;
+    let mut client: Option<Client> = None;
+    while sequence < plan.rows_per_partition {
+        let until = (sequence + plan.batch_rows).min(plan.rows_per_partition);
+        let payloads: Vec<Vec<u8>> = (sequence..until).map(|s| message(partition, s)).collect();
+        progress.sending(partition, until);
+        loop {
+            let url = address.borrow_and_update().clone();
+            if client.is_none() && !url.is_empty() {
+                client = Client::connect(&url).await.ok();
+            }
+            if let Some(open) = &mut client {
+                match open
+                    .append(&topic, partition, &payloads, &producer, sequence)
+                    .await
+                {
+                    Ok(_) => break,
+                    Err(status) => {
+                        assert!(
+                            !matches!(
+                                status.code(),
+                                tonic::Code::InvalidArgument | tonic::Code::Internal
+                            ),
+                            "append refused: {status}"
+                        );
+                        client = None;
+                    }
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        sequence = until;
+        tokio::time::sleep(plan.pause).await;
+    }
+}
+
+fn whole(cell: &Cell) -> u64 {
+    match cell {
+        Cell::Number(digits, 0) => u64::try_from(*digits).expect("a count"),
+        other => panic!("a whole number was expected, not {other}"),
+    }
+}
+
+/// Asks again and again, and checks each answer; gives the number of answers and the freshness seen while `calm`.
+async fn query_all_along(
+    mut address: Address,
+    plan: Plan,
+    progress: Arc<Progress>,
+    calm: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
+) -> (u64, Vec<u64>) {
+    let sql =
+        format!("SELECT part, count(*), count(DISTINCT seq), max(seq) FROM {TABLE} GROUP BY part");
+    let mut answers = 0;
+    let mut freshness = Vec::new();
+    let mut visible = vec![0_u64; plan.partitions as usize];
+    let mut connected_to = String::new();
+    let mut client: Option<Client> = None;
+    while !stop.load(Ordering::SeqCst) {
+        tokio::time::sleep(Duration::from_millis(if calm.load(Ordering::SeqCst) {
+            3
+        } else {
+            25
+        }))
+        .await;
+        let url = address.borrow_and_update().clone();
+        if url != connected_to || client.is_none() {
+            client = if url.is_empty() {
+                None
+            } else {
+                Client::connect(&url).await.ok()
+            };
+            connected_to = url;
+            visible.fill(0);
+        }
+        let Some(open) = &mut client else { continue };
+        let Ok((answer, _)) = open.ask(&sql).await else {
+            client = None;
+            continue;
+        };
+        let now = now_ms();
+        answers += 1;
+        for row in &answer.rows {
+            let (partition, count, distinct) =
+                (whole(&row[0]) as usize, whole(&row[1]), whole(&row[2]));
+            let sent = progress.sent[partition].load(Ordering::SeqCst);
+            assert_eq!(
+                count, distinct,
+                "a row of partition {partition} is seen twice"
+            );
+            assert_eq!(
+                count,
+                whole(&row[3]) + 1,
+                "partition {partition} has a hole"
+            );
+            assert!(
+                count <= sent,
+                "{count} rows of partition {partition}, {sent} sent"
+            );
+            assert!(
+                count >= visible[partition],
+                "partition {partition} went back from {} to {count} rows within one life",
+                visible[partition]
+            );
+            if calm.load(Ordering::SeqCst) && visible[partition] > 0 {
+                let times = progress.sent_at[partition]
+                    .lock()
+                    .expect("no holder panics");
+                freshness.extend(
+                    times[visible[partition] as usize..count as usize]
+                        .iter()
+                        .map(|sent| now.saturating_sub(*sent)),
+                );
+            }
+            visible[partition] = count;
+        }
+    }
+    (answers, freshness)
+}
+
+/// Where the next kill falls.
+fn kill_place(random: &mut StdRng) -> Option<String> {
+    if random.random_range(0..100) < 55 {
+        return None;
+    }
+    let step = ["seal", "build", "upload", "commit", "swap"][random.random_range(0..5)];
+    let side = ["before", "after"][random.random_range(0..2)];
+    Some(format!("{step}.{side}:{}", random.random_range(1..=3)))
+}
+
+/// Runs the plan against `program` in `data`. `produce` starts the producers; `create` makes the table once.
+///
+/// # Panics
+/// When an answer is wrong, or the server does not come back.
+pub async fn run(
+    program: &str,
+    data: &Path,
+    plan: Plan,
+    stream: &serde_json::Value,
+    produce: impl FnOnce(Address, Arc<Progress>) -> Vec<tokio::task::JoinHandle<()>>,
+) -> Report {
+    println!("kill test: {plan:?}");
+    let mut random = StdRng::seed_from_u64(plan.seed);
+    let mut report = Report::default();
+    let progress = Progress::new(plan.partitions);
+    let (publish, address) = watch::channel(String::new());
+    let calm = Arc::new(AtomicBool::new(true));
+    let stop = Arc::new(AtomicBool::new(false));
+
+    let start = |place: Option<&str>| -> Process {
+        Process::start(program, data, place).unwrap_or_else(|error| panic!("start: {error}"))
+    };
+    let mut server = start(None);
+    let mut client = Client::connect(&server.grpc).await.expect("it is up");
+    client
+        .create(&schema_json(), &table_json(stream))
+        .await
+        .expect("the table is made");
+    publish.send_replace(server.grpc.clone());
+    let producers = produce(address.clone(), Arc::clone(&progress));
+    let asking = tokio::spawn(query_all_along(
+        address.clone(),
+        plan.clone(),
+        Arc::clone(&progress),
+        Arc::clone(&calm),
+        Arc::clone(&stop),
+    ));
+
+    tokio::time::sleep(Duration::from_millis(2000)).await;
+    calm.store(false, Ordering::SeqCst);
+    for _ in 0..plan.kills {
+        let place = kill_place(&mut random);
+        if place.is_some() {
+            // A kill at a step needs a life that knows of it.
+            publish.send_replace(String::new());
+            server.kill();
+            server = start(place.as_deref());
+            publish.send_replace(server.grpc.clone());
+        }
+        let patience = match &place {
+            Some(_) => Duration::from_secs(4),
+            None => Duration::from_millis(random.random_range(0..700)),
+        };
+        let since = Instant::now();
+        while since.elapsed() < patience && server.ended().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let by_itself = server.ended().is_some();
+        publish.send_replace(String::new());
+        server.kill();
+        report.places.push(match place {
+            Some(place) if by_itself => place,
+            _ => {
+                assert!(!by_itself, "the server ended by itself");
+                "any moment".to_owned()
+            }
+        });
+        server = start(None);
+        publish.send_replace(server.grpc.clone());
+    }
+    for producer in producers {
+        producer.await.expect("the producer ends well");
+    }
+    let mut client = Client::connect(&server.grpc).await.expect("it is up");
+    wait_for_rows(&mut client, &plan).await;
+    stop.store(true, Ordering::SeqCst);
+    let (answers, mut freshness) = asking.await.expect("every answer was right");
+    freshness.sort_unstable();
+    report.answers = answers;
+    report.freshness_ms = freshness;
+    check_partitions(&mut client, &plan).await;
+    report.segments = check_tiling(&mut client).await;
+    // What is committed must be there without the stream's help, too.
+    server.kill();
+    server = start(None);
+    let mut client = Client::connect(&server.grpc).await.expect("it is up");
+    wait_for_rows(&mut client, &plan).await;
+    check_partitions(&mut client, &plan).await;
+    report
+}
+
+async fn wait_for_rows(client: &mut Client, plan: &Plan) {
+    let expected = plan.rows_per_partition * u64::from(plan.partitions);
+    let since = Instant::now();
+    let sql = format!("SELECT count(*) FROM {TABLE}");
+    loop {
+        let (answer, _) = client.ask(&sql).await.expect("the server answers");
+        let count = whole(&answer.rows[0][0]);
+        if count == expected {
+            return;
+        }
+        assert!(count < expected, "{count} rows of {expected}");
+        assert!(
+            since.elapsed() < Duration::from_secs(120),
+            "only {count} of {expected} rows after two minutes"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn check_partitions(client: &mut Client, plan: &Plan) {
+    let sql = format!(
+        "SELECT part, count(*), count(DISTINCT seq), min(seq), max(seq) FROM {TABLE} GROUP BY part ORDER BY part"
+    );
+    let (answer, _) = client.ask(&sql).await.expect("the server answers");
+    assert_eq!(answer.rows.len(), plan.partitions as usize);
+    for (partition, row) in answer.rows.iter().enumerate() {
+        let row: Vec<u64> = row.iter().map(whole).collect();
+        let rows = plan.rows_per_partition;
+        assert_eq!(row, [partition as u64, rows, rows, 0, rows - 1]);
+    }
+}
+
+/// The committed segments' offsets must follow each other without hole or overlap; gives their number.
+async fn check_tiling(client: &mut Client) -> usize {
+    let request = strandline_proto::v1::ListSegmentsRequest {
+        table: TABLE.to_owned(),
+    };
+    let segments = client
+        .admin
+        .list_segments(request)
+        .await
+        .expect("segments are listed")
+        .into_inner()
+        .segments;
+    let mut ranges: Vec<(String, u64, u64)> = segments
+        .iter()
+        .filter(|s| !s.consuming)
+        .map(|s| (s.partition.clone(), s.start_offset, s.end_offset))
+        .collect();
+    ranges.sort();
+    let mut before: Option<&(String, u64, u64)> = None;
+    for range in &ranges {
+        match before {
+            Some(last) if last.0 == range.0 => assert_eq!(
+                last.2, range.1,
+                "{}: segments do not tile at {}",
+                range.0, range.1
+            ),
+            _ => assert_eq!(range.1, 0, "{}: the first segment starts late", range.0),
+        }
+        before = Some(range);
+    }
+    ranges.len()
+}

@@ -1,0 +1,227 @@
+//! A drawn table as the documents and messages that a server takes: schema, table configs, stream messages.
+
+use crate::sql::decimal_text;
+use crate::table::{Column, Storage, Table, TimeColumn};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{
+    DataType as ArrowType, Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type,
+    TimestampMillisecondType,
+};
+use serde_json::{Map, Value as Json, json};
+use strandline_proto::schema::DataType;
+
+/// The schema document of `table` under another name.
+pub fn schema_json(table: &Table, name: &str) -> String {
+    let mut dimensions = Vec::new();
+    let mut metrics = Vec::new();
+    let mut times = Vec::new();
+    for column in &table.columns {
+        let mut spec = json!({"name": column.name, "dataType": column.data_type.pinot_name()});
+        if column.name == table.time_column() {
+            spec["format"] = json!(table.time.format());
+            spec["granularity"] = json!(match table.time {
+                TimeColumn::EpochDays | TimeColumn::DayText => "1:DAYS",
+                _ => "1:MILLISECONDS",
+            });
+            times.push(spec);
+        } else if column.multi_value {
+            spec["singleValueField"] = json!(false);
+            dimensions.push(spec);
+        } else if column.data_type == DataType::Double && column.name.ends_with("_1") {
+            metrics.push(spec);
+        } else {
+            dimensions.push(spec);
+        }
+    }
+    json!({
+        "schemaName": name,
+        "enableColumnBasedNullHandling": true,
+        "dimensionFieldSpecs": dimensions,
+        "metricFieldSpecs": metrics,
+        "dateTimeFieldSpecs": times,
+    })
+    .to_string()
+}
+
+fn indexing(table: &Table) -> Map<String, Json> {
+    let named = |wanted: &[Storage]| -> Json {
+        table
+            .columns
+            .iter()
+            .filter(|c| wanted.contains(&c.storage))
+            .map(|c| Json::from(c.name.as_str()))
+            .collect()
+    };
+    let mut index = Map::new();
+    index.insert("loadMode".into(), json!("MMAP"));
+    index.insert("nullHandlingEnabled".into(), json!(true));
+    index.insert("invertedIndexColumns".into(), named(&[Storage::Inverted]));
+    index.insert(
+        "rangeIndexColumns".into(),
+        named(&[Storage::Range, Storage::RawRange]),
+    );
+    index.insert(
+        "bloomFilterColumns".into(),
+        named(&[Storage::Bloom, Storage::RawBloom]),
+    );
+    index.insert(
+        "noDictionaryColumns".into(),
+        named(&[Storage::Raw, Storage::RawRange, Storage::RawBloom]),
+    );
+    index.insert("sortedColumn".into(), named(&[Storage::Sorted]));
+    index
+}
+
+/// The offline half's config.
+pub fn offline_json(table: &Table, name: &str) -> String {
+    json!({
+        "tableName": name,
+        "tableType": "OFFLINE",
+        "segmentsConfig": {
+            "timeColumnName": table.time_column(),
+            "segmentPushType": "APPEND",
+            "replication": "1",
+        },
+        "tableIndexConfig": indexing(table),
+        "tenants": {},
+        "metadata": {},
+    })
+    .to_string()
+}
+
+/// The realtime half's config, over a topic of the embedded log, sealing every `flush_rows` rows of a partition.
+pub fn realtime_json(
+    table: &Table,
+    name: &str,
+    topic: &str,
+    partitions: u32,
+    flush_rows: u64,
+) -> String {
+    let stream = json!({
+        "streamType": "log",
+        "stream.log.topic.name": topic,
+        "stream.log.partitions": partitions.to_string(),
+        "stream.log.decoder.class.name": "org.apache.pinot.plugin.inputformat.json.JSONMessageDecoder",
+        "stream.log.consumer.prop.auto.offset.reset": "smallest",
+        "realtime.segment.flush.threshold.rows": flush_rows.to_string(),
+        "realtime.segment.flush.threshold.time": "24h",
+    });
+    realtime_with_stream(table, name, &stream)
+}
+
+/// The realtime half's config with this stream config.
+pub fn realtime_with_stream(table: &Table, name: &str, stream: &Json) -> String {
+    json!({
+        "tableName": name,
+        "tableType": "REALTIME",
+        "segmentsConfig": {
+            "timeColumnName": table.time_column(),
+            "replication": "1",
+        },
+        "tableIndexConfig": indexing(table),
+        "ingestionConfig": {"streamIngestionConfig": {"streamConfigMaps": [stream]}},
+        "tenants": {},
+        "metadata": {},
+    })
+    .to_string()
+}
+
+/// Each row as a JSON message; null columns are left out in every other row.
+pub fn messages(columns: &[Column], rows: &RecordBatch) -> Vec<Vec<u8>> {
+    let arrays: Vec<Vec<Json>> = rows.columns().iter().map(json_values).collect();
+    (0..rows.num_rows())
+        .map(|row| {
+            let object: Map<String, Json> = columns
+                .iter()
+                .zip(&arrays)
+                .map(|(column, values)| (column.name.clone(), values[row].clone()))
+                .filter(|(_, value)| !value.is_null() || row % 2 == 0)
+                .collect();
+            Json::Object(object).to_string().into_bytes()
+        })
+        .collect()
+}
+
+fn json_values(array: &ArrayRef) -> Vec<Json> {
+    let values: Vec<Json> = match array.data_type() {
+        ArrowType::Int32 => array
+            .as_primitive::<Int32Type>()
+            .values()
+            .iter()
+            .map(|v| json!(v))
+            .collect(),
+        ArrowType::Int64 => array
+            .as_primitive::<Int64Type>()
+            .values()
+            .iter()
+            .map(|v| json!(v))
+            .collect(),
+        ArrowType::Float32 => array
+            .as_primitive::<Float32Type>()
+            .values()
+            .iter()
+            .map(|v| json!(v))
+            .collect(),
+        ArrowType::Float64 => array
+            .as_primitive::<Float64Type>()
+            .values()
+            .iter()
+            .map(|v| json!(v))
+            .collect(),
+        ArrowType::Decimal128(_, scale) => array
+            .as_primitive::<Decimal128Type>()
+            .values()
+            .iter()
+            .map(|v| json!(decimal_text(*v, *scale)))
+            .collect(),
+        ArrowType::Timestamp(..) => array
+            .as_primitive::<TimestampMillisecondType>()
+            .values()
+            .iter()
+            .map(|v| json!(v))
+            .collect(),
+        ArrowType::Boolean => array
+            .as_boolean()
+            .iter()
+            .map(|v| json!(v.unwrap_or_default()))
+            .collect(),
+        ArrowType::Utf8 => array
+            .as_string::<i32>()
+            .iter()
+            .map(|v| json!(v.unwrap_or_default()))
+            .collect(),
+        ArrowType::Binary => array
+            .as_binary::<i32>()
+            .iter()
+            .map(|v| {
+                let hex: String = v
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|b| format!("{b:02x}"))
+                    .collect();
+                json!(hex)
+            })
+            .collect(),
+        ArrowType::List(_) => {
+            let lists = array.as_list::<i32>();
+            let elements = json_values(lists.values());
+            lists
+                .value_offsets()
+                .windows(2)
+                .map(|w| Json::Array(elements[w[0] as usize..w[1] as usize].to_vec()))
+                .collect()
+        }
+        other => panic!("no JSON for {other}"),
+    };
+    values
+        .into_iter()
+        .enumerate()
+        .map(|(row, value)| {
+            if array.is_null(row) {
+                Json::Null
+            } else {
+                value
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,102 @@
+//! A server in a process of its own, that can be killed.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long a server may take to be ready.
+const READY_WITHIN: Duration = Duration::from_secs(90);
+
+/// A running server. Killed when this is dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    /// `http://host:port` of gRPC.
+    pub grpc: String,
+    /// `http://host:port` of HTTP.
+    pub http: String,
+}
+
+impl Process {
+    /// Starts `program serve` over a data folder on free ports, and waits until it is ready.
+    /// `kill_at` is a step of a commit at which it ends itself (`build.before:2`).
+    pub fn start(program: &str, data: &Path, kill_at: Option<&str>) -> Result<Self, String> {
+        let mut command = Command::new(program);
+        command
+            .args(["serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"])
+            .arg("--data")
+            .arg(data)
+            .env_remove("STRANDLINE_KILL_AT")
+            .env(
+                "STRANDLINE_LOG",
+                std::env::var("STRANDLINE_LOG").unwrap_or_else(|_| "warn".to_owned()),
+            )
+            .stdout(Stdio::piped());
+        if let Some(place) = kill_at {
+            command.env("STRANDLINE_KILL_AT", place);
+        }
+        let mut child = command
+            .spawn()
+            .map_err(|e| format!("cannot start {program}: {e}"))?;
+        let output = child.stdout.take().ok_or("the server has no output")?;
+        let (lines, received) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                // Reading on keeps the server from blocking on a full pipe.
+                let _ = lines.send(line);
+            }
+        });
+        let mut process = Self {
+            child,
+            grpc: String::new(),
+            http: String::new(),
+        };
+        loop {
+            let line = match received.recv_timeout(READY_WITHIN) {
+                Ok(line) => line,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    return Err("the server was not ready in time".to_owned());
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    let status = process.child.wait().map_err(|e| e.to_string())?;
+                    return Err(format!("the server ended before it was ready: {status}"));
+                }
+            };
+            let url_after = |word: &str| -> Option<String> {
+                let rest = line.split_once(&format!("{word} http://"))?.1;
+                let end = rest.find([',', ' ']).unwrap_or(rest.len());
+                Some(format!("http://{}", &rest[..end]))
+            };
+            if let (Some(http), Some(grpc)) = (url_after("HTTP"), url_after("gRPC")) {
+                process.http = http;
+                process.grpc = grpc;
+                return Ok(process);
+            }
+        }
+    }
+
+    /// Ends it at once, as `kill -9` does.
+    pub fn kill(&mut self) {
+        // A process that has already ended is as dead as wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Its number, for signals.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
