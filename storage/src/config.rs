@@ -1,0 +1,172 @@
+//! Schemas and table configs: Pinot's JSON documents into what the rest of the database works with.
+//!
+//! Nothing in a document is passed over in silence. A key that is known and not honoured, or not known at
+//! all, is listed by its JSON path as a [`ConfigWarning`] when answers stay right without it, and is an
+//! error when they would not (upsert, filters, rollups).
+
+mod document;
+mod fields;
+mod names;
+mod schema;
+mod stream;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use crate::segment::spec::SegmentSpec;
+use crate::transform::Transforms;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use strandline_proto::Result;
+use strandline_proto::ids::Half;
+use strandline_proto::schema::Schema;
+
+/// A part of a document that is not honoured, and what happens instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigWarning {
+    /// The JSON path, `tableIndexConfig.starTreeIndexConfigs[0]`.
+    pub path: String,
+    /// What happens instead.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.message)
+    }
+}
+
+/// How often offline data is pushed: what an inferred boundary is floored to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PushPeriod {
+    /// Once a day.
+    #[default]
+    Daily,
+    /// Once an hour.
+    Hourly,
+}
+
+impl PushPeriod {
+    /// Milliseconds of one period.
+    pub fn millis(self) -> i64 {
+        match self {
+            Self::Daily => 86_400_000,
+            Self::Hourly => 3_600_000,
+        }
+    }
+}
+
+/// What a load into the offline half does to the rows that are there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PushType {
+    /// Adds to them.
+    #[default]
+    Append,
+    /// Takes their place.
+    Refresh,
+}
+
+/// One half of a table, as its config describes it.
+#[derive(Clone, Debug)]
+pub struct TableConfig {
+    /// The table's name, without `_OFFLINE` or `_REALTIME`.
+    pub name: String,
+    /// Which half this is.
+    pub half: Half,
+    /// The time column, whose format is sortable.
+    pub time_column: Option<String>,
+    /// How often offline data is pushed.
+    pub push_period: PushPeriod,
+    /// What a load does to the rows that are there.
+    pub push_type: PushType,
+    /// The schema and how its columns are stored.
+    pub spec: Arc<SegmentSpec>,
+    /// Columns computed while rows come in.
+    pub transforms: Transforms,
+    /// The stream of a realtime half.
+    pub stream: Option<StreamConfig>,
+    /// The document, as it was given.
+    pub json: String,
+}
+
+/// The kind of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamKind {
+    /// Apache Kafka.
+    Kafka,
+    /// The embedded durable log of this server.
+    Log,
+}
+
+/// Where a partition without a committed offset begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartOffset {
+    /// At the oldest message kept.
+    Earliest,
+    /// At the next message to come.
+    Latest,
+}
+
+/// How a message's bytes become a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MessageFormat {
+    /// One JSON object.
+    Json,
+    /// One Avro datum in binary, without header.
+    Avro {
+        /// The writer's schema, in Avro's JSON.
+        schema: String,
+    },
+}
+
+/// How messages are decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecoderConfig {
+    /// The format.
+    pub format: MessageFormat,
+    /// A longer message is rejected unread.
+    pub message_bytes_max: usize,
+}
+
+/// The stream of a realtime half.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamConfig {
+    /// The kind.
+    pub kind: StreamKind,
+    /// The topic.
+    pub topic: String,
+    /// Partitions of an embedded log's topic; Kafka's are asked of the broker.
+    pub partitions: u32,
+    /// Kafka's bootstrap servers, separated by commas; empty for the log.
+    pub brokers: String,
+    /// Properties for librdkafka.
+    pub properties: BTreeMap<String, String>,
+    /// Where a partition without a committed offset begins.
+    pub start: StartOffset,
+    /// How messages are decoded.
+    pub decoder: DecoderConfig,
+    /// Rows at which a consuming segment is sealed.
+    pub flush_rows: u64,
+    /// Bytes at which it is sealed.
+    pub flush_bytes: u64,
+    /// Milliseconds after its first row at which it is sealed.
+    pub flush_age_ms: u64,
+}
+
+/// Reads a schema document; the schema gets `version`.
+pub fn parse_schema(json: &str, version: u32) -> Result<(Schema, Vec<ConfigWarning>)> {
+    schema::parse(json, version)
+}
+
+/// Reads a table config document against the table's schema.
+pub fn parse_table(json: &str, schema: &Arc<Schema>) -> Result<(TableConfig, Vec<ConfigWarning>)> {
+    table::parse(json, schema)
+}
+
+/// The name (without suffix) and half of a table config document, before its schema is known.
+pub fn table_name_and_half(json: &str) -> Result<(String, Half)> {
+    let document = document::parse(json)?;
+    let mut root = document::Node::root(&document).object()?;
+    table::name_and_half(&mut root)
+}

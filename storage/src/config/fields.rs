@@ -1,0 +1,289 @@
+//! Storage of columns: `tableIndexConfig` and `fieldConfigList`.
+
+use super::ConfigWarning;
+use super::document::{Node, Object};
+use crate::segment::spec::{ColumnSpec, Encoding};
+use std::collections::BTreeMap;
+use strandline_proto::Result;
+use strandline_proto::schema::Schema;
+
+/// What the two sections say together, with where each wish stands.
+#[derive(Default)]
+pub(super) struct Storage {
+    pub(super) columns: BTreeMap<String, ColumnSpec>,
+    pub(super) sorted_column: Option<String>,
+    /// Where a column was asked to be raw, and where to have an inverted index, for the error when both.
+    inverted_at: BTreeMap<String, String>,
+}
+
+const NOT_BUILT: &str = "this index is not built; queries give the same answers without it";
+
+impl Storage {
+    fn column(&mut self, name: &str) -> &mut ColumnSpec {
+        self.columns.entry(name.to_owned()).or_default()
+    }
+
+    fn want_inverted(&mut self, name: &str, node: &Node<'_>) {
+        self.column(name).inverted = true;
+        self.inverted_at
+            .insert(name.to_owned(), node.path().to_owned());
+    }
+
+    /// Reads `tableIndexConfig`.
+    pub(super) fn read_indexing(
+        &mut self,
+        indexing: &mut Object<'_>,
+        schema: &Schema,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<()> {
+        for (node, name) in column_list(indexing, "invertedIndexColumns", schema)? {
+            self.want_inverted(name, &node);
+        }
+        for (_, name) in column_list(indexing, "rangeIndexColumns", schema)? {
+            self.column(name).range = true;
+        }
+        for (_, name) in column_list(indexing, "bloomFilterColumns", schema)? {
+            self.column(name).bloom = true;
+        }
+        for (name, node) in column_map(indexing, "bloomFilterConfigs", schema)? {
+            self.column(name).bloom = true;
+            if !node.is_blank() {
+                warnings.push(
+                    node.warning("the bloom filter is built with a fixed rate of false positives"),
+                );
+            }
+        }
+        for (_, name) in column_list(indexing, "noDictionaryColumns", schema)? {
+            self.column(name).encoding = Encoding::Raw;
+        }
+        for (name, node) in column_map(indexing, "noDictionaryConfig", schema)? {
+            self.column(name).encoding = Encoding::Raw;
+            warnings.push(node.warning("the codec is chosen by the database"));
+        }
+        let mut sorted = column_list(indexing, "sortedColumn", schema)?.into_iter();
+        if let Some((node, name)) = sorted.next() {
+            if schema.column(name).is_some_and(|c| c.multi_value) {
+                return Err(node.wrong(format_args!(
+                    "the multi-value column {name} can't sort segments"
+                )));
+            }
+            self.sorted_column = Some(name.to_owned());
+        }
+        for (node, _) in sorted {
+            warnings.push(node.warning("segments are sorted by the first column only"));
+        }
+        Ok(())
+    }
+
+    /// Reads `fieldConfigList`.
+    pub(super) fn read_fields(
+        &mut self,
+        list: &Node<'_>,
+        schema: &Schema,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<()> {
+        for node in list.list()? {
+            let mut field = node.object()?;
+            let name_node = field.require("name")?;
+            let name = known_column(&name_node, schema)?;
+            self.column(name);
+            if let Some(encoding) = field.take("encodingType") {
+                match encoding.word()?.as_str() {
+                    "RAW" => self.column(name).encoding = Encoding::Raw,
+                    "DICTIONARY" => {}
+                    other => {
+                        return Err(encoding.wrong(format_args!(
+                            "unknown encoding {other}: use DICTIONARY or RAW"
+                        )));
+                    }
+                }
+            }
+            for key in ["indexType", "indexTypes"] {
+                for (node, kind) in field
+                    .take(key)
+                    .map(|n| n.texts())
+                    .transpose()?
+                    .unwrap_or_default()
+                {
+                    self.want(name, &kind.to_ascii_uppercase(), &node, warnings)?;
+                }
+            }
+            if let Some(indexes) = field.take("indexes") {
+                for (kind, node) in indexes.object()?.take_rest() {
+                    self.read_index(name, kind, &node, warnings)?;
+                }
+            }
+            field.warn("timestampConfig", NOT_BUILT, warnings);
+            field.warn(
+                "compressionCodec",
+                "the codec is chosen by the database",
+                warnings,
+            );
+            field.warn("properties", "these properties have no effect", warnings);
+            field.warn(
+                "tierOverwrites",
+                "there are no tiers; the column is stored in one way",
+                warnings,
+            );
+            field.finish(warnings);
+        }
+        Ok(())
+    }
+
+    /// One entry of `indexes`: on unless it says otherwise.
+    fn read_index(
+        &mut self,
+        name: &str,
+        kind: &str,
+        node: &Node<'_>,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<()> {
+        let mut index = node.object()?;
+        let enabled = index
+            .take("enabled")
+            .map(|n| n.boolean())
+            .transpose()?
+            .unwrap_or(true);
+        let disabled = index
+            .take("disabled")
+            .map(|n| n.boolean())
+            .transpose()?
+            .unwrap_or(false);
+        let on = enabled && !disabled;
+        match kind.to_ascii_lowercase().as_str() {
+            "dictionary" => {
+                if !on {
+                    self.column(name).encoding = Encoding::Raw;
+                }
+                index.ignore(&["onHeap", "useVarLengthDictionary"]);
+            }
+            "forward" => {
+                if !on {
+                    warnings.push(node.warning("the forward index is kept"));
+                }
+                index.warn(
+                    "compressionCodec",
+                    "the codec is chosen by the database",
+                    warnings,
+                );
+                index.warn(
+                    "chunkCompressionType",
+                    "the codec is chosen by the database",
+                    warnings,
+                );
+                index.ignore(&[
+                    "deriveNumDocsPerChunk",
+                    "rawIndexWriterVersion",
+                    "targetMaxChunkSize",
+                    "targetMaxChunkSizeBytes",
+                    "targetDocsPerChunk",
+                ]);
+            }
+            _ if !on => return Ok(()),
+            kind => {
+                self.want(name, &kind.to_ascii_uppercase(), node, warnings)?;
+                if matches!(kind, "bloom") {
+                    for (_, setting) in index.take_rest() {
+                        warnings.push(setting.warning(
+                            "the bloom filter is built with a fixed rate of false positives",
+                        ));
+                    }
+                }
+                index.take_rest();
+            }
+        }
+        index.finish(warnings);
+        Ok(())
+    }
+
+    fn want(
+        &mut self,
+        name: &str,
+        kind: &str,
+        node: &Node<'_>,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<()> {
+        match kind {
+            "INVERTED" => self.want_inverted(name, node),
+            "RANGE" => self.column(name).range = true,
+            "BLOOM" => self.column(name).bloom = true,
+            "SORTED" => warnings.push(node.warning(
+                "name the column in tableIndexConfig.sortedColumn to sort segments by it",
+            )),
+            "TEXT" | "FST" | "IFST" | "JSON" | "H3" | "VECTOR" | "TIMESTAMP" | "MAP"
+            | "OPEN_STRUCT" => {
+                warnings.push(node.warning(NOT_BUILT));
+            }
+            other => return Err(node.wrong(format_args!("unknown kind of index: {other}"))),
+        }
+        Ok(())
+    }
+
+    /// Holds the wishes against each other.
+    pub(super) fn check(&self) -> Result<()> {
+        for (name, spec) in &self.columns {
+            if spec.inverted && spec.encoding == Encoding::Raw {
+                let at = self
+                    .inverted_at
+                    .get(name)
+                    .map_or("fieldConfigList", String::as_str);
+                return Err(strandline_proto::Error::invalid(format!(
+                    "{at}: an inverted index needs a dictionary, and the column {name} is to be stored without one"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name of a column of the schema.
+pub(super) fn known_column<'d>(node: &Node<'d>, schema: &Schema) -> Result<&'d str> {
+    let name = node.text()?;
+    match schema.column(name) {
+        Some(_) => Ok(name),
+        None => Err(node.wrong(format_args!(
+            "no column '{}' in the schema {}",
+            name.escape_debug(),
+            schema.name
+        ))),
+    }
+}
+
+fn column_list<'d>(
+    object: &mut Object<'d>,
+    key: &str,
+    schema: &Schema,
+) -> Result<Vec<(Node<'d>, &'d str)>> {
+    let Some(node) = object.take(key) else {
+        return Ok(Vec::new());
+    };
+    if node.is_blank() {
+        return Ok(Vec::new());
+    }
+    node.texts()?
+        .into_iter()
+        .map(|(node, _)| known_column(&node, schema).map(|name| (node.clone(), name)))
+        .collect()
+}
+
+fn column_map<'d>(
+    object: &mut Object<'d>,
+    key: &str,
+    schema: &Schema,
+) -> Result<Vec<(&'d str, Node<'d>)>> {
+    let Some(node) = object.take(key) else {
+        return Ok(Vec::new());
+    };
+    let entries = node.object()?.take_rest();
+    match entries
+        .iter()
+        .find(|(name, _)| schema.column(name).is_none())
+    {
+        Some((name, node)) => Err(node.wrong(format_args!(
+            "no column '{}' in the schema {}",
+            name.escape_debug(),
+            schema.name
+        ))),
+        None => Ok(entries),
+    }
+}

@@ -1,0 +1,501 @@
+//! Pinot's table config document.
+
+use super::document::{self, Node, Object};
+use super::fields::{self, Storage};
+use super::{ConfigWarning, PushPeriod, PushType, TableConfig, names, stream};
+use crate::segment::spec::SegmentSpec;
+use crate::transform::Transforms;
+use std::sync::Arc;
+use strandline_proto::ids::Half;
+use strandline_proto::schema::{ColumnRole, Schema};
+use strandline_proto::{Error, Result};
+
+pub(super) fn name_and_half(root: &mut Object<'_>) -> Result<(String, Half)> {
+    let name_node = root.require("tableName")?;
+    let type_node = root.require("tableType")?;
+    let half = match type_node.word()?.as_str() {
+        "OFFLINE" => Half::Offline,
+        "REALTIME" => Half::Realtime,
+        other => {
+            return Err(type_node.wrong(format_args!(
+                "unknown table type {other}: use OFFLINE or REALTIME"
+            )));
+        }
+    };
+    let name = name_node.text()?;
+    let bare = name
+        .strip_suffix(half.as_str())
+        .and_then(|n| n.strip_suffix('_'))
+        .unwrap_or(name);
+    if bare.ends_with("_OFFLINE") || bare.ends_with("_REALTIME") {
+        return Err(name_node.wrong(format_args!(
+            "the name '{name}' does not go with the table type {half}"
+        )));
+    }
+    names::check_table(&name_node, bare)?;
+    Ok((bare.to_owned(), half))
+}
+
+pub(super) fn parse(json: &str, schema: &Arc<Schema>) -> Result<(TableConfig, Vec<ConfigWarning>)> {
+    let document = document::parse(json)?;
+    let mut root = Node::root(&document).object()?;
+    let mut warnings = Vec::new();
+    let (name, half) = name_and_half(&mut root)?;
+    if name != schema.name {
+        return Err(Error::invalid(format!(
+            "tableName: the table {name} needs a schema of its own name, not {}",
+            schema.name
+        )));
+    }
+    let mut segments = Segments::default();
+    if let Some(node) = root.take("segmentsConfig") {
+        segments.read(&mut node.object()?, schema, &mut warnings)?;
+    }
+    let mut storage = Storage::default();
+    let mut old_stream = None;
+    if let Some(node) = root.take("tableIndexConfig") {
+        let mut indexing = node.object()?;
+        storage.read_indexing(&mut indexing, schema, &mut warnings)?;
+        old_stream = indexing.take("streamConfigs").filter(|n| !n.is_blank());
+        read_indexing_rest(indexing, &mut warnings)?;
+    }
+    if let Some(node) = root.take("fieldConfigList") {
+        storage.read_fields(&node, schema, &mut warnings)?;
+    }
+    storage.check()?;
+    let mut transforms = Transforms::default();
+    let mut new_stream = None;
+    if let Some(node) = root.take("ingestionConfig") {
+        let mut ingestion = node.object()?;
+        transforms = read_transforms(&mut ingestion, schema)?;
+        new_stream = read_stream_ingestion(&mut ingestion, &mut warnings)?;
+        read_ingestion_rest(ingestion, &mut segments, &mut warnings)?;
+    }
+    let stream = match (half, new_stream.or(old_stream)) {
+        (Half::Realtime, Some(node)) => Some(stream::parse(&node, &name, &mut warnings)?),
+        (Half::Realtime, None) => {
+            return Err(Error::invalid(
+                "ingestionConfig.streamIngestionConfig.streamConfigMaps: a REALTIME table needs a stream; \
+                 for the embedded log write [{\"streamType\": \"log\"}]",
+            ));
+        }
+        (Half::Offline, Some(node)) => {
+            warnings.push(node.warning("an OFFLINE table reads no stream"));
+            None
+        }
+        (Half::Offline, None) => None,
+    };
+    read_root_rest(root, &mut warnings)?;
+    let spec = SegmentSpec {
+        schema: Arc::clone(schema),
+        columns: storage.columns,
+        sorted_column: storage.sorted_column,
+        time_column: segments.time_column.clone(),
+    };
+    let config = TableConfig {
+        name,
+        half,
+        time_column: segments.time_column,
+        push_period: segments.push_period,
+        push_type: segments.push_type,
+        spec: Arc::new(spec),
+        transforms,
+        stream,
+        json: json.to_owned(),
+    };
+    Ok((config, warnings))
+}
+
+/// What `segmentsConfig` and `batchIngestionConfig` say.
+#[derive(Default)]
+struct Segments {
+    time_column: Option<String>,
+    push_period: PushPeriod,
+    push_type: PushType,
+}
+
+impl Segments {
+    fn read(
+        &mut self,
+        config: &mut Object<'_>,
+        schema: &Schema,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<()> {
+        if let Some(node) = config.take("timeColumnName")
+            && !node.is_blank()
+        {
+            self.time_column = Some(time_column(&node, schema)?.to_owned());
+        }
+        if let Some(node) = config.take("schemaName")
+            && node.text()? != schema.name
+        {
+            return Err(node.wrong(format_args!(
+                "the table's schema is {}, not {}",
+                schema.name,
+                node.text()?
+            )));
+        }
+        self.read_push(config, "segmentPushType", "segmentPushFrequency", warnings)?;
+        config.warn(
+            "timeType",
+            "the unit of the time column is the one of its format in the schema",
+            warnings,
+        );
+        for key in ["replication", "replicasPerPartition"] {
+            if let Some(node) = config.take(key)
+                && node.scalar_text()? != "1"
+            {
+                warnings.push(node.warning("one copy is kept"));
+            }
+        }
+        for key in ["retentionTimeUnit", "retentionTimeValue"] {
+            config.warn(key, "segments are kept until they are dropped", warnings);
+        }
+        for key in [
+            "deletedSegmentsRetentionPeriod",
+            "untrackedSegmentsDeletionBatchSize",
+            "untrackedSegmentsRetentionTimeUnit",
+        ] {
+            config.warn(key, "dropped segments are deleted at once", warnings);
+        }
+        for key in [
+            "segmentAssignmentStrategy",
+            "replicaGroupStrategyConfig",
+            "completionConfig",
+            "minimizeDataMovement",
+            "peerSegmentDownloadScheme",
+        ] {
+            config.warn(key, "segments are placed by the database", warnings);
+        }
+        config.refuse(
+            "crypterClassName",
+            "encrypted segments; data would be kept in the clear",
+        )?;
+        for (_, node) in config.take_rest() {
+            warnings.push(node.warning("not known; it has no effect"));
+        }
+        Ok(())
+    }
+
+    fn read_push(
+        &mut self,
+        config: &mut Object<'_>,
+        kind: &str,
+        period: &str,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<()> {
+        if let Some(node) = config.take(kind)
+            && !node.is_blank()
+        {
+            self.push_type = match node.word()?.as_str() {
+                "APPEND" => PushType::Append,
+                "REFRESH" => PushType::Refresh,
+                other => {
+                    return Err(node.wrong(format_args!(
+                        "unknown push type {other}: use APPEND or REFRESH"
+                    )));
+                }
+            };
+        }
+        if let Some(node) = config.take(period)
+            && !node.is_blank()
+        {
+            self.push_period = match node.word()?.as_str() {
+                "HOURLY" => PushPeriod::Hourly,
+                "DAILY" => PushPeriod::Daily,
+                _ => {
+                    warnings.push(node.warning("taken as DAILY; there are DAILY and HOURLY"));
+                    PushPeriod::Daily
+                }
+            };
+        }
+        Ok(())
+    }
+}
+
+/// A time column that can be compared with a boundary.
+fn time_column<'d>(node: &Node<'d>, schema: &Schema) -> Result<&'d str> {
+    let name = fields::known_column(node, schema)?;
+    let Some(column) = schema.column(name) else {
+        return Ok(name);
+    };
+    let ColumnRole::DateTime { format, .. } = &column.role else {
+        return Err(node.wrong(format_args!(
+            "the column {name} has no time format; name it in the schema's dateTimeFieldSpecs"
+        )));
+    };
+    if !format.is_sortable_in(column.data_type) {
+        return Err(node.unsupported(format_args!(
+            "the column {name} as time column; its values in the format {format} and type {} are not in the order of their times",
+            column.data_type.pinot_name()
+        )));
+    }
+    Ok(name)
+}
+
+fn read_transforms(ingestion: &mut Object<'_>, schema: &Schema) -> Result<Transforms> {
+    let Some(node) = ingestion.take("transformConfigs") else {
+        return Ok(Transforms::default());
+    };
+    let mut pairs = Vec::new();
+    let mut nodes = Vec::new();
+    for entry in node.list()? {
+        let mut config = entry.object()?;
+        let column = config.require("columnName")?;
+        let function = config.require("transformFunction")?;
+        pairs.push((fields::known_column(&column, schema)?, function.text()?));
+        nodes.push(function);
+    }
+    Transforms::parse(pairs).map_err(|(number, error)| match nodes.get(number) {
+        Some(node) if error.message().starts_with("not supported: ") => {
+            let what = error
+                .message()
+                .trim_start_matches("not supported: ")
+                .to_owned();
+            node.unsupported(what)
+        }
+        Some(node) => error.at(node.path()),
+        None => error,
+    })
+}
+
+fn read_stream_ingestion<'d>(
+    ingestion: &mut Object<'d>,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<Option<Node<'d>>> {
+    let Some(node) = ingestion.take("streamIngestionConfig") else {
+        return Ok(None);
+    };
+    let mut config = node.object()?;
+    let maps = config
+        .take("streamConfigMaps")
+        .map(|n| n.list())
+        .transpose()?
+        .unwrap_or_default();
+    if let Some(second) = maps.get(1) {
+        return Err(
+            second.unsupported("more than one stream for a table; its rows would be missing")
+        );
+    }
+    for (_, node) in config.take_rest() {
+        if !node.is_blank() {
+            warnings.push(node.warning("it has no effect"));
+        }
+    }
+    Ok(maps.into_iter().next())
+}
+
+fn read_ingestion_rest(
+    mut ingestion: Object<'_>,
+    segments: &mut Segments,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<()> {
+    if let Some(node) = ingestion.take("batchIngestionConfig") {
+        let mut batch = node.object()?;
+        segments.read_push(
+            &mut batch,
+            "segmentIngestionType",
+            "segmentIngestionFrequency",
+            warnings,
+        )?;
+        batch.warn(
+            "batchConfigMaps",
+            "files are loaded by `strandline load`, not by themselves",
+            warnings,
+        );
+        batch.warn(
+            "consistentDataPush",
+            "every load is all or nothing",
+            warnings,
+        );
+        batch.finish(warnings);
+    }
+    ingestion.refuse(
+        "filterConfig",
+        "filters; rows that should be left out would be counted",
+    )?;
+    ingestion.refuse(
+        "aggregationConfigs",
+        "aggregation while rows come in; rows would be counted one by one",
+    )?;
+    ingestion.refuse(
+        "complexTypeConfig",
+        "unnesting and flattening; columns would be empty",
+    )?;
+    ingestion.refuse("enrichmentConfigs", "enrichment; columns would be empty")?;
+    for key in [
+        "schemaConformingTransformerConfig",
+        "schemaConformingTransformerV2Config",
+    ] {
+        ingestion.refuse(key, "fitting fields to the schema; columns would be empty")?;
+    }
+    ingestion.warn(
+        "continueOnError",
+        "a row that can't be read is refused whole, and named",
+        warnings,
+    );
+    ingestion.warn(
+        "rowTimeValueCheck",
+        "times outside the years 1 to 9999 are always refused",
+        warnings,
+    );
+    ingestion.warn(
+        "segmentTimeValueCheck",
+        "times outside the years 1 to 9999 are always refused",
+        warnings,
+    );
+    ingestion.warn(
+        "retryOnSegmentBuildPrecheckFailure",
+        "it has no effect",
+        warnings,
+    );
+    ingestion.finish(warnings);
+    Ok(())
+}
+
+fn read_indexing_rest(mut indexing: Object<'_>, warnings: &mut Vec<ConfigWarning>) -> Result<()> {
+    if let Some(node) = indexing.take("starTreeIndexConfigs") {
+        for tree in node.list()? {
+            warnings.push(
+                tree.warning(
+                    "star-trees are not built; queries give the same answers without them",
+                ),
+            );
+        }
+    }
+    for key in ["enableDefaultStarTree", "enableDynamicStarTreeCreation"] {
+        indexing.warn(
+            key,
+            "star-trees are not built; queries give the same answers without them",
+            warnings,
+        );
+    }
+    for key in [
+        "jsonIndexColumns",
+        "jsonIndexConfigs",
+        "multiColumnTextIndexConfig",
+    ] {
+        indexing.warn(
+            key,
+            "this index is not built; queries give the same answers without it",
+            warnings,
+        );
+    }
+    if let Some(node) = indexing.take("nullHandlingEnabled")
+        && !node.boolean()?
+    {
+        warnings.push(node.warning("nulls are always SQL nulls"));
+    }
+    indexing.refuse(
+        "aggregateMetrics",
+        "rolling up rows while they come in; rows would be counted one by one",
+    )?;
+    indexing.warn(
+        "segmentPartitionConfig",
+        "segments are not pruned by partition",
+        warnings,
+    );
+    indexing.warn(
+        "tierOverwrites",
+        "there are no tiers; columns are stored in one way",
+        warnings,
+    );
+    for key in [
+        "varLengthDictionaryColumns",
+        "onHeapDictionaryColumns",
+        "optimizeDictionary",
+        "optimizeDictionaryForMetrics",
+        "optimizeDictionaryType",
+        "noDictionarySizeRatioThreshold",
+        "noDictionaryCardinalityRatioThreshold",
+    ] {
+        indexing.warn(key, "dictionaries are laid out by the database", warnings);
+    }
+    for key in [
+        "segmentNameGeneratorType",
+        "segmentFormatVersion",
+        "columnMajorSegmentBuilderEnabled",
+    ] {
+        indexing.warn(
+            key,
+            "segments are named and laid out by the database",
+            warnings,
+        );
+    }
+    // What these ask for is always so.
+    indexing.ignore(&[
+        "loadMode",
+        "createInvertedIndexDuringSegmentGeneration",
+        "autoGeneratedInvertedIndex",
+        "columnMinMaxValueGeneratorMode",
+        "rangeIndexVersion",
+        "aggregateMetrics",
+        "skipSegmentPreprocess",
+        "optimizeNoDictStatsCollection",
+    ]);
+    indexing.finish(warnings);
+    Ok(())
+}
+
+fn read_root_rest(mut root: Object<'_>, warnings: &mut Vec<ConfigWarning>) -> Result<()> {
+    if let Some(node) = root.take("upsertConfig") {
+        let mode = node.object()?.take("mode").map(|m| m.word()).transpose()?;
+        if !node.is_blank() && mode.as_deref() != Some("NONE") {
+            return Err(node.unsupported("upsert; older versions of a row would be counted"));
+        }
+    }
+    if let Some(node) = root.take("dedupConfig") {
+        let enabled = node
+            .object()?
+            .take("dedupEnabled")
+            .map(|m| m.boolean())
+            .transpose()?;
+        if !node.is_blank() && enabled != Some(false) {
+            return Err(node.unsupported("deduplication; repeated rows would be counted"));
+        }
+    }
+    root.warn("tenants", "there are no tenants", warnings);
+    if let Some(node) = root.take("metadata") {
+        let mut metadata = node.object()?;
+        metadata.warn(
+            "customConfigs",
+            "kept in the document; it has no effect",
+            warnings,
+        );
+        metadata.finish(warnings);
+    }
+    for (key, message) in [
+        ("routing", "queries are routed and pruned by the database"),
+        ("query", "set limits in the query or on the server"),
+        ("quota", "there are no quotas for tables"),
+        ("task", "background tasks of tables are not run"),
+        (
+            "tierConfigs",
+            "there are no tiers; segments stay where they are",
+        ),
+        ("tunerConfigs", "there are no tuners"),
+        (
+            "tableSamplers",
+            "samples of tables are not kept; query the table",
+        ),
+        (
+            "instanceAssignmentConfigMap",
+            "segments are placed by the database",
+        ),
+        (
+            "instancePartitionsMap",
+            "segments are placed by the database",
+        ),
+        (
+            "segmentAssignmentConfigMap",
+            "segments are placed by the database",
+        ),
+        ("dimensionTableConfig", "the table is an ordinary one"),
+        ("isDimTable", "the table is an ordinary one"),
+    ] {
+        root.warn(key, message, warnings);
+    }
+    root.ignore(&["description", "tags"]);
+    root.finish(warnings);
+    Ok(())
+}

@@ -1,0 +1,483 @@
+use super::*;
+use crate::segment::spec::Encoding;
+use proptest::prelude::*;
+use strandline_proto::schema::DataType;
+use strandline_proto::value::Value;
+use strandline_proto::{ErrorKind, Result};
+
+const SCHEMA: &str = include_str!("../../tests/data/airlineStats_schema.json");
+const OFFLINE: &str = include_str!("../../tests/data/airlineStats_offline_table_config.json");
+const REALTIME: &str = include_str!("../../tests/data/airlineStats_realtime_table_config.json");
+
+fn airline() -> Arc<Schema> {
+    Arc::new(parse_schema(SCHEMA, 1).unwrap().0)
+}
+
+fn paths(warnings: &[ConfigWarning]) -> Vec<&str> {
+    warnings.iter().map(|w| w.path.as_str()).collect()
+}
+
+fn small_schema() -> Arc<Schema> {
+    let json = r#"{"schemaName": "t", "dimensionFieldSpecs": [
+        {"name": "a", "dataType": "STRING"}, {"name": "list", "dataType": "INT", "singleValueField": false}],
+        "dateTimeFieldSpecs": [
+        {"name": "day", "dataType": "STRING", "format": "SIMPLE_DATE_FORMAT|dd-MM-yyyy", "granularity": "1:DAYS"},
+        {"name": "ms", "dataType": "LONG", "format": "1:MILLISECONDS:EPOCH", "granularity": "1:DAYS"}]}"#;
+    Arc::new(parse_schema(json, 3).unwrap().0)
+}
+
+fn small_table(rest: &str) -> Result<(TableConfig, Vec<ConfigWarning>)> {
+    parse_table(
+        &format!(r#"{{"tableName": "t", "tableType": "OFFLINE" {rest} }}"#),
+        &small_schema(),
+    )
+}
+
+fn stream_table(stream: &str) -> Result<(TableConfig, Vec<ConfigWarning>)> {
+    let json = format!(
+        r#"{{"tableName": "t_REALTIME", "tableType": "REALTIME",
+        "ingestionConfig": {{"streamIngestionConfig": {{"streamConfigMaps": [{stream}]}}}}}}"#
+    );
+    parse_table(&json, &small_schema())
+}
+
+#[test]
+fn the_airline_schema_is_accepted_as_it_is() {
+    let (schema, warnings) = parse_schema(SCHEMA, 7).unwrap();
+    assert_eq!(warnings, []);
+    assert_eq!(
+        (schema.name.as_str(), schema.version, schema.columns.len()),
+        ("airlineStats", 7, 81)
+    );
+    assert!(schema.column("DivAirports").unwrap().multi_value);
+    assert_eq!(
+        schema.column("DivTotalGTimes").unwrap().data_type,
+        DataType::Long
+    );
+    let day = schema.column("DaysSinceEpoch").unwrap();
+    assert!(
+        matches!(&day.role, strandline_proto::schema::ColumnRole::DateTime { format, .. } if format.is_sortable())
+    );
+    assert_eq!(day.default, Value::Null);
+}
+
+#[test]
+fn the_airline_offline_config_is_accepted_and_what_is_not_honoured_is_listed() {
+    let (config, warnings) = parse_table(OFFLINE, &airline()).unwrap();
+    assert_eq!(
+        (config.name.as_str(), config.half),
+        ("airlineStats", Half::Offline)
+    );
+    assert_eq!(config.time_column.as_deref(), Some("DaysSinceEpoch"));
+    assert_eq!(
+        (config.push_period, config.push_type),
+        (PushPeriod::Daily, PushType::Append)
+    );
+    assert!(config.spec.column("ArrTimeBlk").inverted);
+    assert_eq!(
+        config.spec.column("ArrTimeBlk").encoding,
+        Encoding::Dictionary
+    );
+    assert_eq!(
+        config.transforms.columns().collect::<Vec<_>>(),
+        ["ts", "tsRaw"]
+    );
+    assert!(config.stream.is_none());
+    assert_eq!(
+        paths(&warnings),
+        [
+            "segmentsConfig.timeType",
+            "tableIndexConfig.starTreeIndexConfigs[0]",
+            "tableIndexConfig.starTreeIndexConfigs[1]",
+            "tableIndexConfig.enableDynamicStarTreeCreation",
+            "tableIndexConfig.tierOverwrites",
+            "fieldConfigList[0].indexTypes[0]",
+            "fieldConfigList[0].timestampConfig",
+            "fieldConfigList[1].tierOverwrites",
+            "tierConfigs",
+            "tableSamplers",
+        ]
+    );
+}
+
+#[test]
+fn the_airline_realtime_config_is_accepted() {
+    let (config, warnings) = parse_table(REALTIME, &airline()).unwrap();
+    let stream = config.stream.unwrap();
+    assert_eq!(
+        (stream.kind, stream.topic.as_str()),
+        (StreamKind::Kafka, "flights-realtime")
+    );
+    assert_eq!(stream.brokers, "localhost:19092");
+    assert_eq!(
+        (stream.flush_rows, stream.flush_age_ms, stream.flush_bytes),
+        (50_000, 3_600_000, 200 << 20)
+    );
+    assert_eq!(stream.start, StartOffset::Earliest);
+    assert_eq!(stream.decoder.format, MessageFormat::Json);
+    assert_eq!(stream.properties, BTreeMap::new());
+    assert_eq!(
+        paths(&warnings),
+        [
+            "segmentsConfig.retentionTimeUnit",
+            "segmentsConfig.retentionTimeValue",
+            "fieldConfigList[0].indexTypes[0]",
+            "fieldConfigList[0].timestampConfig",
+            "routing",
+        ]
+    );
+}
+
+#[test]
+fn names_and_halves_are_read_before_the_schema() {
+    assert_eq!(
+        table_name_and_half(OFFLINE).unwrap(),
+        ("airlineStats".to_owned(), Half::Offline)
+    );
+    let suffixed = r#"{"tableName": "t_REALTIME", "tableType": "realtime"}"#;
+    assert_eq!(
+        table_name_and_half(suffixed).unwrap(),
+        ("t".to_owned(), Half::Realtime)
+    );
+    for wrong in [
+        r#"{"tableName": "t_OFFLINE", "tableType": "REALTIME"}"#,
+        r#"{"tableName": "../t", "tableType": "OFFLINE"}"#,
+        r#"{"tableName": "", "tableType": "OFFLINE"}"#,
+        r#"{"tableName": "t", "tableType": "HYBRID"}"#,
+        r#"{"tableType": "OFFLINE"}"#,
+        "[]",
+        "{",
+    ] {
+        assert!(table_name_and_half(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn wrong_schemas_are_refused_by_their_path() {
+    let with = |dimensions: &str| {
+        format!(r#"{{"schemaName": "t", "dimensionFieldSpecs": [{dimensions}]}}"#)
+    };
+    let cases = [
+        (with(r#"{"name": "a", "dataType": "INT"}, {"name": "a", "dataType": "LONG"}"#), "dimensionFieldSpecs[1]: the column a is there twice"),
+        (with(r#"{"name": "", "dataType": "INT"}"#), "dimensionFieldSpecs[0].name: the name is empty"),
+        (with(r#"{"name": "../../etc/x", "dataType": "INT"}"#), "dimensionFieldSpecs[0].name: the name '../../etc/x'"),
+        (with(r#"{"name": "$docId", "dataType": "INT"}"#), "dimensionFieldSpecs[0].name"),
+        (with(r#"{"name": "a\u0007", "dataType": "INT"}"#), "dimensionFieldSpecs[0].name"),
+        (with(r#"{"name": "a", "dataType": "NUMBER"}"#), "dimensionFieldSpecs[0].dataType: unknown type NUMBER"),
+        (with(r#"{"name": "a", "dataType": "MAP"}"#), "not supported: dimensionFieldSpecs[0].dataType"),
+        (with(r#"{"name": "a"}"#), "dimensionFieldSpecs[0]: the key dataType is missing"),
+        (with(r#"{"name": "a", "dataType": "INT", "defaultNullValue": "x"}"#), "dimensionFieldSpecs[0].defaultNullValue: 'x'"),
+        (with(r#"{"name": "a", "dataType": "BIG_DECIMAL", "precision": 39}"#), "dimensionFieldSpecs[0].precision"),
+        (with(""), "no columns"),
+        (r#"{"schemaName": "a/b", "dimensionFieldSpecs": []}"#.to_owned(), "schemaName: the name 'a/b'"),
+        (r#"{"schemaName": "t_OFFLINE", "dimensionFieldSpecs": []}"#.to_owned(), "schemaName"),
+        (
+            r#"{"schemaName": "t", "metricFieldSpecs": [{"name": "m", "dataType": "INT", "singleValueField": "false"}]}"#.to_owned(),
+            "metricFieldSpecs[0].singleValueField",
+        ),
+        (
+            r#"{"schemaName": "t", "dateTimeFieldSpecs": [{"name": "m", "dataType": "INT", "format": "X", "granularity": "1:DAYS"}]}"#.to_owned(),
+            "dateTimeFieldSpecs[0].format",
+        ),
+        (
+            r#"{"schemaName": "t", "dimensionFieldSpecs": [{"name": "m", "dataType": "INT"}], "primaryKeyColumns": ["n"]}"#.to_owned(),
+            "primaryKeyColumns[0]: no column n",
+        ),
+    ];
+    for (json, part) in cases {
+        let error = parse_schema(&json, 1).expect_err(&json);
+        assert!(error.message().contains(part), "{json}: {error}");
+    }
+}
+
+#[test]
+fn defaults_have_their_columns_type() {
+    let json = r#"{"schemaName": "t", "dimensionFieldSpecs": [
+        {"name": "i", "dataType": "INT", "defaultNullValue": "-1"},
+        {"name": "l", "dataType": "LONG", "defaultNullValue": 9007199254740993},
+        {"name": "d", "dataType": "BIG_DECIMAL", "precision": 12, "scale": 2, "defaultNullValue": "1.50"},
+        {"name": "b", "dataType": "BYTES", "defaultNullValue": "00ff"},
+        {"name": "m", "dataType": "STRING", "singleValueField": false, "defaultNullValue": "none"},
+        {"name": "n", "dataType": "STRING", "maxLength": 10, "notNull": true}],
+        "timeFieldSpec": {"incomingGranularitySpec": {"name": "day", "dataType": "INT", "timeType": "DAYS"}}}"#;
+    let (schema, warnings) = parse_schema(json, 1).unwrap();
+    let default = |name: &str| schema.column(name).unwrap().default.clone();
+    assert_eq!(default("i"), Value::Int(-1));
+    assert_eq!(default("l"), Value::Long(9_007_199_254_740_993));
+    assert_eq!(
+        default("d"),
+        Value::Decimal {
+            unscaled: 150,
+            scale: 2
+        }
+    );
+    assert_eq!(default("b"), Value::Bytes(vec![0, 255]));
+    assert_eq!(
+        default("m"),
+        Value::List(vec![Value::String("none".into())])
+    );
+    assert!(schema.column("n").unwrap().not_null);
+    assert_eq!(paths(&warnings), ["dimensionFieldSpecs[5].maxLength"]);
+    assert_eq!(schema.columns.last().unwrap().name, "day");
+}
+
+#[test]
+fn what_would_make_answers_wrong_is_an_error() {
+    for (rest, part) in [
+        (r#", "upsertConfig": {"mode": "FULL"}"#, "upsertConfig"),
+        (r#", "dedupConfig": {"dedupEnabled": true}"#, "dedupConfig"),
+        (
+            r#", "ingestionConfig": {"filterConfig": {"filterFunction": "a = 1"}}"#,
+            "ingestionConfig.filterConfig",
+        ),
+        (
+            r#", "ingestionConfig": {"complexTypeConfig": {"fieldsToUnnest": ["x"]}}"#,
+            "ingestionConfig.complexTypeConfig",
+        ),
+        (
+            r#", "tableIndexConfig": {"aggregateMetrics": true}"#,
+            "tableIndexConfig.aggregateMetrics",
+        ),
+        (
+            r#", "ingestionConfig": {"transformConfigs": [{"columnName": "a", "transformFunction": "Groovy({x}, x)"}]}"#,
+            "ingestionConfig.transformConfigs[0].transformFunction",
+        ),
+        (
+            r#", "ingestionConfig": {"transformConfigs": [{"columnName": "a", "transformFunction": "now()"}]}"#,
+            "now",
+        ),
+        (
+            r#", "segmentsConfig": {"timeColumnName": "day"}"#,
+            "segmentsConfig.timeColumnName",
+        ),
+    ] {
+        let error = small_table(rest).expect_err(rest);
+        assert!(error.message().contains(part), "{rest}: {error}");
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{rest}: {error}");
+        assert!(
+            error.message().contains("not supported: "),
+            "{rest}: {error}"
+        );
+    }
+    for rest in [
+        r#", "upsertConfig": {"mode": "NONE"}, "dedupConfig": {"dedupEnabled": "false"}"#,
+        r#", "ingestionConfig": {"filterConfig": null, "complexTypeConfig": {}}, "tableIndexConfig": {"aggregateMetrics": "false"}"#,
+    ] {
+        assert_eq!(small_table(rest).unwrap().1, [], "{rest}");
+    }
+}
+
+#[test]
+fn wrong_columns_and_keys_are_named_by_their_path() {
+    for (rest, part) in [
+        (
+            r#", "tableIndexConfig": {"invertedIndexColumns": ["a", "b"]}"#,
+            "tableIndexConfig.invertedIndexColumns[1]: no column 'b'",
+        ),
+        (
+            r#", "tableIndexConfig": {"sortedColumn": "list"}"#,
+            "tableIndexConfig.sortedColumn: the multi-value column list",
+        ),
+        (
+            r#", "tableIndexConfig": {"invertedIndexColumns": ["a"], "noDictionaryColumns": ["a"]}"#,
+            "tableIndexConfig.invertedIndexColumns[0]",
+        ),
+        (
+            r#", "segmentsConfig": {"timeColumnName": "a"}"#,
+            "segmentsConfig.timeColumnName: the column a has no time format",
+        ),
+        (
+            r#", "segmentsConfig": {"segmentPushType": "SOMETIMES"}"#,
+            "segmentsConfig.segmentPushType",
+        ),
+        (
+            r#", "fieldConfigList": [{"name": "x"}]"#,
+            "fieldConfigList[0].name: no column 'x'",
+        ),
+        (
+            r#", "fieldConfigList": [{"name": "a", "indexTypes": ["MAGIC"]}]"#,
+            "fieldConfigList[0].indexTypes[0]",
+        ),
+        (
+            r#", "tableIndexConfig": []"#,
+            "tableIndexConfig: expected an object, found an array",
+        ),
+        (
+            r#", "ingestionConfig": {"transformConfigs": [{"columnName": "zz", "transformFunction": "upper(a)"}]}"#,
+            "ingestionConfig.transformConfigs[0].columnName: no column 'zz'",
+        ),
+        (
+            r#", "ingestionConfig": {"transformConfigs": [{"columnName": "a", "transformFunction": "upper(a"}]}"#,
+            "ingestionConfig.transformConfigs[0].transformFunction: in 'upper(a'",
+        ),
+    ] {
+        let error = small_table(rest).expect_err(rest);
+        assert!(error.message().contains(part), "{rest}: {error}");
+    }
+    let (_, warnings) =
+        small_table(r#", "tableIndexConfig": {"invertedIndexColums": ["a"]}, "sgmentsConfig": {}"#)
+            .unwrap();
+    assert_eq!(
+        paths(&warnings),
+        ["tableIndexConfig.invertedIndexColums", "sgmentsConfig"]
+    );
+}
+
+#[test]
+fn storage_of_columns_is_read_from_both_places() {
+    let (config, warnings) = small_table(
+        r#", "segmentsConfig": {"timeColumnName": "ms", "replication": 3, "segmentPushType": "REFRESH", "segmentPushFrequency": "hourly"},
+        "tableIndexConfig": {"rangeIndexColumns": ["ms"], "bloomFilterColumns": ["a"], "noDictionaryColumns": ["ms"],
+            "sortedColumn": ["a"], "nullHandlingEnabled": "false", "loadMode": "MMAP"},
+        "fieldConfigList": [{"name": "list", "encodingType": "DICTIONARY", "indexes": {"inverted": {"enabled": "true"}, "range": {"enabled": "false"},
+            "text": {}, "bloom": {"fpp": 0.01}}}]"#,
+    )
+    .unwrap();
+    assert_eq!(
+        (config.push_type, config.push_period),
+        (PushType::Refresh, PushPeriod::Hourly)
+    );
+    let (ms, list, a) = (
+        config.spec.column("ms"),
+        config.spec.column("list"),
+        config.spec.column("a"),
+    );
+    assert!(ms.range && ms.encoding == Encoding::Raw && !ms.inverted);
+    assert!(list.inverted && !list.range && list.bloom && a.bloom);
+    assert_eq!(config.spec.sorted_column.as_deref(), Some("a"));
+    assert_eq!(
+        paths(&warnings),
+        [
+            "segmentsConfig.replication",
+            "tableIndexConfig.nullHandlingEnabled",
+            "fieldConfigList[0].indexes.bloom.fpp",
+            "fieldConfigList[0].indexes.text",
+        ]
+    );
+}
+
+#[test]
+fn streams_are_read_with_their_thresholds_and_properties() {
+    let (config, warnings) = stream_table(
+        r#"{"streamType": "kafka", "stream.kafka.topic.name": "x", "stream.kafka.broker.list": "b1:9092,b2:9092",
+        "stream.kafka.consumer.prop.auto.offset.reset": "largest", "stream.kafka.consumer.prop.fetch.min.bytes": "10",
+        "security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN",
+        "sasl.jaas.config": "org.apache.kafka.common.security.plain.PlainLoginModule required username=\"u\" password='p w';",
+        "realtime.segment.flush.threshold.rows": "0", "realtime.segment.flush.threshold.segment.size": "150M",
+        "realtime.segment.flush.threshold.time": "1d12h", "made.up": 1}"#,
+    )
+    .unwrap();
+    let stream = config.stream.unwrap();
+    assert_eq!(
+        (stream.flush_rows, stream.flush_bytes, stream.flush_age_ms),
+        (5_000_000, 150 << 20, 36 * 3_600_000)
+    );
+    assert_eq!(stream.start, StartOffset::Latest);
+    let properties: Vec<_> = stream
+        .properties
+        .iter()
+        .map(|(k, v)| (k.as_str(), v.as_str()))
+        .collect();
+    assert_eq!(
+        properties,
+        [
+            ("fetch.min.bytes", "10"),
+            ("sasl.mechanisms", "PLAIN"),
+            ("sasl.password", "p w"),
+            ("sasl.username", "u"),
+            ("security.protocol", "SASL_SSL")
+        ]
+    );
+    assert_eq!(
+        paths(&warnings),
+        ["ingestionConfig.streamIngestionConfig.streamConfigMaps[0].made.up"]
+    );
+
+    let (config, _) =
+        stream_table(r#"{"streamType": "log", "stream.log.partitions": "4"}"#).unwrap();
+    let stream = config.stream.unwrap();
+    assert_eq!(
+        (stream.kind, stream.topic.as_str(), stream.partitions),
+        (StreamKind::Log, "t", 4)
+    );
+    assert_eq!(stream.start, StartOffset::Earliest);
+}
+
+#[test]
+fn wrong_streams_are_refused() {
+    let kafka = |rest: &str| {
+        format!(
+            r#"{{"streamType": "kafka", "stream.kafka.topic.name": "x", "stream.kafka.broker.list": "b" {rest}}}"#
+        )
+    };
+    for (json, part) in [
+        (r#"{"streamType": "kinesis"}"#.to_owned(), "not supported"),
+        (
+            r#"{"streamType": "kafka", "stream.kafka.topic.name": "x"}"#.to_owned(),
+            "stream.kafka.broker.list is missing",
+        ),
+        (
+            r#"{"streamType": "log", "stream.log.topic.name": "../x"}"#.to_owned(),
+            "stream.log.topic.name",
+        ),
+        (
+            r#"{"streamType": "log", "stream.log.partitions": 0}"#.to_owned(),
+            "from 1 to 1024",
+        ),
+        (
+            kafka(
+                r#", "stream.kafka.decoder.class.name": "a.b.KafkaConfluentSchemaRegistryAvroMessageDecoder""#,
+            ),
+            "not supported",
+        ),
+        (
+            kafka(r#", "stream.kafka.decoder.class.name": "a.b.SimpleAvroMessageDecoder""#),
+            "decoder.prop.schema",
+        ),
+        (
+            kafka(r#", "realtime.segment.flush.threshold.time": "soon""#),
+            "threshold.time",
+        ),
+        (
+            kafka(r#", "realtime.segment.flush.threshold.segment.size": "12Q""#),
+            "segment.size",
+        ),
+        (
+            kafka(r#", "stream.kafka.consumer.prop.auto.offset.reset": "2d""#),
+            "not supported",
+        ),
+        (
+            kafka(r#", "ssl.truststore.location": "/x.jks""#),
+            "ssl.ca.location",
+        ),
+    ] {
+        let error = stream_table(&json).expect_err(&json);
+        assert!(error.message().contains(part), "{json}: {error}");
+    }
+    let error = small_table("")
+        .map(|_| ())
+        .and(parse_table(
+            r#"{"tableName": "t", "tableType": "REALTIME"}"#,
+            &small_schema(),
+        ))
+        .unwrap_err();
+    assert!(error.message().contains("needs a stream"), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn no_document_makes_the_readers_panic(cut in 0_usize..3000, text in "\\PC{0,40}", at in 0_usize..3000) {
+        let schema = small_schema();
+        for document in [SCHEMA, OFFLINE, REALTIME] {
+            let mut broken = document.to_owned();
+            if broken.is_char_boundary(cut.min(broken.len())) {
+                broken.truncate(cut.min(broken.len()));
+            }
+            let _ = parse_table(&broken, &schema);
+            let mut odd = document.to_owned();
+            odd.insert_str(at.min(odd.len()), &text);
+            let _ = parse_schema(&odd, 1);
+            let _ = parse_table(&odd, &schema);
+        }
+    }
+}
