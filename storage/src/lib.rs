@@ -4,6 +4,11 @@
 //! were decoded from files or from stream messages, and leave as segments. No part of this crate
 //! knows SQL.
 
+pub mod config;
+pub mod convert;
+pub mod decode;
 pub mod environment;
+pub mod input;
 pub mod segment;
 pub mod stream;
+pub mod transform;

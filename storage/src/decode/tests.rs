@@ -1,0 +1,219 @@
+use super::*;
+use crate::config::{parse_schema, parse_table};
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{Decimal128Type, Int32Type, Int64Type, TimestampMillisecondType};
+use std::sync::Arc;
+
+fn config(decoder: &str) -> TableConfig {
+    let schema = r#"{"schemaName": "t",
+        "dimensionFieldSpecs": [{"name": "name", "dataType": "STRING"}, {"name": "n", "dataType": "INT"},
+            {"name": "tags", "dataType": "STRING", "singleValueField": false}, {"name": "doc", "dataType": "JSON"}],
+        "metricFieldSpecs": [{"name": "price", "dataType": "BIG_DECIMAL", "precision": 38, "scale": 6}],
+        "dateTimeFieldSpecs": [
+            {"name": "day", "dataType": "INT", "format": "1:DAYS:EPOCH", "granularity": "1:DAYS"},
+            {"name": "ts", "dataType": "TIMESTAMP", "format": "TIMESTAMP", "granularity": "1:DAYS"}]}"#;
+    let schema = Arc::new(parse_schema(schema, 1).unwrap().0);
+    let table = format!(
+        r#"{{"tableName": "t", "tableType": "REALTIME", "segmentsConfig": {{"timeColumnName": "day"}},
+        "ingestionConfig": {{"streamIngestionConfig": {{"streamConfigMaps": [{{"streamType": "log" {decoder}}}]}},
+        "transformConfigs": [{{"columnName": "ts", "transformFunction": "fromEpochDays(day)"}}]}}}}"#
+    );
+    parse_table(&table, &schema).unwrap().0
+}
+
+fn message(offset: u64, payload: impl Into<Bytes>) -> Message {
+    Message {
+        offset,
+        key: None,
+        payload: payload.into(),
+        timestamp_ms: 0,
+    }
+}
+
+#[test]
+fn good_rows_of_a_batch_are_kept_and_bad_ones_come_back_with_their_reason() {
+    let mut decoder = Decoder::new(&config("")).unwrap();
+    let good = r#"{"name": "a\"b", "n": 1, "day": 16092, "price": 12345678901234567890.123456, "tags": ["x", null, "y"], "extra": {"deep": [1, {"a": 2}]}}"#;
+    let other = r#"{"day": "16093", "tags": "solo", "n": null, "doc": {"k": [1, 2]}, "name": 7}"#;
+    let bad = [
+        ("not json", "not JSON"),
+        ("", "the message is empty"),
+        (
+            r#"{"name": "half", "n": 99999999999, "day": 1}"#,
+            "column n: 99999999999 is outside the range of INT",
+        ),
+        (
+            r#"{"name": ["a"], "day": 1}"#,
+            "column name: [\\\"a\\\"] is a list",
+        ),
+        (r#"{"name": "no time"}"#, "column day: the time is null"),
+        (r#"{"day": 99999999}"#, "column ts: the time"),
+        (r#"{"day": 1} {"day": 2}"#, "unexpected text"),
+        (r#"{"day": 1, "doc": "no document"}"#, "column doc"),
+        (r#"{"day": 01}"#, "leading zero"),
+        (r#"[{"day": 1}]"#, "expected a JSON object"),
+        (r#"{"day": 1, "price": 0.0000001}"#, "column price"),
+        (r#"{"day": 1, "skipped": [tru]}"#, "not JSON"),
+    ];
+    let mut messages = vec![message(10, good)];
+    messages.extend(
+        bad.iter()
+            .enumerate()
+            .map(|(i, (text, _))| message(11 + i as u64, *text)),
+    );
+    messages.push(message(100, other));
+    messages.push(message(101, Bytes::from_static(b"{\"name\": \"\xff\"}")));
+    let decoded = decoder.decode(&messages);
+    assert_eq!(decoded.offsets, [10, 100]);
+    assert_eq!(decoded.rejected.len(), bad.len() + 1);
+    for (rejected, (text, part)) in decoded.rejected.iter().zip(&bad) {
+        assert!(
+            rejected.reason.contains(part),
+            "{text}: {}",
+            rejected.reason
+        );
+        assert_eq!(rejected.payload, text.as_bytes());
+    }
+    let batch = &decoded.batch;
+    assert_eq!(batch.num_rows(), 2);
+    let names = batch["name"].as_string::<i32>();
+    assert_eq!((names.value(0), names.value(1)), ("a\"b", "7"));
+    let prices = batch["price"].as_primitive::<Decimal128Type>();
+    assert_eq!(prices.value(0), 12_345_678_901_234_567_890_123_456);
+    assert!(prices.is_null(1));
+    let tags = batch["tags"].as_list::<i32>();
+    assert_eq!(
+        (
+            tags.value(0).len(),
+            tags.value(0).null_count(),
+            tags.value(1).len()
+        ),
+        (3, 1, 1)
+    );
+    assert_eq!(
+        batch["ts"]
+            .as_primitive::<TimestampMillisecondType>()
+            .value(1),
+        16_093 * 86_400_000
+    );
+    assert_eq!(batch["doc"].as_string::<i32>().value(1), r#"{"k": [1, 2]}"#);
+    assert_eq!(batch["n"].as_primitive::<Int32Type>().null_count(), 1);
+
+    let again = decoder.decode(&[message(200, other)]);
+    assert_eq!((again.batch.num_rows(), again.offsets), (1, vec![200]));
+}
+
+#[test]
+fn a_message_above_the_limit_is_rejected_unread() {
+    let mut decoder = Decoder::new(&config(r#", "stream.log.message.bytes.max": 2048"#)).unwrap();
+    let decoded = decoder.decode(&[message(1, vec![b' '; 50 << 20])]);
+    assert!(
+        decoded.rejected[0]
+            .reason
+            .contains("longer than the limit of 2048"),
+        "{}",
+        decoded.rejected[0].reason
+    );
+    let deep = format!(
+        r#"{{"day": 1, "x": {}1{}}}"#,
+        "[".repeat(1_000),
+        "]".repeat(1_000)
+    );
+    let mut decoder = Decoder::new(&config("")).unwrap();
+    assert!(
+        decoder.decode(&[message(1, deep)]).rejected[0]
+            .reason
+            .contains("nested")
+    );
+}
+
+#[test]
+fn avro_messages_are_decoded_by_the_schema_in_the_config() {
+    let schema = r#"{"type": "record", "name": "r", "fields": [
+        {"name": "unused", "type": "double"},
+        {"name": "day", "type": {"type": "int", "logicalType": "date"}},
+        {"name": "n", "type": ["null", "long"]},
+        {"name": "price", "type": {"type": "bytes", "logicalType": "decimal", "precision": 20, "scale": 3}},
+        {"name": "tags", "type": {"type": "array", "items": ["null", "string"]}},
+        {"name": "doc", "type": {"type": "map", "values": "int"}}]}"#;
+    let escaped = serde_json::to_string(schema).unwrap();
+    let config = config(&format!(
+        r#", "stream.log.decoder.class.name": "x.SimpleAvroMessageDecoder", "stream.log.decoder.prop.schema": {escaped}"#
+    ));
+    let avro = AvroSchema::parse_str(schema).unwrap();
+    use apache_avro::types::Value;
+    let datum = |n: i64| {
+        let record = Value::Record(vec![
+            ("unused".into(), Value::Double(0.5)),
+            ("day".into(), Value::Date(16_092)),
+            ("n".into(), Value::Union(1, Box::new(Value::Long(n)))),
+            (
+                "price".into(),
+                Value::Decimal(apache_avro::Decimal::from([0xff, 0x38])),
+            ),
+            (
+                "tags".into(),
+                Value::Array(vec![
+                    Value::Union(1, Box::new(Value::String("x".into()))),
+                    Value::Union(0, Box::new(Value::Null)),
+                ]),
+            ),
+            (
+                "doc".into(),
+                Value::Map(
+                    [
+                        ("b".to_owned(), Value::Int(2)),
+                        ("a".to_owned(), Value::Int(1)),
+                    ]
+                    .into(),
+                ),
+            ),
+        ]);
+        apache_avro::to_avro_datum(&avro, record).unwrap()
+    };
+    let mut long = datum(2);
+    long.push(0);
+    let mut decoder = Decoder::new(&config).unwrap();
+    let decoded = decoder.decode(&[
+        message(1, datum(7)),
+        message(2, datum(1 << 40)),
+        message(3, long),
+        message(4, vec![0xff; 40]),
+    ]);
+    assert_eq!(decoded.offsets, [1]);
+    assert_eq!(
+        decoded
+            .rejected
+            .iter()
+            .map(|r| r.offset)
+            .collect::<Vec<_>>(),
+        [2, 3, 4]
+    );
+    let batch = decoded.batch;
+    assert_eq!(batch["day"].as_primitive::<Int32Type>().value(0), 16_092);
+    assert_eq!(
+        batch["price"].as_primitive::<Decimal128Type>().value(0),
+        -200_000
+    );
+    assert_eq!(batch["doc"].as_string::<i32>().value(0), r#"{"a":1,"b":2}"#);
+    assert_eq!(batch["tags"].as_list::<i32>().value(0).null_count(), 1);
+    assert!(
+        batch
+            .column_by_name("n")
+            .unwrap()
+            .as_primitive_opt::<Int64Type>()
+            .is_none()
+    );
+}
+
+#[test]
+fn an_avro_schema_that_contains_itself_is_refused() {
+    let recursive = r#"{"type": "record", "name": "node", "fields": [{"name": "next", "type": ["null", "node"]}]}"#;
+    assert!(
+        check_avro_schema(recursive)
+            .unwrap_err()
+            .contains("contains itself")
+    );
+    assert!(check_avro_schema("{").is_err());
+    assert!(check_avro_schema("\"int\"").is_err());
+}

@@ -1,0 +1,207 @@
+//! Batches of a columnar file to batches of the table: column by column where the type is the table's own,
+//! value by value where it is not, row by row only for columns that a transform fills.
+
+use super::arrow_cells::Cells;
+use crate::config::TableConfig;
+use crate::convert::column::ColumnBuffer;
+use crate::convert::row::TimeCheck;
+use crate::convert::{Cell, RowError, RowLayout};
+use crate::transform::BoundTransform;
+use arrow::array::{Array, ArrayRef};
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use std::sync::Arc;
+use strandline_proto::schema::{Column, DataType, Schema};
+use strandline_proto::{Error, Result};
+
+pub(super) struct Columnar {
+    schema: Arc<Schema>,
+    arrow: SchemaRef,
+    layout: RowLayout,
+    transforms: Vec<BoundTransform>,
+    time: Option<TimeCheck>,
+}
+
+/// A row of the batch that was refused, and why.
+pub(super) type Refused = (usize, RowError);
+
+impl Columnar {
+    pub(super) fn new(config: &TableConfig, layout: RowLayout) -> Result<Self> {
+        let schema = Arc::clone(&config.spec.schema);
+        Ok(Self {
+            arrow: schema.arrow(),
+            transforms: config.transforms.bind(|name| layout.slot(name))?,
+            time: config
+                .time_column
+                .as_deref()
+                .map(|name| TimeCheck::new(&schema, name))
+                .transpose()?,
+            schema,
+            layout,
+        })
+    }
+
+    /// Converts `rows` rows; `arrays` holds the file's array for each field of the layout that it has.
+    pub(super) fn convert(
+        &self,
+        arrays: &[Option<&ArrayRef>],
+        rows: usize,
+    ) -> Result<RecordBatch, Refused> {
+        let mut filled = self.fill(arrays, rows)?;
+        let mut columns = Vec::with_capacity(self.schema.columns.len());
+        for (slot, column) in self.schema.columns.iter().enumerate() {
+            let refused = |(row, reason)| {
+                (
+                    row,
+                    RowError {
+                        column: column.name.clone(),
+                        reason,
+                    },
+                )
+            };
+            let array = match (
+                filled.iter().position(|(s, _)| *s == slot),
+                arrays.get(slot).copied().flatten(),
+            ) {
+                (Some(at), _) => filled.swap_remove(at).1,
+                (None, Some(array)) => convert_column(column, array).map_err(refused)?,
+                (None, None) => absent_column(column, rows).map_err(refused)?,
+            };
+            if let Some(time) = self.time.as_ref().filter(|time| time.column() == slot) {
+                time.check_array(&array).map_err(refused)?;
+            }
+            columns.push(array);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        RecordBatch::try_new_with_options(Arc::clone(&self.arrow), columns, &options).map_err(|e| {
+            (
+                0,
+                RowError {
+                    column: String::new(),
+                    reason: format!("the columns make no batch: {e}"),
+                },
+            )
+        })
+    }
+
+    /// The columns that transforms fill, by their place in the schema.
+    fn fill(
+        &self,
+        arrays: &[Option<&ArrayRef>],
+        rows: usize,
+    ) -> Result<Vec<(usize, ArrayRef)>, Refused> {
+        let mut buffers: Vec<(usize, ColumnBuffer)> = Vec::new();
+        for transform in &self.transforms {
+            let complete = arrays
+                .get(transform.target())
+                .copied()
+                .flatten()
+                .is_some_and(|array| array.null_count() == 0);
+            if !complete && let Some(column) = self.schema.columns.get(transform.target()) {
+                buffers.push((transform.target(), ColumnBuffer::new(column)));
+            }
+        }
+        if buffers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut slots: Vec<usize> = self
+            .transforms
+            .iter()
+            .flat_map(BoundTransform::cells)
+            .collect();
+        slots.sort_unstable();
+        slots.dedup();
+        let name = |slot: usize| self.layout.names().get(slot).cloned().unwrap_or_default();
+        let mut sources = Vec::with_capacity(slots.len());
+        for slot in slots {
+            if let Some(array) = arrays.get(slot).copied().flatten() {
+                let cells = Cells::new(array).map_err(|reason| {
+                    (
+                        0,
+                        RowError {
+                            column: name(slot),
+                            reason,
+                        },
+                    )
+                })?;
+                sources.push((slot, cells));
+            }
+        }
+        let mut cells = vec![Cell::Null; self.layout.width()];
+        for row in 0..rows {
+            cells.fill(Cell::Null);
+            for (slot, source) in &sources {
+                if let Some(cell) = cells.get_mut(*slot) {
+                    *cell = source.get(row);
+                }
+            }
+            for transform in &self.transforms {
+                let refused = |reason| {
+                    (
+                        row,
+                        RowError {
+                            column: transform.column().to_owned(),
+                            reason,
+                        },
+                    )
+                };
+                transform.apply(&mut cells).map_err(refused)?;
+            }
+            for (slot, buffer) in &mut buffers {
+                let cell = cells.get(*slot).unwrap_or(&Cell::Null);
+                buffer.push(cell).map_err(|reason| {
+                    (
+                        row,
+                        RowError {
+                            column: name(*slot),
+                            reason,
+                        },
+                    )
+                })?;
+            }
+        }
+        let finish = |(slot, mut buffer): (usize, ColumnBuffer)| {
+            let array = buffer.finish().map_err(|e: Error| {
+                (
+                    0,
+                    RowError {
+                        column: name(slot),
+                        reason: e.message().to_owned(),
+                    },
+                )
+            })?;
+            Ok((slot, array))
+        };
+        buffers.into_iter().map(finish).collect()
+    }
+}
+
+/// Whether the file's array is the table's as it stands.
+fn is_ready(column: &Column, array: &ArrayRef) -> bool {
+    // Text must be looked into to be JSON, and times to be within their years.
+    let opaque = !matches!(column.data_type, DataType::Json | DataType::Timestamp);
+    let nulls_stay = array.null_count() == 0 || (column.default.is_null() && !column.not_null);
+    opaque && nulls_stay && array.data_type() == &column.arrow_type()
+}
+
+fn convert_column(column: &Column, array: &ArrayRef) -> Result<ArrayRef, (usize, String)> {
+    if is_ready(column, array) {
+        return Ok(Arc::clone(array));
+    }
+    let cells = Cells::new(array).map_err(|reason| (0, reason))?;
+    let mut buffer = ColumnBuffer::new(column);
+    for row in 0..array.len() {
+        buffer
+            .push(&cells.get(row))
+            .map_err(|reason| (row, reason))?;
+    }
+    buffer.finish().map_err(|e| (0, e.message().to_owned()))
+}
+
+fn absent_column(column: &Column, rows: usize) -> Result<ArrayRef, (usize, String)> {
+    let mut buffer = ColumnBuffer::new(column);
+    for row in 0..rows {
+        buffer.push(&Cell::Null).map_err(|reason| (row, reason))?;
+    }
+    buffer.finish().map_err(|e| (0, e.message().to_owned()))
+}
