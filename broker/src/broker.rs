@@ -1,24 +1,68 @@
 //! The broker: one statement in, one answer out.
 
-use crate::request::{BrokerOptions, QueryAnswer, QueryRequest};
+use crate::admin;
+use crate::answer::{self, Limits, Output};
+use crate::bind::{QueryRun, ScanCounts};
+use crate::error::from_datafusion;
+use crate::explain;
+use crate::literal::parameter_scalar;
+use crate::memory::QueryMemory;
+use crate::options::QueryOptions;
+use crate::planner::Planner;
+use crate::request::{BrokerOptions, QueryAnswer, QueryRequest, QueryStats};
 use crate::server_side::{AdminStatements, SystemTables};
+use crate::session;
+use crate::statement::{Statement, parse};
+use crate::tables::Tables;
 use crate::transport::{CatalogSource, LeafTransport};
+use datafusion::common::ScalarValue;
+use datafusion::execution::TaskContext;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::SessionState;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::sql::sqlparser::ast::Query;
+use futures::StreamExt;
 use std::sync::Arc;
-use strandline_proto::{Error, Result};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use strandline_proto::{Error, ErrorKind, Result};
 
 /// Answers SQL from the tables of one catalog.
-#[derive(Debug)]
 pub struct Broker {
-    #[expect(dead_code, reason = "read by the planner")]
-    pub(crate) catalog: Arc<dyn CatalogSource>,
-    #[expect(dead_code, reason = "read by the planner")]
-    pub(crate) transport: Arc<dyn LeafTransport>,
-    #[expect(dead_code, reason = "read by the planner")]
-    pub(crate) system: Arc<dyn SystemTables>,
-    #[expect(dead_code, reason = "read by the planner")]
-    pub(crate) admin: Arc<dyn AdminStatements>,
-    #[expect(dead_code, reason = "read by the planner")]
-    pub(crate) options: BrokerOptions,
+    catalog: Arc<dyn CatalogSource>,
+    transport: Arc<dyn LeafTransport>,
+    system: Arc<dyn SystemTables>,
+    admin: Arc<dyn AdminStatements>,
+    options: BrokerOptions,
+    /// Memory and spill space of all queries; an error when the spill directory can't be used.
+    runtime: Result<Arc<RuntimeEnv>>,
+    /// Planning without the leaf's rules, and with them.
+    states: [SessionState; 2],
+    next_query_id: AtomicU64,
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What holds for all tries of one query.
+struct RunningQuery {
+    sql: String,
+    options: QueryOptions,
+    parameters: Vec<ScalarValue>,
+    stats: Arc<QueryStats>,
+    limits: Limits,
+}
+
+/// A plan and what it was bound to.
+struct Planned {
+    plan: Arc<dyn ExecutionPlan>,
+    run: Arc<QueryRun>,
+    task: Arc<TaskContext>,
 }
 
 impl Broker {
@@ -30,20 +74,221 @@ impl Broker {
         admin: Arc<dyn AdminStatements>,
         options: BrokerOptions,
     ) -> Self {
+        let runtime = session::runtime(&options);
+        let shared = runtime.clone().unwrap_or_default();
+        let states = [
+            session::state(&options, &shared, false),
+            session::state(&options, &shared, true),
+        ];
         Self {
             catalog,
             transport,
             system,
             admin,
             options,
+            runtime,
+            states,
+            next_query_id: AtomicU64::new(1),
         }
     }
 
-    /// Runs one statement. Errors of planning come back at once, errors of execution in the stream.
+    /// Runs one statement. Errors of planning, and of execution before the first row, come back at once; later ones in the stream.
     pub async fn query(&self, request: QueryRequest) -> Result<QueryAnswer> {
-        Err(Error::unsupported(format!(
-            "not supported: {:?}",
-            request.sql
-        )))
+        let stats = Arc::new(QueryStats::new(
+            self.next_query_id.fetch_add(1, Ordering::Relaxed),
+        ));
+        let mut options = QueryOptions::new(&self.options);
+        options.set_all(&request.options)?;
+        let parsed = parse(&request.sql)?;
+        for (name, value) in &parsed.settings {
+            options.set(name, value)?;
+        }
+        let timeout = options
+            .timeout
+            .or(request.timeout)
+            .unwrap_or(self.options.query_timeout);
+        let parameters = request
+            .parameters
+            .iter()
+            .map(parameter_scalar)
+            .collect::<Result<Vec<_>>>()?;
+        let cancel = request.cancel.child_token();
+        // Fires when the caller drops this future; the answer's stream has a guard of its own.
+        let guard = cancel.clone().drop_guard();
+        let limits = Limits {
+            cancel,
+            deadline: Instant::now() + timeout,
+            timeout,
+        };
+        let query = RunningQuery {
+            sql: request.sql,
+            options,
+            parameters,
+            stats,
+            limits,
+        };
+        let answer = query
+            .limits
+            .hold(self.answer(&query, parsed.statement))
+            .await??;
+        guard.disarm();
+        Ok(answer)
+    }
+
+    async fn answer(&self, query: &RunningQuery, statement: Statement) -> Result<QueryAnswer> {
+        let stats = Arc::clone(&query.stats);
+        match statement {
+            Statement::Query(ast) => self.run(query, &ast).await,
+            Statement::Explain {
+                analyze,
+                query: ast,
+            } => {
+                let text = self.explain(query, &ast, analyze).await?;
+                Ok(answer::of_batch(explain::batch(&text)?, stats))
+            }
+            Statement::ShowTables => {
+                Ok(answer::of_batch(admin::show_tables(&self.tables())?, stats))
+            }
+            Statement::Describe(name) => Ok(answer::of_batch(
+                admin::describe(&name, &self.tables())?,
+                stats,
+            )),
+            Statement::Admin(statement) => Ok(answer::of_batch(
+                admin::execute(&statement, &self.tables(), self.admin.as_ref()).await?,
+                stats,
+            )),
+        }
+    }
+
+    fn tables(&self) -> Tables {
+        Tables {
+            snapshot: self.catalog.snapshot(),
+            system: self.system.tables(),
+        }
+    }
+
+    /// Runs a query, again from a newer snapshot when a segment was replaced under it before anything was answered.
+    async fn run(&self, query: &RunningQuery, ast: &Query) -> Result<QueryAnswer> {
+        let mut tries = 0;
+        loop {
+            let started = async {
+                let planned = self.plan(query, ast, false).await?;
+                let stream =
+                    execute_stream(planned.plan, planned.task).map_err(|e| from_datafusion(&e))?;
+                Output::start(stream, &query.limits).await
+            };
+            match started.await {
+                Ok(output) => {
+                    return Ok(answer::of_output(
+                        output,
+                        query.limits.clone(),
+                        Arc::clone(&query.stats),
+                    ));
+                }
+                Err(error)
+                    if error.kind() == ErrorKind::SegmentGone
+                        && tries < self.options.replans_max =>
+                {
+                    tracing::debug!(query_id = query.stats.query_id, "planning again: {error}");
+                    query.stats.leaf.reset();
+                    // The new snapshot is published within moments of the old one's end.
+                    tokio::time::sleep(Duration::from_millis(5 << tries)).await;
+                    tries += 1;
+                }
+                Err(error) if error.kind() == ErrorKind::SegmentGone => {
+                    return Err(Error::unavailable(format!(
+                        "{error}; the table's segments changed {tries} times while the query ran: try again"
+                    )));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn plan(&self, query: &RunningQuery, ast: &Query, analyze: bool) -> Result<Planned> {
+        let begun = Instant::now();
+        let tables = self.tables();
+        query
+            .stats
+            .catalog_version
+            .store(tables.snapshot.version.0, Ordering::Relaxed);
+        let mut state = self.states[usize::from(query.options.use_leaf_pushdown)].clone();
+        state.mark_start_execution();
+        let planner = Planner {
+            state,
+            tables: &tables,
+            system: &self.system,
+            options: &query.options,
+            sql: &query.sql,
+        };
+        let plan = planner.plan(ast.clone(), &query.parameters).await?;
+        query.stats.plan_us.store(
+            u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
+        self.bind(query, plan, tables, analyze)
+    }
+
+    fn bind(
+        &self,
+        query: &RunningQuery,
+        plan: Arc<dyn ExecutionPlan>,
+        tables: Tables,
+        analyze: bool,
+    ) -> Result<Planned> {
+        let runtime = self.runtime.clone()?;
+        let memory: Arc<dyn datafusion::execution::memory_pool::MemoryPool> =
+            Arc::new(QueryMemory::new(
+                Arc::clone(&runtime.memory_pool),
+                query.options.memory_bytes_max,
+            ));
+        let run = Arc::new(QueryRun {
+            snapshot: tables.snapshot,
+            transport: Arc::clone(&self.transport),
+            stats: Arc::clone(&query.stats),
+            cancel: query.limits.cancel.clone(),
+            deadline: Some(query.limits.deadline),
+            memory: Arc::clone(&memory),
+            parameters: Vec::new(),
+            batch_rows: self.options.batch_rows,
+            watermarks: Default::default(),
+            scans: analyze.then(ScanCounts::default),
+        });
+        let environment = RuntimeEnvBuilder::from_runtime_env(&runtime)
+            .with_memory_pool(memory)
+            .build_arc()
+            .map_err(|e| from_datafusion(&e))?;
+        let config = session::config(&self.options).with_extension(Arc::clone(&run));
+        let task = TaskContext::default()
+            .with_session_config(config)
+            .with_runtime(environment);
+        Ok(Planned {
+            plan,
+            run,
+            task: Arc::new(task),
+        })
+    }
+
+    async fn explain(
+        &self,
+        query: &RunningQuery,
+        ast: &Query,
+        analyze: bool,
+    ) -> Result<Vec<String>> {
+        let planned = self.plan(query, ast, analyze).await?;
+        if analyze {
+            let mut stream = execute_stream(Arc::clone(&planned.plan), Arc::clone(&planned.task))
+                .map_err(|e| from_datafusion(&e))?;
+            let mut rows = 0;
+            while let Some(batch) = stream.next().await {
+                rows += batch.map_err(|e| from_datafusion(&e))?.num_rows() as u64;
+            }
+            drop(stream);
+            if let Some(scans) = &planned.run.scans {
+                query.stats.leaf.add(&scans.total().counts());
+            }
+            return explain::analyzed(planned.plan.as_ref(), &planned.run, rows);
+        }
+        explain::planned(planned.plan.as_ref(), &planned.run)
     }
 }

@@ -9,7 +9,7 @@ use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::ScalarFunctionExpr;
 use datafusion::physical_expr::expressions::{
     BinaryExpr, CaseExpr, CastExpr, Column, IsNullExpr, LikeExpr, Literal, NegativeExpr, NotExpr,
-    TryCastExpr,
+    TryCastExpr, in_list,
 };
 use datafusion::physical_plan::PhysicalExpr;
 use std::sync::{Arc, LazyLock};
@@ -17,7 +17,8 @@ use strandline_proto::leaf::{BinaryOp, LeafExpr};
 use strandline_proto::value::Value;
 use strandline_proto::{Error, Result};
 
-/// Operators that [`BinaryOp`] lacks travel as calls of these names, with two arguments.
+/// Operators that [`BinaryOp`] lacks travel as calls of these names, with two arguments
+/// unless said otherwise.
 pub mod operator_calls {
     /// `LIKE`.
     pub const LIKE: &str = "$like";
@@ -27,6 +28,8 @@ pub mod operator_calls {
     pub const REGEX: &str = "$regex";
     /// `~*`.
     pub const REGEX_CASE_INSENSITIVE: &str = "$iregex";
+    /// `IN`, with the list's items after the tested value.
+    pub const IN: &str = "$in";
 }
 
 static CONFIG: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| Arc::new(ConfigOptions::default()));
@@ -104,6 +107,13 @@ fn call(
     returns: &DataType,
     schema: &Schema,
 ) -> Result<Arc<dyn PhysicalExpr>> {
+    if function == operator_calls::IN {
+        let mut args = args.into_iter();
+        let tested = args
+            .next()
+            .ok_or_else(|| Error::internal("$in takes arguments"))?;
+        return in_list(tested, args.collect(), &false, schema).map_err(internal);
+    }
     if function.starts_with('$') {
         let [left, right]: [_; 2] = args
             .try_into()

@@ -3,12 +3,26 @@
 //! *Invariant*: nothing here opens a segment; the broker plans from catalog snapshots alone and reaches
 //! rows through [`transport::LeafTransport`].
 
+mod admin;
+mod answer;
+pub mod bind;
 mod broker;
+mod error;
+mod explain;
 pub mod functions;
 pub mod leaf_expr;
 pub mod literal;
+mod memory;
+pub mod multi_value;
+mod names;
+mod options;
+pub mod plan;
+mod planner;
 pub mod request;
 pub mod server_side;
+mod session;
+mod statement;
+mod tables;
 pub mod transport;
 
 pub use broker::Broker;

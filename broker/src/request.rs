@@ -116,7 +116,6 @@ pub struct QueryStats {
 }
 
 impl QueryStats {
-    #[expect(dead_code, reason = "made by the runner")]
     pub(crate) fn new(query_id: u64) -> Self {
         Self {
             query_id,

@@ -18,6 +18,11 @@ macro_rules! stats {
                 LeafCounts { $($name: self.$name.load(Ordering::Relaxed),)* }
             }
 
+            /// Sets all counters to zero, for a query that is run again.
+            pub fn reset(&self) {
+                $(self.$name.store(0, Ordering::Relaxed);)*
+            }
+
             /// Adds another leaf's counts to these.
             pub fn add(&self, counts: &LeafCounts) {
                 $(self.$name.fetch_add(counts.$name, Ordering::Relaxed);)*

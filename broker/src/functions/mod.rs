@@ -2,6 +2,7 @@
 //!
 //! A leaf resolves [`LeafExpr::Call`](strandline_proto::leaf::LeafExpr::Call) by the same names.
 
+use crate::multi_value;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::ScalarUDF;
 use std::collections::HashMap;
@@ -9,7 +10,11 @@ use std::sync::{Arc, LazyLock};
 
 static SCALAR: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
     let mut by_name = HashMap::new();
-    for udf in SessionStateDefaults::default_scalar_functions() {
+    let ours = multi_value::functions().iter().cloned();
+    for udf in SessionStateDefaults::default_scalar_functions()
+        .into_iter()
+        .chain(ours)
+    {
         for alias in udf.aliases() {
             by_name.insert(alias.clone(), Arc::clone(&udf));
         }

@@ -1,0 +1,9 @@
+//! From SQL's expressions and operators to leaf work.
+
+pub mod context;
+pub mod display;
+pub mod filter;
+pub mod leaf_exec;
+pub mod provider;
+pub mod pushdown;
+pub mod to_leaf;

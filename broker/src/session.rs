@@ -1,0 +1,98 @@
+//! DataFusion as we set it up: which rules run, which functions exist, and what is off.
+
+use crate::functions;
+use crate::multi_value::{MultiValuePlanner, MultiValueRule};
+use crate::plan::pushdown::LeafPushdown;
+use crate::request::BrokerOptions;
+use datafusion::common::config::ConfigOptions;
+use datafusion::execution::SessionStateDefaults;
+use datafusion::execution::context::SessionConfig;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::planner::ExprPlanner;
+use datafusion::optimizer::analyzer::Analyzer;
+use datafusion::optimizer::optimizer::Optimizer;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use std::sync::Arc;
+use strandline_proto::{Error, Result};
+
+/// The environment that all queries share: memory and spill space.
+pub(crate) fn runtime(options: &BrokerOptions) -> Result<Arc<RuntimeEnv>> {
+    let mode = match &options.spill_dir {
+        Some(dir) => DiskManagerMode::Directories(vec![dir.clone()]),
+        None => DiskManagerMode::Disabled,
+    };
+    RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(GreedyMemoryPool::new(options.memory_bytes_max)))
+        .with_disk_manager_builder(
+            DiskManagerBuilder::default()
+                .with_mode(mode)
+                .with_max_temp_directory_size(options.spill_bytes_max),
+        )
+        .build_arc()
+        .map_err(|e| {
+            Error::precondition(format!(
+                "the spill directory can't be used: {}",
+                e.strip_backtrace()
+            ))
+        })
+}
+
+/// The configuration of every query.
+pub(crate) fn config(options: &BrokerOptions) -> SessionConfig {
+    let mut config = ConfigOptions::default();
+    config.sql_parser.enable_ident_normalization = false;
+    config.sql_parser.map_string_types_to_utf8view = false;
+    config.sql_parser.collect_spans = true;
+    // Filters that are found while a query runs would make its plan unfit to be run again.
+    config.optimizer.enable_dynamic_filter_pushdown = false;
+    config.optimizer.enable_join_dynamic_filter_pushdown = false;
+    config.optimizer.enable_topk_dynamic_filter_pushdown = false;
+    config.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    config.catalog.information_schema = false;
+    SessionConfig::from(config)
+        .with_target_partitions(options.partitions.max(2))
+        .with_batch_size(options.batch_rows)
+}
+
+/// The state that statements are planned with; with or without the rules that hand work to the leaf.
+pub(crate) fn state(
+    options: &BrokerOptions,
+    runtime: &Arc<RuntimeEnv>,
+    use_leaf_pushdown: bool,
+) -> SessionState {
+    let mut analyzer = Analyzer::new();
+    analyzer.rules.insert(0, Arc::new(MultiValueRule));
+    let mut optimizer = Optimizer::new();
+    // count(DISTINCT x) has partial states of its own; as a GROUP BY it could not stand beside other aggregates in the leaf.
+    optimizer
+        .rules
+        .retain(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
+    let mut physical = PhysicalOptimizer::new().rules;
+    if use_leaf_pushdown {
+        let after_filters = physical
+            .iter()
+            .position(|rule| rule.name() == "FilterPushdown")
+            .map_or(0, |at| at + 1);
+        let rule: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(LeafPushdown);
+        physical.insert(after_filters, rule);
+    }
+    let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(MultiValuePlanner)];
+    expr_planners.extend(SessionStateDefaults::default_expr_planners());
+    SessionStateBuilder::new()
+        .with_config(config(options))
+        .with_runtime_env(Arc::clone(runtime))
+        .with_analyzer_rules(analyzer.rules)
+        .with_optimizer_rules(optimizer.rules)
+        .with_physical_optimizer_rules(physical)
+        .with_expr_planners(expr_planners)
+        .with_scalar_functions(functions::all_scalar().values().cloned().collect())
+        .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
+        .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+        .with_window_functions(SessionStateDefaults::default_window_functions())
+        .with_table_function_list(SessionStateDefaults::default_table_functions())
+        .build()
+}
