@@ -32,7 +32,11 @@ impl DocBits {
     /// No documents.
     pub fn new() -> Self {
         let words: Box<[u64]> = vec![0; WORDS].into_boxed_slice();
-        Self { words: words.try_into().unwrap_or_else(|_| unreachable!("the slice has WORDS words")) }
+        Self {
+            words: words
+                .try_into()
+                .unwrap_or_else(|_| unreachable!("the slice has WORDS words")),
+        }
     }
 
     /// The bits, 64 documents a word, lowest bit first.

@@ -1,15 +1,27 @@
 //! Encodings, indexes and kernels: pure data structures over bytes.
-//!
 //! Nothing here knows of tables, files, Arrow or async. A column, whether it stands in an immutable
 //! segment's mapped bytes or grows in a consuming one, is read through one contract, [`ColumnReader`];
 //! filters meet in [`DocBits`], one bit per document of a chunk of 65,536.
-//!
 //! *Invariant*: all `unsafe` of the project but the memory map itself lives in this crate.
 
+pub mod bitpack;
+pub mod bloom;
+pub mod dictionary;
 pub mod doc_bits;
+pub mod fixed;
+mod forward;
+mod frame;
+mod hash;
+pub mod inverted;
+mod portable;
+pub mod range;
 pub mod reader;
+mod sorted;
+mod text_blocks;
+mod wire;
 
 pub use doc_bits::{CHUNK_DOCS, DocBits};
 pub use reader::{
-    ColumnReader, DictId, Dictionary, DocId, DocSelection, Index, IndexError, PhysicalType, Postings, Scalar, ValueBuffer,
+    ColumnReader, DictId, Dictionary, DocId, DocSelection, Index, IndexError, PhysicalType,
+    Postings, Scalar, ValueBuffer,
 };

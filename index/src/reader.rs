@@ -10,6 +10,7 @@
 
 use crate::doc_bits::DocBits;
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::ops::Range;
 
 /// A document's number within its segment, from 0.
@@ -29,6 +30,33 @@ pub enum PhysicalType {
     Bytes,
 }
 
+impl PhysicalType {
+    /// The number that stands for the type in stored bytes.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::I32 => 1,
+            Self::I64 => 2,
+            Self::F32 => 3,
+            Self::F64 => 4,
+            Self::I128 => 5,
+            Self::Bytes => 6,
+        }
+    }
+
+    /// The type that a stored number stands for.
+    pub fn from_code(code: u8) -> Option<Self> {
+        Some(match code {
+            1 => Self::I32,
+            2 => Self::I64,
+            3 => Self::F32,
+            4 => Self::F64,
+            5 => Self::I128,
+            6 => Self::Bytes,
+            _ => return None,
+        })
+    }
+}
+
 /// One physical value. Floats compare by total order (`f64::total_cmp`).
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "each name is its type")]
@@ -39,6 +67,58 @@ pub enum Scalar<'a> {
     F64(f64),
     I128(i128),
     Bytes(Cow<'a, [u8]>),
+}
+
+impl Scalar<'_> {
+    /// The type of the value.
+    pub fn physical(&self) -> PhysicalType {
+        match self {
+            Self::I32(_) => PhysicalType::I32,
+            Self::I64(_) => PhysicalType::I64,
+            Self::F32(_) => PhysicalType::F32,
+            Self::F64(_) => PhysicalType::F64,
+            Self::I128(_) => PhysicalType::I128,
+            Self::Bytes(_) => PhysicalType::Bytes,
+        }
+    }
+
+    /// The order of two values of one type: floats by total order, bytes bytewise; values of different
+    /// types order by their types.
+    pub fn total_cmp(&self, other: &Scalar<'_>) -> Ordering {
+        match (self, other) {
+            (Self::I32(a), Scalar::I32(b)) => a.cmp(b),
+            (Self::I64(a), Scalar::I64(b)) => a.cmp(b),
+            (Self::F32(a), Scalar::F32(b)) => a.total_cmp(b),
+            (Self::F64(a), Scalar::F64(b)) => a.total_cmp(b),
+            (Self::I128(a), Scalar::I128(b)) => a.cmp(b),
+            (Self::Bytes(a), Scalar::Bytes(b)) => a.cmp(b),
+            (a, b) => a.physical().code().cmp(&b.physical().code()),
+        }
+    }
+
+    /// The value with its own bytes.
+    pub fn into_owned(self) -> Scalar<'static> {
+        match self {
+            Self::I32(v) => Scalar::I32(v),
+            Self::I64(v) => Scalar::I64(v),
+            Self::F32(v) => Scalar::F32(v),
+            Self::F64(v) => Scalar::F64(v),
+            Self::I128(v) => Scalar::I128(v),
+            Self::Bytes(v) => Scalar::Bytes(Cow::Owned(v.into_owned())),
+        }
+    }
+
+    /// The type's zero, or the empty text: what a null row holds in the forward index.
+    pub fn placeholder(physical: PhysicalType) -> Scalar<'static> {
+        match physical {
+            PhysicalType::I32 => Scalar::I32(0),
+            PhysicalType::I64 => Scalar::I64(0),
+            PhysicalType::F32 => Scalar::F32(0.0),
+            PhysicalType::F64 => Scalar::F64(0.0),
+            PhysicalType::I128 => Scalar::I128(0),
+            PhysicalType::Bytes => Scalar::Bytes(Cow::Borrowed(&[])),
+        }
+    }
 }
 
 /// A block of physical values.
@@ -66,7 +146,70 @@ impl ValueBuffer {
             PhysicalType::F32 => Self::F32(Vec::new()),
             PhysicalType::F64 => Self::F64(Vec::new()),
             PhysicalType::I128 => Self::I128(Vec::new()),
-            PhysicalType::Bytes => Self::Bytes { offsets: vec![0], data: Vec::new() },
+            PhysicalType::Bytes => Self::Bytes {
+                offsets: vec![0],
+                data: Vec::new(),
+            },
+        }
+    }
+
+    /// The type of the values.
+    pub fn physical(&self) -> PhysicalType {
+        match self {
+            Self::I32(_) => PhysicalType::I32,
+            Self::I64(_) => PhysicalType::I64,
+            Self::F32(_) => PhysicalType::F32,
+            Self::F64(_) => PhysicalType::F64,
+            Self::I128(_) => PhysicalType::I128,
+            Self::Bytes { .. } => PhysicalType::Bytes,
+        }
+    }
+
+    /// Value `i`; none past the end, or when the offsets are not ascending within the data.
+    pub fn get(&self, i: usize) -> Option<Scalar<'_>> {
+        Some(match self {
+            Self::I32(v) => Scalar::I32(*v.get(i)?),
+            Self::I64(v) => Scalar::I64(*v.get(i)?),
+            Self::F32(v) => Scalar::F32(*v.get(i)?),
+            Self::F64(v) => Scalar::F64(*v.get(i)?),
+            Self::I128(v) => Scalar::I128(*v.get(i)?),
+            Self::Bytes { .. } => Scalar::Bytes(Cow::Borrowed(self.bytes(i)?)),
+        })
+    }
+
+    /// Value `i` of a buffer of bytes; none past the end and in buffers of other types.
+    pub fn bytes(&self, i: usize) -> Option<&[u8]> {
+        match self {
+            Self::Bytes { offsets, data } => {
+                let (start, end) = (*offsets.get(i)?, *offsets.get(i.checked_add(1)?)?);
+                data.get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
+            }
+            _ => None,
+        }
+    }
+
+    /// Appends one value of the buffer's type; false: the value is of another type and nothing changed.
+    pub fn push(&mut self, value: &Scalar<'_>) -> bool {
+        match (self, value) {
+            (Self::I32(v), Scalar::I32(x)) => v.push(*x),
+            (Self::I64(v), Scalar::I64(x)) => v.push(*x),
+            (Self::F32(v), Scalar::F32(x)) => v.push(*x),
+            (Self::F64(v), Scalar::F64(x)) => v.push(*x),
+            (Self::I128(v), Scalar::I128(x)) => v.push(*x),
+            (buffer @ Self::Bytes { .. }, Scalar::Bytes(x)) => buffer.push_bytes(x),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Appends one value to a buffer of bytes; nothing in buffers of other types.
+    ///
+    /// # Panics
+    /// When the buffer would hold 2 GiB or more, which its offsets can't express: read fewer documents at once.
+    pub fn push_bytes(&mut self, value: &[u8]) {
+        if let Self::Bytes { offsets, data } = self {
+            data.extend_from_slice(value);
+            offsets.push(bytes_offset(data.len()));
         }
     }
 
@@ -78,7 +221,7 @@ impl ValueBuffer {
             Self::F32(v) => v.len(),
             Self::F64(v) => v.len(),
             Self::I128(v) => v.len(),
-            Self::Bytes { offsets, .. } => offsets.len() - 1,
+            Self::Bytes { offsets, .. } => offsets.len().saturating_sub(1),
         }
     }
 
@@ -100,6 +243,17 @@ impl ValueBuffer {
                 data.clear();
             }
         }
+    }
+}
+
+/// The offset that ends a block of bytes.
+///
+/// # Panics
+/// From 2 GiB on: a block must be read in smaller steps.
+pub(crate) fn bytes_offset(len: usize) -> i32 {
+    match i32::try_from(len) {
+        Ok(offset) => offset,
+        Err(_) => panic!("a block of values is longer than 2 GiB; read fewer documents at once"),
     }
 }
 
@@ -161,7 +315,11 @@ pub trait Dictionary: Send + Sync {
     /// Appends the values of `ids` to `out`, which is of the dictionary's type.
     fn gather(&self, ids: &[DictId], out: &mut ValueBuffer);
     /// For a sorted dictionary: the ids whose values lie between the bounds (value, included).
-    fn range(&self, low: Option<(&Scalar<'_>, bool)>, high: Option<(&Scalar<'_>, bool)>) -> Range<DictId>;
+    fn range(
+        &self,
+        low: Option<(&Scalar<'_>, bool)>,
+        high: Option<(&Scalar<'_>, bool)>,
+    ) -> Range<DictId>;
 }
 
 /// Document lists by dictionary id.
@@ -209,9 +367,21 @@ pub trait ColumnReader: Send + Sync {
     fn inverted(&self) -> Option<&dyn Postings>;
     /// With a range index: sets in `out` the documents of `chunk` whose value (any element) lies between the
     /// bounds (value of the column's type, included), exactly. False: there is no range index, and `out` is as before.
-    fn range_fill(&self, low: Option<(&Scalar<'_>, bool)>, high: Option<(&Scalar<'_>, bool)>, chunk: u32, out: &mut DocBits) -> bool;
+    fn range_fill(
+        &self,
+        low: Option<(&Scalar<'_>, bool)>,
+        high: Option<(&Scalar<'_>, bool)>,
+        chunk: u32,
+        out: &mut DocBits,
+    ) -> bool;
     /// Whether the column has a range index.
     fn has_range_index(&self) -> bool;
     /// With a bloom filter: false when no document can hold `value`; true otherwise.
     fn may_contain(&self, value: &Scalar<'_>) -> bool;
+
+    /// Damage that a read since the column was opened came upon (a compressed block that can't be
+    /// decompressed): what that read gave must not be used. Checked after reading, once per segment.
+    fn fault(&self) -> Option<IndexError> {
+        None
+    }
 }

@@ -1,0 +1,190 @@
+//! Integers by frame of reference: each block of 1,024 is its smallest value and bit-packed differences.
+//!
+//! ```text
+//! | count u64 | block 0: base i64, place u64 | block 1: ... | packed blocks |
+//! ```
+//!
+//! `place` is the width in bits (low byte, 0 to 64) and the block's offset within the packed blocks
+//! (the rest). Widths up to 32 use the grid of 32-bit words, larger ones that of 64-bit words.
+
+use crate::bitpack::{
+    BLOCK, bits_for, block_len, by_block, pack_u32, pack_u64, pick_u32, pick_u64, unpack_u32,
+    unpack_u64,
+};
+use crate::reader::{DocSelection, IndexError};
+use crate::wire::{corrupt, part, size_at};
+use bytes::Bytes;
+
+const HEADER: usize = 8;
+const ENTRY: usize = 16;
+
+/// Integers of up to 64 bits.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    directory: Bytes,
+    packed: Bytes,
+    len: usize,
+}
+
+impl Frame {
+    /// Appends the stored form of `count` values, which are asked for by block.
+    pub(crate) fn write(count: usize, mut value: impl FnMut(usize) -> i64, out: &mut Vec<u8>) {
+        out.extend_from_slice(&(count as u64).to_le_bytes());
+        let mut directory = Vec::new();
+        let mut packed = Vec::new();
+        let mut values = Vec::with_capacity(BLOCK);
+        for start in (0..count).step_by(BLOCK) {
+            values.clear();
+            values.extend((start..count.min(start + BLOCK)).map(&mut value));
+            let base = values.iter().copied().min().unwrap_or(0);
+            let max = values.iter().copied().max().unwrap_or(0);
+            let width = bits_for(max.wrapping_sub(base) as u64);
+            directory.extend_from_slice(&base.to_le_bytes());
+            directory
+                .extend_from_slice(&((packed.len() as u64) << 8 | u64::from(width)).to_le_bytes());
+            if width <= 32 {
+                let deltas: Vec<u32> = values.iter().map(|v| v.wrapping_sub(base) as u32).collect();
+                pack_u32(&deltas, width, &mut packed);
+            } else {
+                let deltas: Vec<u64> = values.iter().map(|v| v.wrapping_sub(base) as u64).collect();
+                pack_u64(&deltas, width, &mut packed);
+            }
+        }
+        out.extend_from_slice(&directory);
+        out.extend_from_slice(&packed);
+    }
+
+    pub(crate) fn open(bytes: Bytes) -> Result<Self, IndexError> {
+        let len = size_at(&bytes, 0)?;
+        let blocks = len.div_ceil(BLOCK);
+        let directory_len = blocks
+            .checked_mul(ENTRY)
+            .ok_or_else(|| corrupt("a count of integers too large"))?;
+        let directory = part(&bytes, HEADER, directory_len)?;
+        let packed = bytes.slice(HEADER + directory_len..);
+        let frame = Self {
+            directory,
+            packed,
+            len,
+        };
+        let mut expected = 0usize;
+        for block in 0..blocks {
+            let (_, width, start) = frame.entry(block);
+            if width > 64 || start != expected {
+                return Err(corrupt(format!(
+                    "block {block} of packed integers is misplaced"
+                )));
+            }
+            expected += block_len(width);
+        }
+        if expected != frame.packed.len() {
+            return Err(corrupt(format!(
+                "{} bytes of packed integers, {expected} were expected",
+                frame.packed.len()
+            )));
+        }
+        Ok(frame)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Base, width and offset of a block.
+    fn entry(&self, block: usize) -> (i64, u32, usize) {
+        match self.directory.as_chunks::<ENTRY>().0.get(block) {
+            Some([b0, b1, b2, b3, b4, b5, b6, b7, place @ ..]) => {
+                let place = u64::from_le_bytes(*place);
+                let base = i64::from_le_bytes([*b0, *b1, *b2, *b3, *b4, *b5, *b6, *b7]);
+                (base, (place & 0xff) as u32, (place >> 8) as usize)
+            }
+            None => (0, 0, 0),
+        }
+    }
+
+    fn packed(&self, start: usize, width: u32) -> &[u8] {
+        self.packed
+            .get(start..start + block_len(width))
+            .unwrap_or_default()
+    }
+
+    /// Value `i`; 0 past the end.
+    pub(crate) fn get(&self, i: usize) -> i64 {
+        let (base, width, start) = self.entry(i / BLOCK);
+        let packed = self.packed(start, width);
+        let delta = if width <= 32 {
+            u64::from(pick_u32(packed, width, i % BLOCK))
+        } else {
+            pick_u64(packed, width, i % BLOCK)
+        };
+        base.wrapping_add(delta as i64)
+    }
+
+    /// Unpacks a block.
+    fn unpack(&self, block: usize, out: &mut [i64; BLOCK]) {
+        let (base, width, start) = self.entry(block);
+        let packed = self.packed(start, width);
+        if width <= 32 {
+            let mut deltas = [0u32; BLOCK];
+            unpack_u32(packed, width, &mut deltas);
+            for (value, delta) in out.iter_mut().zip(&deltas) {
+                *value = base.wrapping_add(i64::from(*delta));
+            }
+        } else {
+            let mut deltas = [0u64; BLOCK];
+            unpack_u64(packed, width, &mut deltas);
+            for (value, delta) in out.iter_mut().zip(&deltas) {
+                *value = base.wrapping_add(*delta as i64);
+            }
+        }
+    }
+
+    /// Gives the values of `start..end`, block by block.
+    pub(crate) fn for_blocks(&self, start: usize, end: usize, mut sink: impl FnMut(&[i64])) {
+        let end = end.min(self.len);
+        let mut scratch = [0i64; BLOCK];
+        let mut at = start;
+        while at < end {
+            let block = at / BLOCK;
+            let until = end.min((block + 1) * BLOCK);
+            if until - at < 24 {
+                for (slot, i) in scratch.iter_mut().zip(at..until) {
+                    *slot = self.get(i);
+                }
+                sink(&scratch[..until - at]);
+            } else {
+                self.unpack(block, &mut scratch);
+                sink(&scratch[at - block * BLOCK..until - block * BLOCK]);
+            }
+            at = until;
+        }
+    }
+
+    /// Gives the values of a selection, at most 1,024 at a time.
+    pub(crate) fn for_each(&self, docs: &DocSelection<'_>, mut sink: impl FnMut(&[i64])) {
+        let docs = match docs {
+            DocSelection::Range(range) => {
+                return self.for_blocks(range.start as usize, range.end as usize, sink);
+            }
+            DocSelection::Docs(docs) => docs,
+        };
+        let mut scratch = [0i64; BLOCK];
+        let mut picked = [0i64; BLOCK];
+        for (block, run) in by_block(docs) {
+            let whole = run.len() >= 96;
+            if whole {
+                self.unpack(block, &mut scratch);
+            }
+            for part in run.chunks(BLOCK) {
+                for (slot, &doc) in picked.iter_mut().zip(part) {
+                    *slot = if whole {
+                        scratch[doc as usize % BLOCK]
+                    } else {
+                        self.get(doc as usize)
+                    };
+                }
+                sink(&picked[..part.len()]);
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Document sets in the portable roaring format, read where they lie.
+//!
+//! A set is written by CRoaring and read without being decoded: a chunk of documents is a container, found
+//! by its key, and filling a chunk is a loop over that container's words, runs or numbers. Every access is
+//! bounded by the set's bytes, so damaged bytes give a wrong set at worst (which the section's checksum
+//! rules out), never a fault.
+
+use crate::doc_bits::DocBits;
+use crate::reader::{DocId, IndexError};
+use crate::wire::corrupt;
+use croaring::{Bitmap, Portable};
+
+const COOKIE_NO_RUNS: u32 = 12_346;
+const COOKIE_RUNS: u32 = 12_347;
+/// Sets with runs and fewer containers than this have no offsets.
+const OFFSETS_FROM: usize = 4;
+/// Containers with more documents are bitmaps.
+const ARRAY_MAX: usize = 4096;
+const BITMAP_LEN: usize = 8192;
+
+/// Appends `docs` (ascending, distinct) as a set.
+pub(crate) fn write(docs: &[DocId], out: &mut Vec<u8>) {
+    let mut set = Bitmap::of(docs);
+    set.run_optimize();
+    out.extend_from_slice(&set.serialize::<Portable>());
+}
+
+/// A set's headers over its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PortableSet<'a> {
+    bytes: &'a [u8],
+    containers: usize,
+    /// Where the keys and cardinalities begin.
+    heads: usize,
+    runs: bool,
+}
+
+fn u16_of(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(
+        bytes.get(at..at.checked_add(2)?)?.try_into().ok()?,
+    ))
+}
+
+fn u32_of(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(
+        bytes.get(at..at.checked_add(4)?)?.try_into().ok()?,
+    ))
+}
+
+impl<'a> PortableSet<'a> {
+    /// The set in `bytes`; none when they can't be one.
+    pub(crate) fn new(bytes: &'a [u8]) -> Option<Self> {
+        let cookie = u32_of(bytes, 0)?;
+        let (containers, heads, runs) = if cookie == COOKIE_NO_RUNS {
+            (u32_of(bytes, 4)? as usize, 8, false)
+        } else if cookie & 0xffff == COOKIE_RUNS {
+            let containers = (cookie >> 16) as usize + 1;
+            (containers, 4 + containers.div_ceil(8), true)
+        } else {
+            return None;
+        };
+        (containers <= 65_536 && heads + containers * 4 <= bytes.len()).then_some(Self {
+            bytes,
+            containers,
+            heads,
+            runs,
+        })
+    }
+
+    /// Checks that every container lies within the bytes, keys ascend and documents are below `docs`.
+    pub(crate) fn validate(bytes: &'a [u8], docs: u32) -> Result<(), IndexError> {
+        let damaged = || corrupt("a document set is damaged");
+        let set = Self::new(bytes).ok_or_else(damaged)?;
+        let mut previous = None;
+        for i in 0..set.containers {
+            let key = set.key(i).ok_or_else(damaged)?;
+            let container = set.container(i).ok_or_else(damaged)?;
+            let last = container.last().ok_or_else(damaged)?;
+            if previous >= Some(key) || (u32::from(key) << 16 | u32::from(last)) >= docs {
+                return Err(damaged());
+            }
+            previous = Some(key);
+        }
+        Ok(())
+    }
+
+    fn key(&self, i: usize) -> Option<u16> {
+        u16_of(self.bytes, self.heads + i * 4)
+    }
+
+    fn cardinality(&self, i: usize) -> Option<usize> {
+        Some(usize::from(u16_of(self.bytes, self.heads + i * 4 + 2)?) + 1)
+    }
+
+    fn is_run(&self, i: usize) -> bool {
+        self.runs
+            && self
+                .bytes
+                .get(4 + i / 8)
+                .is_some_and(|b| b >> (i % 8) & 1 == 1)
+    }
+
+    /// Where container `i` begins.
+    fn start(&self, i: usize) -> Option<usize> {
+        let after_heads = self.heads + self.containers * 4;
+        if !self.runs || self.containers >= OFFSETS_FROM {
+            return Some(u32_of(self.bytes, after_heads + i * 4)? as usize);
+        }
+        let mut at = after_heads;
+        for before in 0..i {
+            at += if self.is_run(before) {
+                2 + usize::from(u16_of(self.bytes, at)?) * 4
+            } else {
+                let cardinality = self.cardinality(before)?;
+                if cardinality > ARRAY_MAX {
+                    BITMAP_LEN
+                } else {
+                    cardinality * 2
+                }
+            };
+        }
+        Some(at)
+    }
+
+    fn container(&self, i: usize) -> Option<Container<'a>> {
+        let start = self.start(i)?;
+        if self.is_run(i) {
+            let runs = usize::from(u16_of(self.bytes, start)?);
+            let bytes = self.bytes.get(start + 2..start + 2 + runs * 4)?;
+            return Some(Container::Runs(bytes.as_chunks::<4>().0));
+        }
+        let cardinality = self.cardinality(i)?;
+        if cardinality > ARRAY_MAX {
+            return Some(Container::Words(
+                self.bytes
+                    .get(start..start + BITMAP_LEN)?
+                    .as_chunks::<8>()
+                    .0,
+            ));
+        }
+        Some(Container::Docs(
+            self.bytes
+                .get(start..start + cardinality * 2)?
+                .as_chunks::<2>()
+                .0,
+        ))
+    }
+
+    /// Adds the documents of `chunk` to `out`.
+    pub(crate) fn fill(&self, chunk: u32, out: &mut DocBits) {
+        let (mut low, mut high) = (0, self.containers);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.key(middle) {
+                Some(key) if u32::from(key) < chunk => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        if self
+            .key(low)
+            .is_some_and(|key| low < self.containers && u32::from(key) == chunk)
+            && let Some(container) = self.container(low)
+        {
+            container.fill(out);
+        }
+    }
+
+    /// How many documents.
+    pub(crate) fn count(&self) -> u64 {
+        (0..self.containers)
+            .filter_map(|i| self.cardinality(i))
+            .map(|c| c as u64)
+            .sum()
+    }
+}
+
+/// The documents of one chunk.
+enum Container<'a> {
+    Docs(&'a [[u8; 2]]),
+    Words(&'a [[u8; 8]]),
+    Runs(&'a [[u8; 4]]),
+}
+
+/// First and last document of a run.
+fn run(bytes: &[u8; 4]) -> (u16, u16) {
+    let [s0, s1, l0, l1] = *bytes;
+    let start = u16::from_le_bytes([s0, s1]);
+    (start, start.saturating_add(u16::from_le_bytes([l0, l1])))
+}
+
+impl Container<'_> {
+    fn last(&self) -> Option<u16> {
+        match self {
+            Self::Docs(docs) => docs.last().map(|d| u16::from_le_bytes(*d)),
+            Self::Runs(runs) => runs.last().map(|r| run(r).1),
+            Self::Words(words) => {
+                let i = words.iter().rposition(|w| u64::from_le_bytes(*w) != 0)?;
+                Some(i as u16 * 64 + 63 - u64::from_le_bytes(words[i]).leading_zeros() as u16)
+            }
+        }
+    }
+
+    fn fill(&self, out: &mut DocBits) {
+        match self {
+            Self::Docs(docs) => docs.iter().for_each(|d| out.insert(u16::from_le_bytes(*d))),
+            Self::Words(words) => {
+                for (to, from) in out.words_mut().iter_mut().zip(*words) {
+                    *to |= u64::from_le_bytes(*from);
+                }
+            }
+            Self::Runs(runs) => {
+                for bytes in *runs {
+                    let (start, end) = run(bytes);
+                    out.insert_range(u32::from(start), u32::from(end) + 1);
+                }
+            }
+        }
+    }
+}
