@@ -1,11 +1,21 @@
 //! Encodings, indexes and kernels: pure data structures over bytes.
+//!
 //! Nothing here knows of tables, files, Arrow or async. A column, whether it stands in an immutable
 //! segment's mapped bytes or grows in a consuming one, is read through one contract, [`ColumnReader`];
 //! filters meet in [`DocBits`], one bit per document of a chunk of 65,536.
+//!
+//! - [`column`]: immutable columns: [`column::write_column`], [`column::rewrite_column`],
+//!   [`column::ImmutableColumn`];
+//! - [`mutable`]: consuming columns: [`mutable::MutableColumn`];
+//! - [`kernels`]: blocks of ids and values against ranges and sets, into bits;
+//! - [`conformance`]: what every reader must answer, held against rows.
+//!
 //! *Invariant*: all `unsafe` of the project but the memory map itself lives in this crate.
 
 pub mod bitpack;
 pub mod bloom;
+pub mod column;
+pub mod conformance;
 pub mod dictionary;
 pub mod doc_bits;
 pub mod fixed;
@@ -13,6 +23,8 @@ mod forward;
 mod frame;
 mod hash;
 pub mod inverted;
+pub mod kernels;
+pub mod mutable;
 mod portable;
 pub mod range;
 pub mod reader;

@@ -1,0 +1,287 @@
+//! Writing a column from a reader of it: how a consuming column becomes an immutable one, and how rows are
+//! put in order.
+
+use super::write::{
+    ColumnData, ColumnOptions, Encoded, Shape, WrittenColumn, assemble, sort_dictionary,
+    write_column,
+};
+use crate::doc_bits::{CHUNK_DOCS, DocBits};
+use crate::fixed::{Fixed, by_type};
+use crate::reader::{ColumnReader, DictId, DocId, DocSelection, IndexError, ValueBuffer};
+use crate::wire::corrupt;
+
+/// Documents read at once where values are not of fixed width.
+const STEP: u32 = 8192;
+
+/// Writes the column that `reader` reads, its documents in the order of `order` (each once; none: as they are).
+///
+/// Dictionary ids are translated, values are not looked up again.
+///
+/// # Errors
+/// When `order` is not one of the reader's documents, reading meets damage, or a text column is too large.
+pub fn rewrite_column(
+    reader: &dyn ColumnReader,
+    order: Option<&[DocId]>,
+    options: &ColumnOptions,
+) -> Result<WrittenColumn, IndexError> {
+    let docs = reader.num_docs();
+    if let Some(order) = order
+        && (order.len() != docs as usize || order.iter().any(|&doc| doc >= docs))
+    {
+        return Err(corrupt(format!(
+            "an order of {} documents for a column of {docs}",
+            order.len()
+        )));
+    }
+    let source = Source::read(reader, options.dictionary)?;
+    let arranged = match order {
+        Some(order) => source.arrange(order),
+        None => source,
+    };
+    if let Some(fault) = reader.fault() {
+        return Err(fault);
+    }
+    arranged.write(reader, options)
+}
+
+/// The documents of a single-value column in ascending order of their values; equal values keep their order.
+pub fn sorted_order(reader: &dyn ColumnReader) -> Result<Vec<DocId>, IndexError> {
+    let mut order: Vec<DocId> = (0..reader.num_docs()).collect();
+    let source = Source::read(reader, true)?;
+    match source.values {
+        Values::Ids(ids) => {
+            let ranks = match reader.dictionary() {
+                Some(dictionary) if !dictionary.is_sorted() => {
+                    sort_dictionary(dictionary, &(0..dictionary.len()).collect::<Vec<_>>())?.1
+                }
+                Some(dictionary) => (0..dictionary.len()).collect(),
+                None => Vec::new(),
+            };
+            order.sort_by_key(|&doc| ids.get(doc as usize).and_then(|&id| ranks.get(id as usize)));
+        }
+        Values::Raw(values) => by_type!(values.physical(), T => {
+            let values = T::slice(&values).unwrap_or_default();
+            order.sort_by_key(|&doc| values.get(doc as usize).map(|v| v.key()));
+        }, bytes => order.sort_by_key(|&doc| values.bytes(doc as usize))),
+    }
+    Ok(order)
+}
+
+enum Values {
+    Ids(Vec<DictId>),
+    Raw(ValueBuffer),
+}
+
+/// A whole column in memory.
+struct Source {
+    values: Values,
+    list_ends: Option<Vec<u32>>,
+    null_docs: Vec<DocId>,
+    null_elements: Vec<u32>,
+}
+
+/// The positions of true flags.
+fn positions(flags: impl Iterator<Item = bool>) -> Vec<u32> {
+    flags
+        .enumerate()
+        .filter(|(_, flag)| *flag)
+        .map(|(i, _)| i as u32)
+        .collect()
+}
+
+impl Source {
+    fn read(reader: &dyn ColumnReader, with_ids: bool) -> Result<Self, IndexError> {
+        let docs = reader.num_docs();
+        let mut list_ends = reader.is_multi_value().then(Vec::new);
+        let values = if with_ids && reader.dictionary().is_some() {
+            let mut ids = Vec::new();
+            match &mut list_ends {
+                None => reader.dict_ids(DocSelection::Range(0..docs), &mut ids),
+                Some(ends) => reader.multi_dict_ids(DocSelection::Range(0..docs), ends, &mut ids),
+            }
+            Values::Ids(ids)
+        } else {
+            let mut values = ValueBuffer::new(reader.physical());
+            let mut step = ValueBuffer::new(reader.physical());
+            for start in (0..docs).step_by(STEP as usize) {
+                let range = DocSelection::Range(start..docs.min(start.saturating_add(STEP)));
+                step.clear();
+                match &mut list_ends {
+                    None => reader.values(range, &mut step),
+                    Some(ends) => {
+                        let (from, first) = (values.len() as u32, ends.len());
+                        reader.multi_values(range, ends, &mut step);
+                        ends.iter_mut().skip(first).for_each(|end| *end += from);
+                    }
+                }
+                extend(&mut values, &step)?;
+            }
+            Values::Raw(values)
+        };
+        let mut null_docs = Vec::new();
+        if reader.has_nulls() {
+            let mut bits = DocBits::new();
+            for chunk in 0..docs.div_ceil(CHUNK_DOCS) {
+                bits.clear();
+                reader.null_bits(chunk, &mut bits);
+                bits.append_docs(chunk * CHUNK_DOCS, &mut null_docs);
+            }
+        }
+        let mut null_elements = Vec::new();
+        if list_ends.is_some() {
+            let mut flags = Vec::new();
+            reader.null_elements(DocSelection::Range(0..docs), &mut flags);
+            null_elements = positions(flags.into_iter());
+        }
+        Ok(Self {
+            values,
+            list_ends,
+            null_docs,
+            null_elements,
+        })
+    }
+
+    fn len(&self) -> usize {
+        match &self.values {
+            Values::Ids(ids) => ids.len(),
+            Values::Raw(values) => values.len(),
+        }
+    }
+
+    /// The same in another order of documents.
+    fn arrange(self, order: &[DocId]) -> Self {
+        let flags = |positions: &[u32], len: usize| {
+            let mut flags = vec![false; len];
+            for &i in positions {
+                if let Some(flag) = flags.get_mut(i as usize) {
+                    *flag = true;
+                }
+            }
+            flags
+        };
+        let mut ends = self
+            .list_ends
+            .as_ref()
+            .map(|_| Vec::with_capacity(order.len()));
+        let mut from = Vec::with_capacity(self.len());
+        match (&self.list_ends, &mut ends) {
+            (Some(old), Some(ends)) => {
+                for &doc in order {
+                    let end = |doc: usize| old.get(doc).copied().unwrap_or(0);
+                    from.extend((doc as usize).checked_sub(1).map_or(0, end)..end(doc as usize));
+                    ends.push(from.len() as u32);
+                }
+            }
+            _ => from.extend_from_slice(order),
+        }
+        let values = match &self.values {
+            Values::Ids(ids) => Values::Ids(
+                from.iter()
+                    .map(|&i| ids.get(i as usize).copied().unwrap_or(0))
+                    .collect(),
+            ),
+            Values::Raw(values) => {
+                let mut arranged = ValueBuffer::new(values.physical());
+                for value in from.iter().filter_map(|&i| values.get(i as usize)) {
+                    arranged.push(&value);
+                }
+                Values::Raw(arranged)
+            }
+        };
+        let pick = |old: &[u32], len: usize, from: &[u32]| {
+            if old.is_empty() {
+                return Vec::new();
+            }
+            let old = flags(old, len);
+            positions(
+                from.iter()
+                    .map(|&i| old.get(i as usize).copied().unwrap_or(false)),
+            )
+        };
+        Self {
+            null_docs: pick(&self.null_docs, order.len(), order),
+            null_elements: pick(&self.null_elements, self.len(), &from),
+            values,
+            list_ends: ends,
+        }
+    }
+
+    fn write(
+        self,
+        reader: &dyn ColumnReader,
+        options: &ColumnOptions,
+    ) -> Result<WrittenColumn, IndexError> {
+        let mut ids = match self.values {
+            Values::Raw(values) => {
+                let data = ColumnData {
+                    values: &values,
+                    list_ends: self.list_ends.as_deref(),
+                    null_docs: &self.null_docs,
+                    null_elements: &self.null_elements,
+                };
+                return write_column(&data, options);
+            }
+            Values::Ids(ids) => ids,
+        };
+        let Some(dictionary) = reader.dictionary() else {
+            return Err(corrupt("a column has ids and no dictionary"));
+        };
+        let mut used = vec![false; dictionary.len() as usize];
+        for &id in &ids {
+            match used.get_mut(id as usize) {
+                Some(used) => *used = true,
+                None => {
+                    return Err(corrupt(format!(
+                        "id {id} is beyond its dictionary of {}",
+                        dictionary.len()
+                    )));
+                }
+            }
+        }
+        let used = positions(used.into_iter());
+        let (sorted, ranks) = sort_dictionary(dictionary, &used)?;
+        let mut translation = vec![0; dictionary.len() as usize];
+        for (&id, &rank) in used.iter().zip(&ranks) {
+            if let Some(slot) = translation.get_mut(id as usize) {
+                *slot = rank;
+            }
+        }
+        for id in &mut ids {
+            *id = translation.get(*id as usize).copied().unwrap_or(0);
+        }
+        let shape = Shape {
+            docs: self.list_ends.as_ref().map_or(ids.len(), Vec::len),
+            list_ends: self.list_ends.as_deref(),
+            null_docs: &self.null_docs,
+            null_elements: &self.null_elements,
+        };
+        assemble(
+            reader.physical(),
+            &shape,
+            &Encoded::Ids {
+                ids,
+                dictionary: sorted,
+            },
+            options,
+        )
+    }
+}
+
+/// Appends one buffer to another of its type.
+fn extend(values: &mut ValueBuffer, more: &ValueBuffer) -> Result<(), IndexError> {
+    by_type!(more.physical(), T => {
+        if let (Some(values), Some(more)) = (T::buffer(values), T::slice(more)) {
+            values.extend_from_slice(more);
+        }
+    }, bytes => {
+        if let (ValueBuffer::Bytes { offsets, data }, ValueBuffer::Bytes { offsets: ends, data: more }) = (values, more) {
+            let base = data.len();
+            if i32::try_from(base + more.len()).is_err() {
+                return Err(corrupt("a text column of 2 GiB or more in one segment; seal segments earlier"));
+            }
+            data.extend_from_slice(more);
+            offsets.extend(ends.iter().skip(1).map(|&end| base as i32 + end));
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,279 @@
+//! The dictionary of a consuming column: ids in the order in which values first came.
+//!
+//! Values stand in an append-only log; an open-addressing table of atomic slots finds them. A slot is the high half
+//! of the value's hash and its id plus one; 0 is free. The writer stores a slot (release) after the value that it
+//! names, and replaces a table that is half full by one twice its size, so readers never wait for it.
+
+use super::append_vec::AppendVec;
+use super::value_log::{Logged, ValueLog, ValueLogWriter};
+use crate::fixed::{Fixed, by_type};
+use crate::hash::{hash_bytes, hash_scalar};
+use crate::reader::{
+    DictId, Dictionary, DocSelection, IndexError, PhysicalType, Scalar, ValueBuffer,
+};
+use crate::wire::corrupt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+const SLOTS_FIRST: usize = 64;
+const HIGH: u64 = 0xffff_ffff_0000_0000;
+
+struct Table {
+    slots: Box<[AtomicU64]>,
+}
+
+impl Table {
+    fn new(slots: usize) -> Arc<Self> {
+        Arc::new(Self {
+            slots: (0..slots).map(|_| AtomicU64::new(0)).collect(),
+        })
+    }
+
+    /// The slots to look at for a hash, in order.
+    fn probe(&self, hash: u64) -> impl Iterator<Item = &AtomicU64> {
+        let mask = self.slots.len() - 1;
+        (0..self.slots.len())
+            .filter_map(move |step| self.slots.get((hash as usize).wrapping_add(step) & mask))
+    }
+
+    #[inline]
+    fn find(&self, hash: u64, is_value: impl Fn(DictId) -> bool) -> Option<DictId> {
+        for slot in self.probe(hash) {
+            let held = slot.load(Ordering::Acquire);
+            if held == 0 {
+                return None;
+            }
+            let id = (held as u32).wrapping_sub(1);
+            if held & HIGH == hash & HIGH && is_value(id) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    fn insert(&self, hash: u64, id: DictId) {
+        if let Some(slot) = self
+            .probe(hash)
+            .find(|slot| slot.load(Ordering::Relaxed) == 0)
+        {
+            slot.store(hash & HIGH | u64::from(id + 1), Ordering::Release);
+        }
+    }
+}
+
+/// The readers' side.
+pub(crate) struct MutableDictionary {
+    values: ValueLog,
+    /// Locked only for as long as it takes to copy or replace the pointer.
+    table: RwLock<Arc<Table>>,
+}
+
+/// The writer's side.
+pub(crate) struct DictionaryWriter {
+    values: ValueLogWriter,
+    table: Arc<Table>,
+    shared: Arc<MutableDictionary>,
+    len: u32,
+}
+
+/// A dictionary as it was at some length.
+pub(crate) struct DictionaryView {
+    dictionary: Arc<MutableDictionary>,
+    len: u32,
+}
+
+impl MutableDictionary {
+    pub(crate) fn new(physical: PhysicalType) -> (DictionaryWriter, Arc<Self>) {
+        let (writer, values) = ValueLog::new(physical);
+        let table = Table::new(SLOTS_FIRST);
+        let shared = Arc::new(Self {
+            values,
+            table: RwLock::new(table.clone()),
+        });
+        (
+            DictionaryWriter {
+                values: writer,
+                table,
+                shared: shared.clone(),
+                len: 0,
+            },
+            shared,
+        )
+    }
+
+    /// The first `len` values.
+    pub(crate) fn view(self: &Arc<Self>, len: u32) -> DictionaryView {
+        DictionaryView {
+            dictionary: self.clone(),
+            len,
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        let slots = self
+            .table
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .slots
+            .len();
+        self.values.bytes() + slots * size_of::<AtomicU64>()
+    }
+}
+
+impl DictionaryWriter {
+    /// How many values there are.
+    pub(crate) fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Appends the id of each of `values`, which are of the dictionary's type; new values are added.
+    pub(crate) fn intern(
+        &mut self,
+        values: &ValueBuffer,
+        ids: &mut Vec<DictId>,
+    ) -> Result<(), IndexError> {
+        ids.reserve(values.len());
+        by_type!(values.physical(), T => {
+            self.intern_fixed::<T>(T::slice(values).unwrap_or_default(), ids)
+        }, bytes => {
+            for i in 0..values.len() {
+                let text = values.bytes(i).unwrap_or_default();
+                let hash = hash_bytes(text);
+                let shared = &self.shared;
+                let id = match self.table.find(hash, |id| shared.values.text(id as usize) == text) {
+                    Some(id) => id,
+                    None => {
+                        let id = self.next_id()?;
+                        self.values.push_text(text);
+                        self.publish(hash, id);
+                        id
+                    }
+                };
+                ids.push(id);
+            }
+            Ok(())
+        })
+    }
+
+    fn intern_fixed<T: Logged>(
+        &mut self,
+        values: &[T],
+        ids: &mut Vec<DictId>,
+    ) -> Result<(), IndexError> {
+        let shared = self.shared.clone();
+        let Some(log) = T::vec(&shared.values) else {
+            return Err(corrupt(format!(
+                "values of type {:?} for another dictionary",
+                T::PHYSICAL
+            )));
+        };
+        let mut previous: Option<(T::Key, DictId)> = None;
+        for &value in values {
+            let key = value.key();
+            if let Some((last, id)) = previous
+                && last == key
+            {
+                ids.push(id);
+                continue;
+            }
+            let hash = value.hash();
+            let is_value =
+                |id: DictId| AppendVec::get(log, id as usize).is_some_and(|v| v.key() == key);
+            let id = match self.table.find(hash, is_value) {
+                Some(id) => id,
+                None => {
+                    let id = self.next_id()?;
+                    if let Some(writer) = T::writer(&mut self.values) {
+                        writer.extend(&[value]);
+                    }
+                    self.publish(hash, id);
+                    id
+                }
+            };
+            previous = Some((key, id));
+            ids.push(id);
+        }
+        Ok(())
+    }
+
+    fn next_id(&self) -> Result<DictId, IndexError> {
+        if self.len >= u32::MAX - 1 {
+            return Err(corrupt(
+                "a dictionary of more than 4 billion values; seal segments earlier",
+            ));
+        }
+        Ok(self.len)
+    }
+
+    /// Makes the value that was appended as `id` findable.
+    fn publish(&mut self, hash: u64, id: DictId) {
+        self.len = id + 1;
+        if (self.len as usize) * 2 <= self.table.slots.len() {
+            self.table.insert(hash, id);
+            return;
+        }
+        let table = Table::new(self.table.slots.len() * 2);
+        for id in 0..self.len {
+            table.insert(hash_scalar(&self.shared.values.value(id as usize)), id);
+        }
+        self.table = table.clone();
+        *self
+            .shared
+            .table
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = table;
+    }
+}
+
+impl Dictionary for DictionaryView {
+    fn len(&self) -> u32 {
+        self.len
+    }
+
+    fn physical(&self) -> PhysicalType {
+        self.dictionary.values.physical()
+    }
+
+    fn is_sorted(&self) -> bool {
+        false
+    }
+
+    fn id_of(&self, value: &Scalar<'_>) -> Option<DictId> {
+        if value.physical() != self.physical() {
+            return None;
+        }
+        let table = self
+            .dictionary
+            .table
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let is_value = |id: DictId| {
+            self.dictionary
+                .values
+                .value(id as usize)
+                .total_cmp(value)
+                .is_eq()
+        };
+        table
+            .find(hash_scalar(value), is_value)
+            .filter(|&id| id < self.len)
+    }
+
+    fn value(&self, id: DictId) -> Scalar<'_> {
+        self.dictionary.values.value(id as usize)
+    }
+
+    fn gather(&self, ids: &[DictId], out: &mut ValueBuffer) {
+        self.dictionary.values.append(&DocSelection::Docs(ids), out);
+    }
+
+    fn range(
+        &self,
+        _: Option<(&Scalar<'_>, bool)>,
+        _: Option<(&Scalar<'_>, bool)>,
+    ) -> Range<DictId> {
+        0..0
+    }
+}

@@ -1,0 +1,339 @@
+//! A consuming column: append-only, one writer at a time, readers that never wait.
+//!
+//! Values and ids are appended to storage that never moves; the number of rows is published last, so a
+//! reader that takes the number first sees everything below it. [`MutableColumn::view`] pins a view at a
+//! number of rows; it reads the same rows for as long as it is held, whatever is appended meanwhile.
+//!
+//! ```
+//! use strandline_index::column::ColumnData;
+//! use strandline_index::mutable::{MutableColumn, MutableOptions};
+//! use strandline_index::{ColumnReader, DocSelection, PhysicalType, ValueBuffer};
+//!
+//! let column = MutableColumn::new(PhysicalType::I32, false, MutableOptions { dictionary: true, inverted: true })?;
+//! column.append(&ColumnData::single(&ValueBuffer::I32(vec![5, 9])))?;
+//! let view = column.view(2);
+//! column.append(&ColumnData::single(&ValueBuffer::I32(vec![5])))?;
+//! let mut values = ValueBuffer::new(PhysicalType::I32);
+//! view.values(DocSelection::Range(0..view.num_docs()), &mut values);
+//! assert_eq!(values, ValueBuffer::I32(vec![5, 9]));
+//! # Ok::<(), strandline_index::IndexError>(())
+//! ```
+
+mod append_vec;
+mod dictionary;
+mod null_bits;
+mod postings;
+mod value_log;
+mod view;
+
+use crate::column::ColumnData;
+use crate::reader::{ColumnReader, DictId, DocId, IndexError, PhysicalType};
+use crate::wire::corrupt;
+use append_vec::{AppendVec, AppendWriter};
+use dictionary::DictionaryWriter;
+pub(crate) use dictionary::MutableDictionary;
+use null_bits::NullBits;
+use postings::{Piece, PieceList};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use value_log::{ValueLog, ValueLogWriter};
+use view::MutableView;
+
+/// Documents after which the dictionary's length is noted again.
+const CHECKPOINT_DOCS: u32 = 1024;
+
+/// How a consuming column is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MutableOptions {
+    /// A dictionary and ids; otherwise raw values.
+    pub dictionary: bool,
+    /// An inverted index; needs a dictionary.
+    pub inverted: bool,
+}
+
+impl Default for MutableOptions {
+    /// A dictionary and no inverted index.
+    fn default() -> Self {
+        Self {
+            dictionary: true,
+            inverted: false,
+        }
+    }
+}
+
+/// A column that grows.
+pub struct MutableColumn {
+    shared: Arc<Shared>,
+    /// Appends take turns; readers don't come here.
+    writer: Mutex<Writer>,
+}
+
+/// What a document or an element holds.
+enum Store {
+    Ids {
+        ids: Arc<AppendVec<DictId>>,
+        dictionary: Arc<MutableDictionary>,
+    },
+    Raw(ValueLog),
+}
+
+/// What readers see.
+struct Shared {
+    physical: PhysicalType,
+    store: Store,
+    /// Multi-value: for each document the end of its elements.
+    list_ends: Option<Arc<AppendVec<u32>>>,
+    null_docs: NullBits,
+    null_elements: NullBits,
+    pieces: Option<PieceList>,
+    /// Documents and the dictionary's length after them, now and then.
+    checkpoints: Arc<AppendVec<[u32; 2]>>,
+    /// Published last.
+    docs: AtomicU32,
+}
+
+enum StoreWriter {
+    Ids {
+        ids: AppendWriter<DictId>,
+        dictionary: DictionaryWriter,
+    },
+    Raw(ValueLogWriter),
+}
+
+struct Writer {
+    store: StoreWriter,
+    list_ends: Option<AppendWriter<u32>>,
+    checkpoints: AppendWriter<[u32; 2]>,
+    checkpoint_docs: u32,
+    /// Values or elements so far.
+    values: u32,
+    /// Ids of the batch at hand.
+    batch: Vec<DictId>,
+}
+
+impl MutableColumn {
+    /// An empty column.
+    ///
+    /// # Errors
+    /// When an inverted index is asked for without a dictionary.
+    pub fn new(
+        physical: PhysicalType,
+        multi_value: bool,
+        options: MutableOptions,
+    ) -> Result<Self, IndexError> {
+        if options.inverted && !options.dictionary {
+            return Err(corrupt(
+                "not supported: an inverted index on a column without a dictionary",
+            ));
+        }
+        let (store_writer, store) = if options.dictionary {
+            let (id_writer, ids) = AppendVec::new();
+            let (writer, dictionary) = MutableDictionary::new(physical);
+            (
+                StoreWriter::Ids {
+                    ids: id_writer,
+                    dictionary: writer,
+                },
+                Store::Ids { ids, dictionary },
+            )
+        } else {
+            let (writer, values) = ValueLog::new(physical);
+            (StoreWriter::Raw(writer), Store::Raw(values))
+        };
+        let (end_writer, list_ends) = multi_value.then(AppendVec::new).unzip();
+        let (checkpoint_writer, checkpoints) = AppendVec::new();
+        let shared = Shared {
+            physical,
+            store,
+            list_ends,
+            null_docs: NullBits::default(),
+            null_elements: NullBits::default(),
+            pieces: options.inverted.then(PieceList::default),
+            checkpoints,
+            docs: AtomicU32::new(0),
+        };
+        let writer = Writer {
+            store: store_writer,
+            list_ends: end_writer,
+            checkpoints: checkpoint_writer,
+            checkpoint_docs: 0,
+            values: 0,
+            batch: Vec::new(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            writer: Mutex::new(writer),
+        })
+    }
+
+    /// Checks that `data` can be appended: its parts fit each other and the column, and there is room.
+    ///
+    /// A segment checks all of its columns before it appends to the first, so that they stay of one length.
+    ///
+    /// # Errors
+    /// When it can't.
+    pub fn check(&self, data: &ColumnData<'_>) -> Result<(), IndexError> {
+        data.check()?;
+        if data.values.physical() != self.shared.physical {
+            let (values, column) = (data.values.physical(), self.shared.physical);
+            return Err(corrupt(format!(
+                "values of type {values:?} for a column of type {column:?}"
+            )));
+        }
+        if data.list_ends.is_some() != self.shared.list_ends.is_some() {
+            return Err(corrupt(
+                "lists for a single-value column, or single values for a multi-value one",
+            ));
+        }
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let values = u64::from(writer.values) + data.values.len() as u64;
+        let docs = u64::from(self.num_docs()) + data.num_docs() as u64;
+        if values >= u64::from(u32::MAX) || docs >= u64::from(u32::MAX) {
+            return Err(corrupt(
+                "more than 4 billion values in one segment; seal segments earlier",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Appends documents and publishes them.
+    ///
+    /// # Errors
+    /// When [`MutableColumn::check`] fails; nothing is appended then.
+    pub fn append(&self, data: &ColumnData<'_>) -> Result<(), IndexError> {
+        self.check(data)?;
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = &mut *writer;
+        let shared = &*self.shared;
+        let base = shared.docs.load(Ordering::Relaxed);
+        let docs = base + data.num_docs() as u32;
+        match &mut writer.store {
+            StoreWriter::Ids { ids, dictionary } => {
+                writer.batch.clear();
+                dictionary.intern(data.values, &mut writer.batch)?;
+                ids.extend(&writer.batch);
+                if docs - writer.checkpoint_docs >= CHECKPOINT_DOCS {
+                    writer.checkpoints.extend(&[[docs, dictionary.len()]]);
+                    writer.checkpoint_docs = docs;
+                }
+            }
+            StoreWriter::Raw(values) => values.extend(data.values),
+        }
+        shared.null_docs.insert(base, data.null_docs);
+        shared
+            .null_elements
+            .insert(writer.values, data.null_elements);
+        if let (Some(list_ends), Some(ends)) = (&mut writer.list_ends, data.list_ends) {
+            let ends: Vec<u32> = ends.iter().map(|end| end + writer.values).collect();
+            list_ends.extend(&ends);
+        }
+        writer.values += data.values.len() as u32;
+        if let Some(pieces) = &shared.pieces {
+            pieces.seal(docs, |docs| shared.piece(docs));
+        }
+        shared.docs.store(docs, Ordering::Release);
+        Ok(())
+    }
+
+    /// Documents that are published.
+    pub fn num_docs(&self) -> u32 {
+        self.shared.docs.load(Ordering::Acquire)
+    }
+
+    /// A view of the first `docs` documents, or of all that are published when these are fewer.
+    pub fn view(&self, docs: u32) -> Arc<dyn ColumnReader> {
+        let docs = docs.min(self.num_docs());
+        Arc::new(MutableView::new(self.shared.clone(), docs))
+    }
+
+    /// Bytes of memory that values, dictionary, nulls and postings take.
+    pub fn bytes(&self) -> usize {
+        let shared = &self.shared;
+        let store = match &shared.store {
+            Store::Ids { ids, dictionary } => ids.bytes() + dictionary.bytes(),
+            Store::Raw(values) => values.bytes(),
+        };
+        let lists = shared.list_ends.as_ref().map_or(0, |ends| ends.bytes());
+        let pieces = shared.pieces.as_ref().map_or(0, PieceList::bytes);
+        store
+            + lists
+            + pieces
+            + shared.null_docs.bytes()
+            + shared.null_elements.bytes()
+            + shared.checkpoints.bytes()
+    }
+}
+
+impl Shared {
+    /// Where the elements of `doc` begin; in a single-value column documents are their own elements.
+    fn list_start(&self, doc: DocId) -> u32 {
+        match (&self.list_ends, (doc as usize).checked_sub(1)) {
+            (None, _) => doc,
+            (Some(_), None) => 0,
+            (Some(ends), Some(before)) => ends.get(before).unwrap_or(0),
+        }
+    }
+
+    /// Calls `sink` with every id of `docs` that is not null, and its document.
+    fn for_pairs(&self, docs: Range<DocId>, sink: &mut dyn FnMut(DictId, DocId)) {
+        let Store::Ids { ids, .. } = &self.store else {
+            return;
+        };
+        let values = self.list_start(docs.start)..self.list_start(docs.end);
+        let nulls = if self.list_ends.is_some() {
+            &self.null_elements
+        } else {
+            &self.null_docs
+        };
+        let mut null_bits = None;
+        let mut doc = docs.start;
+        let mut end = self.list_start(doc + 1);
+        let mut position = values.start;
+        for slice in ids.slices(values.start as usize..values.end as usize) {
+            for &id in slice {
+                while position >= end && doc + 1 < docs.end {
+                    doc += 1;
+                    end = self.list_start(doc + 1);
+                }
+                if !nulls.contains(position, values.end, &mut null_bits) {
+                    sink(id, doc);
+                }
+                position += 1;
+            }
+        }
+    }
+
+    fn piece(&self, docs: Range<DocId>) -> Piece {
+        Piece::new(docs.clone(), |sink| self.for_pairs(docs, sink))
+    }
+
+    /// How long the dictionary was after the first `docs` documents: ids are given in the order of documents, so
+    /// it is one more than the largest id among them.
+    fn dictionary_len(&self, docs: u32) -> u32 {
+        let Store::Ids { ids, .. } = &self.store else {
+            return 0;
+        };
+        let (mut low, mut high) = (0, self.checkpoints.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.checkpoints.get(middle) {
+                Some([at, _]) if at <= docs => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        let [from, len] = low
+            .checked_sub(1)
+            .and_then(|i| self.checkpoints.get(i))
+            .unwrap_or([0, 0]);
+        let rest = self.list_start(from) as usize..self.list_start(docs) as usize;
+        let largest = ids
+            .slices(rest)
+            .filter_map(|slice| slice.iter().copied().max())
+            .max();
+        largest.map_or(len, |id| len.max(id + 1))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Consuming columns while they grow.
