@@ -70,15 +70,27 @@ pub fn read_array(
     let mut values = ValueBuffer::new(column.physical());
     if !multi_value {
         column.values(docs, &mut values);
+        check_fault(column)?;
         return values_array(values, data_type, nulls);
     }
     let mut ends = Vec::with_capacity(docs.len());
     let mut null_elements = Vec::new();
     column.null_elements(docs.clone(), &mut null_elements);
     column.multi_values(docs, &mut ends, &mut values);
+    check_fault(column)?;
     let element_nulls = null_elements_buffer(&null_elements, values.len())?;
     let elements = values_array(values, data_type, element_nulls)?;
     list_array(&ends, elements, data_type, nulls)
+}
+
+/// Damage that a read came upon, of which nothing may be used.
+fn check_fault(column: &dyn ColumnReader) -> Result<()> {
+    match column.fault() {
+        Some(fault) => Err(Error::data_loss(format!(
+            "stored values are damaged ({fault}): restore the segment from the deep store"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Which of `docs` are null, as Arrow's validity; none when no document is.

@@ -1,7 +1,20 @@
 //! Segments: the immutable file and the consuming segment, behind one reader.
 
 pub mod arrow;
+pub mod builder;
+pub mod consuming;
+mod file;
+mod growing;
+pub mod immutable;
+mod metadata;
 pub mod spec;
+mod time_range;
+mod values;
+mod write;
+
+pub use file::{FORMAT_VERSION, TEMPORARY_SUFFIX};
+pub use growing::SEGMENT_ROWS_MAX;
+pub use metadata::scalar_value;
 
 use std::sync::Arc;
 use strandline_index::ColumnReader;
@@ -31,3 +44,6 @@ pub trait ValidDocs: Send + Sync {
     /// Removes the documents of `chunk` that do not count from `bits`.
     fn retain(&self, chunk: u32, bits: &mut strandline_index::DocBits);
 }
+
+#[cfg(test)]
+mod tests;

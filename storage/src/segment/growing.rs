@@ -1,0 +1,265 @@
+//! Rows that are still being added to, column by column: what a builder fills and what a consuming
+//! segment serves.
+//!
+//! Both are the index crate's mutable columns: the values of a dictionary column are held once each, ids
+//! take four bytes, raw values their width.
+//!
+//! *Invariant*: all columns are appended to or none: a batch is converted and checked as a whole before
+//! the first column is touched. Should a column refuse it even so, no more rows are taken.
+
+use super::arrow::physical_type;
+use super::spec::{ColumnSpec, Encoding, SegmentSpec};
+use super::values::ColumnValues;
+use ::arrow::array::RecordBatch;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use strandline_index::column::{ColumnData, ColumnOptions};
+use strandline_index::mutable::{MutableColumn, MutableOptions};
+use strandline_index::{ColumnReader, IndexError, PhysicalType, ValueBuffer};
+use strandline_proto::schema::Column;
+use strandline_proto::{Error, Result};
+
+/// Rows of one segment: `$docId` is an Int32.
+pub const SEGMENT_ROWS_MAX: u32 = i32::MAX as u32;
+
+/// How a stored column is written.
+pub(super) fn column_options(spec: &ColumnSpec) -> ColumnOptions {
+    ColumnOptions {
+        dictionary: spec.encoding == Encoding::Dictionary,
+        inverted: spec.inverted,
+        range: spec.range,
+        bloom: spec.bloom,
+        ..ColumnOptions::default()
+    }
+}
+
+/// Columns of equal length, one for each of the schema's, and the stream offsets.
+///
+/// Appended to by one thread at a time, read by any.
+pub(super) struct GrowingRows {
+    spec: Arc<SegmentSpec>,
+    columns: Vec<MutableColumn>,
+    numbers: HashMap<String, usize>,
+    offsets: Option<MutableColumn>,
+    rows: AtomicU32,
+    broken: AtomicBool,
+}
+
+impl GrowingRows {
+    /// No rows. `with_inverted`: columns keep the inverted indexes that the spec asks for while they grow.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the spec asks for what can't be stored.
+    pub(super) fn new(
+        spec: Arc<SegmentSpec>,
+        with_offsets: bool,
+        with_inverted: bool,
+    ) -> Result<Self> {
+        check_spec(&spec)?;
+        let new_column = |column: &Column| {
+            let of_column = spec.column(&column.name);
+            let dictionary = of_column.encoding == Encoding::Dictionary;
+            let options = MutableOptions {
+                dictionary,
+                inverted: with_inverted && of_column.inverted,
+            };
+            MutableColumn::new(physical_type(column.data_type), column.multi_value, options)
+                .map_err(|e| Error::invalid(format!("column {}: {e}", column.name)))
+        };
+        let columns = spec
+            .schema
+            .columns
+            .iter()
+            .map(new_column)
+            .collect::<Result<_>>()?;
+        let numbers = spec
+            .schema
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(number, column)| (column.name.clone(), number))
+            .collect();
+        let raw = MutableOptions {
+            dictionary: false,
+            inverted: false,
+        };
+        let offsets = if with_offsets {
+            Some(
+                MutableColumn::new(PhysicalType::I64, false, raw)
+                    .map_err(|e| Error::internal(format!("$offset: {e}")))?,
+            )
+        } else {
+            None
+        };
+        Ok(Self {
+            spec,
+            columns,
+            numbers,
+            offsets,
+            rows: AtomicU32::new(0),
+            broken: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn spec(&self) -> &Arc<SegmentSpec> {
+        &self.spec
+    }
+
+    /// Rows that all columns hold.
+    pub(super) fn rows(&self) -> u32 {
+        self.rows.load(Ordering::Acquire)
+    }
+
+    /// Memory held.
+    pub(super) fn bytes(&self) -> usize {
+        self.columns
+            .iter()
+            .chain(&self.offsets)
+            .map(MutableColumn::bytes)
+            .sum()
+    }
+
+    /// The first `rows` rows of the column `name`.
+    pub(super) fn column(&self, name: &str, rows: u32) -> Option<Arc<dyn ColumnReader>> {
+        let number = *self.numbers.get(name)?;
+        self.columns.get(number).map(|column| column.view(rows))
+    }
+
+    /// The first `rows` rows of all columns, in schema order.
+    pub(super) fn columns(&self, rows: u32) -> Vec<Arc<dyn ColumnReader>> {
+        self.columns
+            .iter()
+            .map(|column| column.view(rows))
+            .collect()
+    }
+
+    /// The stream offsets of the first `rows` rows.
+    pub(super) fn offsets(&self, rows: u32) -> Option<Arc<dyn ColumnReader>> {
+        self.offsets.as_ref().map(|offsets| offsets.view(rows))
+    }
+
+    /// Appends the rows of `batch`, in the layout of `Schema::arrow`, with their stream offsets.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for rows of another layout, `ResourceExhausted` when the segment is full; nothing was appended then.
+    pub(super) fn append(&self, batch: &RecordBatch, offsets: Option<&[u64]>) -> Result<()> {
+        let (data, offsets) = self.checked(batch, offsets)?;
+        if self.broken.swap(true, Ordering::AcqRel) {
+            return Err(Error::internal(
+                "the segment takes no more rows, because an earlier batch failed halfway: restart the server to consume them again",
+            ));
+        }
+        for ((values, mutable), column) in data
+            .iter()
+            .zip(&self.columns)
+            .zip(&self.spec.schema.columns)
+        {
+            mutable
+                .append(&values.data())
+                .map_err(|e| column_full(&column.name, &e))?;
+        }
+        if let (Some(mutable), Some(values)) = (&self.offsets, &offsets) {
+            mutable
+                .append(&ColumnData::single(values))
+                .map_err(|e| column_full("$offset", &e))?;
+        }
+        self.rows
+            .fetch_add(batch.num_rows() as u32, Ordering::Release);
+        self.broken.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// The batch as columns will take it.
+    fn checked(
+        &self,
+        batch: &RecordBatch,
+        offsets: Option<&[u64]>,
+    ) -> Result<(Vec<ColumnValues>, Option<ValueBuffer>)> {
+        let schema = &self.spec.schema;
+        if batch.num_columns() != schema.columns.len() {
+            return Err(Error::invalid(format!(
+                "rows come with {} columns, the schema of table {} has {}",
+                batch.num_columns(),
+                schema.name,
+                schema.columns.len()
+            )));
+        }
+        let rows = u32::try_from(batch.num_rows())
+            .ok()
+            .and_then(|more| self.rows().checked_add(more));
+        if rows.is_none_or(|rows| rows > SEGMENT_ROWS_MAX) {
+            return Err(Error::exhausted(format!(
+                "a segment holds {SEGMENT_ROWS_MAX} rows: seal it earlier"
+            )));
+        }
+        let offsets = self.offset_values(batch.num_rows(), offsets)?;
+        let mut data = Vec::with_capacity(batch.num_columns());
+        for ((array, column), mutable) in batch
+            .columns()
+            .iter()
+            .zip(&schema.columns)
+            .zip(&self.columns)
+        {
+            let values = ColumnValues::from_array(array, column)?;
+            mutable
+                .check(&values.data())
+                .map_err(|e| column_full(&column.name, &e))?;
+            data.push(values);
+        }
+        Ok((data, offsets))
+    }
+
+    fn offset_values(&self, rows: usize, offsets: Option<&[u64]>) -> Result<Option<ValueBuffer>> {
+        match (offsets, &self.offsets) {
+            (None, None) => Ok(None),
+            (Some(offsets), Some(_)) if offsets.len() == rows => {
+                let signed: Result<Vec<i64>, _> = offsets
+                    .iter()
+                    .map(|&offset| i64::try_from(offset))
+                    .collect();
+                let signed =
+                    signed.map_err(|_| Error::invalid("a stream offset is beyond 2^63 - 1"))?;
+                Ok(Some(ValueBuffer::I64(signed)))
+            }
+            (Some(offsets), Some(_)) => Err(Error::invalid(format!(
+                "{} stream offsets for {rows} rows",
+                offsets.len()
+            ))),
+            (Some(_), None) => Err(Error::invalid(
+                "rows with stream offsets for a segment without an origin",
+            )),
+            (None, Some(_)) => Err(Error::invalid(
+                "rows without stream offsets for a segment of a stream partition",
+            )),
+        }
+    }
+}
+
+fn column_full(column: &str, error: &IndexError) -> Error {
+    Error::exhausted(format!("column {column}: {error}"))
+}
+
+/// Refuses what no column can hold.
+fn check_spec(spec: &SegmentSpec) -> Result<()> {
+    for (name, of_column) in &spec.columns {
+        if of_column.inverted && of_column.encoding == Encoding::Raw {
+            return Err(Error::invalid(format!(
+                "column {name}: an inverted index needs a dictionary, but the column is raw: take one of the two out of the table config"
+            )));
+        }
+    }
+    let Some(sorted) = &spec.sorted_column else {
+        return Ok(());
+    };
+    match spec.schema.column(sorted) {
+        Some(column) if !column.multi_value => Ok(()),
+        Some(_) => Err(Error::invalid(format!(
+            "rows can't be sorted by the multi-value column {sorted}"
+        ))),
+        None => Err(Error::invalid(format!(
+            "the sorted column {sorted} is not in the schema of table {}",
+            spec.schema.name
+        ))),
+    }
+}

@@ -1,0 +1,168 @@
+//! The immutable segment: a segment file, mapped, verified as a whole and then only read.
+
+use super::SegmentReader;
+use super::arrow::physical_type;
+use super::consuming::append_i64;
+use super::file::{METADATA_KIND, OFFSETS_COLUMN, SectionId, SegmentFile, WHOLE_SEGMENT, damage};
+use super::metadata::SegmentMetadata;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use strandline_index::column::ImmutableColumn;
+use strandline_index::{ColumnReader, DocSelection};
+use strandline_proto::Result;
+use strandline_proto::catalog::SegmentInfo;
+use strandline_proto::ids::{OffsetRange, StreamPartition};
+use strandline_proto::schema::{DataType, Schema};
+
+/// Larger metadata is taken for damage: it is a few hundred bytes a column.
+const METADATA_BYTES_MAX: usize = 256 << 20;
+
+/// A segment over its mapped file.
+///
+/// Opening reads and checks every byte once. A file that has been deleted since stays readable until the last
+/// reader of it is gone.
+pub struct ImmutableSegment {
+    info: SegmentInfo,
+    schema: Arc<Schema>,
+    rows: u32,
+    sorted_column: Option<String>,
+    columns: HashMap<String, Arc<ImmutableColumn>>,
+    offsets: Option<ImmutableColumn>,
+}
+
+impl ImmutableSegment {
+    /// Maps and verifies the segment file at `path`.
+    ///
+    /// # Errors
+    /// `DataLoss` when the file is not what was written (it should be quarantined and replaced), naming the file
+    /// and the part; `Unsupported` when a newer version wrote it.
+    pub fn open(path: &Path) -> Result<Arc<Self>> {
+        let file = SegmentFile::open(path)?;
+        Self::from_file(&file)
+            .map(Arc::new)
+            .map_err(|e| e.at(path.display()))
+    }
+
+    fn from_file(file: &SegmentFile) -> Result<Self> {
+        let metadata = read_metadata(file)?;
+        let rows = u32::try_from(metadata.rows)
+            .map_err(|_| damage("metadata", "it has over 2^32 rows"))?;
+        let stats_fit = metadata.columns.iter().map(|c| &c.name).eq(metadata
+            .schema
+            .columns
+            .iter()
+            .map(|c| &c.name));
+        if metadata.schema.version != file.schema_version() || !stats_fit {
+            return Err(damage("metadata", "it contradicts itself"));
+        }
+        let mut columns = HashMap::with_capacity(metadata.schema.columns.len());
+        for (number, column) in metadata.schema.columns.iter().enumerate() {
+            let reader = open_column(
+                file,
+                number as u32,
+                &column.name,
+                rows,
+                column.data_type,
+                column.multi_value,
+            )?;
+            columns.insert(column.name.clone(), Arc::new(reader));
+        }
+        let offsets = match metadata.origin {
+            Some(_) => Some(open_column(
+                file,
+                OFFSETS_COLUMN,
+                "$offset",
+                rows,
+                DataType::Long,
+                false,
+            )?),
+            None => None,
+        };
+        Ok(Self {
+            info: metadata.info(file.bytes(), file.checksum()),
+            schema: Arc::new(metadata.schema),
+            rows,
+            sorted_column: metadata.sorted_column,
+            columns,
+            offsets,
+        })
+    }
+
+    /// What the catalog keeps of the segment.
+    pub fn info(&self) -> &SegmentInfo {
+        &self.info
+    }
+
+    /// The schema that the segment was built with.
+    pub fn schema(&self) -> &Arc<Schema> {
+        &self.schema
+    }
+
+    /// The column that the rows are sorted by, nulls first.
+    pub fn sorted_column(&self) -> Option<&str> {
+        self.sorted_column.as_deref()
+    }
+}
+
+impl SegmentReader for ImmutableSegment {
+    fn name(&self) -> &str {
+        self.info.name.as_str()
+    }
+
+    fn num_docs(&self) -> u32 {
+        self.rows
+    }
+
+    fn column(&self, name: &str) -> Option<Arc<dyn ColumnReader>> {
+        self.columns
+            .get(name)
+            .map(|column| column.clone() as Arc<dyn ColumnReader>)
+    }
+
+    fn origin(&self) -> Option<(&StreamPartition, OffsetRange)> {
+        self.info
+            .origin
+            .as_ref()
+            .map(|(partition, range)| (partition, *range))
+    }
+
+    fn offsets(&self, docs: DocSelection<'_>, out: &mut Vec<i64>) {
+        if let Some(offsets) = &self.offsets {
+            append_i64(offsets, docs, out);
+        }
+    }
+}
+
+fn read_metadata(file: &SegmentFile) -> Result<SegmentMetadata> {
+    let Some(bytes) = file.section(SectionId {
+        column: WHOLE_SEGMENT,
+        kind: METADATA_KIND,
+    }) else {
+        return Err(damage("metadata", "it is missing"));
+    };
+    if bytes.len() > METADATA_BYTES_MAX {
+        return Err(damage("metadata", "it is too long to be metadata"));
+    }
+    serde_json::from_slice(&bytes).map_err(|e| damage("metadata", &e.to_string()))
+}
+
+fn open_column(
+    file: &SegmentFile,
+    number: u32,
+    name: &str,
+    rows: u32,
+    data_type: DataType,
+    multi_value: bool,
+) -> Result<ImmutableColumn> {
+    let part = format!("column {name}");
+    let column = ImmutableColumn::open(file.column_sections(number))
+        .map_err(|e| damage(&part, &e.to_string()))?;
+    if column.physical() != physical_type(data_type)
+        || column.is_multi_value() != multi_value
+        || column.num_docs() != rows
+    {
+        return Err(damage(&part, "it is not what the metadata says"));
+    }
+    Ok(column)
+}

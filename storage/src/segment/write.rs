@@ -1,0 +1,168 @@
+//! Pinned rows become a segment file: sorted, one column after the other.
+
+use super::file::{METADATA_KIND, OFFSETS_COLUMN, SectionId, SegmentFileWriter, WHOLE_SEGMENT};
+use super::growing::column_options;
+use super::metadata::{SegmentMetadata, lower_bound, scalar_value, upper_bound};
+use super::spec::SegmentSpec;
+use super::time_range::time_range;
+use std::path::Path;
+use std::sync::Arc;
+use strandline_index::column::{ColumnOptions, WrittenColumn, rewrite_column, sorted_order};
+use strandline_index::{CHUNK_DOCS, ColumnReader, DocBits, DocId, IndexError};
+use strandline_proto::catalog::{ColumnStats, SegmentInfo};
+use strandline_proto::ids::{Half, OffsetRange, SegmentName, StreamPartition};
+use strandline_proto::schema::Column;
+use strandline_proto::value::Value;
+use strandline_proto::{Error, Result};
+
+/// Which segment is written.
+pub(super) struct SegmentIdentity {
+    pub(super) name: SegmentName,
+    pub(super) half: Half,
+    pub(super) origin: Option<(StreamPartition, OffsetRange)>,
+}
+
+/// Rows as they are read: columns in schema order, the stream offsets of a segment with an origin.
+pub(super) struct RowsToWrite {
+    pub(super) spec: Arc<SegmentSpec>,
+    pub(super) rows: u32,
+    pub(super) columns: Vec<Arc<dyn ColumnReader>>,
+    pub(super) offsets: Option<Arc<dyn ColumnReader>>,
+}
+
+/// Writes `rows` as the segment file `path`, each column being let go once it is written.
+///
+/// The same rows give the same bytes.
+pub(super) fn write_segment(
+    path: &Path,
+    identity: SegmentIdentity,
+    rows: RowsToWrite,
+) -> Result<SegmentInfo> {
+    let RowsToWrite {
+        spec,
+        rows,
+        columns,
+        offsets,
+    } = rows;
+    let schema = &*spec.schema;
+    let order = match &spec.sorted_column {
+        Some(sorted) => match schema
+            .columns
+            .iter()
+            .zip(&columns)
+            .find(|(column, _)| &column.name == sorted)
+        {
+            Some((column, reader)) => {
+                sort_order(&**reader).map_err(|e| column_error(&column.name, &e))?
+            }
+            None => None,
+        },
+        None => None,
+    };
+    let mut writer = SegmentFileWriter::create(path, schema.version)?;
+    let mut stats = Vec::with_capacity(columns.len());
+    let mut time_ms = None;
+    for (number, (column, reader)) in schema.columns.iter().zip(columns).enumerate() {
+        let options = column_options(&spec.column(&column.name));
+        let written = rewrite_column(&*reader, order.as_deref(), &options)
+            .map_err(|e| column_error(&column.name, &e))?;
+        write_sections(&mut writer, number as u32, &written)?;
+        if spec.time_column.as_deref() == Some(column.name.as_str()) {
+            time_ms = time_range(&*reader, column, &written.stats)?;
+        }
+        stats.push(column_stats(column, &written));
+    }
+    if let Some(offsets) = offsets {
+        let raw = ColumnOptions {
+            dictionary: false,
+            ..ColumnOptions::default()
+        };
+        let written = rewrite_column(&*offsets, order.as_deref(), &raw)
+            .map_err(|e| column_error("$offset", &e))?;
+        write_sections(&mut writer, OFFSETS_COLUMN, &written)?;
+    }
+    let metadata = SegmentMetadata {
+        name: identity.name,
+        half: identity.half,
+        rows: u64::from(rows),
+        time_ms,
+        origin: identity.origin,
+        sorted_column: spec.sorted_column.clone(),
+        schema: schema.clone(),
+        columns: stats,
+    };
+    let json = serde_json::to_vec(&metadata)
+        .map_err(|e| Error::internal(format!("metadata of {}: {e}", metadata.name)))?;
+    writer.section(
+        SectionId {
+            column: WHOLE_SEGMENT,
+            kind: METADATA_KIND,
+        },
+        &json,
+    )?;
+    let (bytes, checksum) = writer.finish()?;
+    Ok(metadata.info(bytes, checksum))
+}
+
+fn write_sections(
+    writer: &mut SegmentFileWriter,
+    column: u32,
+    written: &WrittenColumn,
+) -> Result<()> {
+    for (kind, bytes) in &written.sections {
+        writer.section(
+            SectionId {
+                column,
+                kind: kind.code(),
+            },
+            bytes,
+        )?;
+    }
+    Ok(())
+}
+
+fn column_stats(column: &Column, written: &WrittenColumn) -> ColumnStats {
+    let stats = &written.stats;
+    let value = |scalar: &Option<_>| {
+        scalar
+            .as_ref()
+            .map(|scalar| scalar_value(scalar, column.data_type))
+    };
+    ColumnStats {
+        name: column.name.clone(),
+        min: value(&stats.min).map_or(Value::Null, lower_bound),
+        max: value(&stats.max).map_or(Value::Null, upper_bound),
+        cardinality: stats.cardinality.map(u64::from),
+        nulls: stats.nulls,
+    }
+}
+
+/// The order that sorts the rows by a column, nulls first, equal rows as they came; none when they are in order.
+fn sort_order(reader: &dyn ColumnReader) -> Result<Option<Vec<DocId>>, IndexError> {
+    let mut order = sorted_order(reader)?;
+    if reader.has_nulls() {
+        let mut is_null = vec![false; order.len()];
+        let mut bits = DocBits::new();
+        let mut nulls = Vec::new();
+        for chunk in 0..reader.num_docs().div_ceil(CHUNK_DOCS) {
+            bits.clear();
+            reader.null_bits(chunk, &mut bits);
+            bits.append_docs(chunk * CHUNK_DOCS, &mut nulls);
+        }
+        for &doc in &nulls {
+            if let Some(mark) = is_null.get_mut(doc as usize) {
+                *mark = true;
+            }
+        }
+        let values = order
+            .iter()
+            .copied()
+            .filter(|&doc| !is_null.get(doc as usize).copied().unwrap_or(false));
+        order = nulls.iter().copied().chain(values).collect();
+    }
+    Ok(if order.is_sorted() { None } else { Some(order) })
+}
+
+fn column_error(column: &str, error: &IndexError) -> Error {
+    Error::exhausted(format!("column {column} can't be written: {error}"))
+}
