@@ -1,0 +1,293 @@
+//! Arrow's freedoms (slices, values under nulls, any NaN) on the way in, defaults on the way out.
+
+use super::conformance::check;
+use super::rows::{DECIMAL, array, batch, column, raw, schema, spec};
+use crate::segment::arrow::{default_array, read_array, repeated_array};
+use crate::segment::builder::SegmentBuilder;
+use crate::segment::immutable::ImmutableSegment;
+use crate::segment::spec::ColumnSpec;
+use ::arrow::array::{
+    ArrayRef, BooleanArray, Float64Array, Int32Array, ListArray, RecordBatch, StringArray,
+};
+use ::arrow::buffer::{NullBuffer, OffsetBuffer};
+use std::sync::Arc;
+use strandline_index::DocSelection;
+use strandline_proto::ErrorKind;
+use strandline_proto::ids::Half;
+use strandline_proto::schema::{Column, DataType};
+use strandline_proto::value::Value;
+
+#[test]
+fn what_stands_under_nulls_is_not_stored() {
+    let nulls = || Some(NullBuffer::from(vec![true, false, true, false]));
+    let text = StringArray::from(vec!["a", "hidden", "b", "c"]);
+    let text = StringArray::new(text.offsets().clone(), text.values().clone(), nulls());
+    let numbers = Int32Array::new(vec![1, 99, 3, 98].into(), nulls());
+    let flags = BooleanArray::new(vec![true, true, false, true].into(), nulls());
+    let elements = StringArray::from(vec![
+        Some("x"),
+        Some("hidden"),
+        None,
+        Some("y"),
+        Some("hidden"),
+    ]);
+    let field = match column("l", DataType::String, true).arrow_type() {
+        ::arrow::datatypes::DataType::List(field) => field,
+        other => panic!("{other}"),
+    };
+    let lists = ListArray::new(
+        field,
+        OffsetBuffer::new(vec![0, 1, 2, 4, 5].into()),
+        Arc::new(elements),
+        nulls(),
+    );
+    let columns = [
+        ("t", DataType::String, false),
+        ("n", DataType::Int, false),
+        ("f", DataType::Boolean, false),
+        ("l", DataType::String, true),
+    ];
+    let string = |text: &str| Value::String(text.into());
+    let rows = [
+        vec![
+            string("a"),
+            Value::Int(1),
+            Value::Boolean(true),
+            Value::List(vec![string("x")]),
+        ],
+        vec![Value::Null; 4],
+        vec![
+            string("b"),
+            Value::Int(3),
+            Value::Boolean(false),
+            Value::List(vec![Value::Null, string("y")]),
+        ],
+        vec![Value::Null; 4],
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    for of_column in [
+        ColumnSpec {
+            range: true,
+            bloom: true,
+            ..ColumnSpec::default()
+        },
+        raw(),
+    ] {
+        let spec = spec(
+            columns
+                .iter()
+                .map(|c| (column(c.0, c.1, c.2), of_column.clone()))
+                .collect(),
+            None,
+            None,
+        );
+        let arrays: Vec<ArrayRef> = vec![
+            Arc::new(text.clone()),
+            Arc::new(numbers.clone()),
+            Arc::new(flags.clone()),
+            Arc::new(lists.clone()),
+        ];
+        let whole = RecordBatch::try_new(spec.schema.arrow(), arrays).unwrap();
+        for range in [0..4, 1..4, 2..3, 1..2] {
+            let path = folder.path().join("s");
+            let mut builder = SegmentBuilder::new(spec.clone(), "s", Half::Offline, None).unwrap();
+            builder
+                .push(&whole.slice(range.start, range.len()))
+                .unwrap();
+            builder.push(&whole.slice(range.start, 0)).unwrap();
+            builder
+                .push(&whole.slice(range.start, range.len()))
+                .unwrap();
+            let info = builder.finish(&path).unwrap();
+            let expected: Vec<_> = rows[range.clone()]
+                .iter()
+                .chain(&rows[range.clone()])
+                .map(|row| (0, row.clone()))
+                .collect();
+            let segment = ImmutableSegment::open(&path).unwrap();
+            check(&*segment, &spec.schema, &expected);
+            let hidden = b"hidden";
+            assert!(
+                !std::fs::read(&path)
+                    .unwrap()
+                    .windows(hidden.len())
+                    .any(|w| w == hidden)
+            );
+            assert!(info.columns.iter().all(|c| c.max != Value::Int(99)));
+        }
+    }
+}
+
+#[test]
+fn all_nans_are_one_value() {
+    let spec = spec(
+        vec![(column("d", DataType::Double, false), ColumnSpec::default())],
+        None,
+        None,
+    );
+    let nans = [
+        f64::NAN,
+        -f64::NAN,
+        f64::from_bits(0x7ff0_0000_0000_0001),
+        1.0,
+    ];
+    let batch = RecordBatch::try_new(
+        spec.schema.arrow(),
+        vec![Arc::new(Float64Array::from(nans.to_vec()))],
+    )
+    .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut builder = SegmentBuilder::new(spec.clone(), "s", Half::Offline, None).unwrap();
+    builder.push(&batch).unwrap();
+    let info = builder.finish(&folder.path().join("s")).unwrap();
+    assert_eq!(
+        (info.columns[0].cardinality, &info.columns[0].min),
+        (Some(2), &Value::Double(1.0))
+    );
+    let json = serde_json::to_string(&info).unwrap();
+    let back: strandline_proto::catalog::SegmentInfo = serde_json::from_str(&json).unwrap();
+    assert!(
+        matches!(back.columns[0].max, Value::Double(max) if max.to_bits() == f64::NAN.to_bits())
+    );
+}
+
+#[test]
+fn a_column_that_a_segment_lacks_holds_its_default() {
+    let with_default = |data_type, multi_value, default| Column {
+        default,
+        ..column("c", data_type, multi_value)
+    };
+    let cases = [
+        (
+            with_default(DataType::Int, false, Value::Int(7)),
+            Value::Int(7),
+        ),
+        (
+            with_default(DataType::Long, false, Value::Int(7)),
+            Value::Long(7),
+        ),
+        (
+            with_default(DataType::Boolean, false, Value::Boolean(true)),
+            Value::Boolean(true),
+        ),
+        (
+            with_default(
+                DECIMAL,
+                false,
+                Value::Decimal {
+                    unscaled: 15,
+                    scale: 1,
+                },
+            ),
+            Value::Decimal {
+                unscaled: 15_000,
+                scale: 4,
+            },
+        ),
+        (
+            with_default(DataType::String, false, Value::String("ü".into())),
+            Value::String("ü".into()),
+        ),
+        (
+            with_default(DataType::String, false, Value::Null),
+            Value::Null,
+        ),
+        (
+            with_default(DataType::Timestamp, true, Value::Timestamp(5)),
+            Value::List(vec![Value::Timestamp(5)]),
+        ),
+        (
+            with_default(
+                DataType::Float,
+                true,
+                Value::List(vec![Value::Float(0.5), Value::Null]),
+            ),
+            Value::List(vec![Value::Float(0.5), Value::Null]),
+        ),
+        (
+            with_default(DataType::Bytes, true, Value::Null),
+            Value::Null,
+        ),
+    ];
+    for (column, expected) in cases {
+        for rows in [0, 1, 3] {
+            let expected = array(&column, std::iter::repeat_n(&expected, rows));
+            assert_eq!(
+                &default_array(&column, rows).unwrap(),
+                &expected,
+                "{column:?}"
+            );
+        }
+    }
+    let wrong = with_default(DataType::Int, false, Value::String("7".into()));
+    assert!(
+        default_array(&wrong, 1)
+            .unwrap_err()
+            .message()
+            .contains("column c")
+    );
+    let lossy = Value::Decimal {
+        unscaled: 15,
+        scale: 5,
+    };
+    assert!(repeated_array(&lossy, DECIMAL, false, 1).is_err());
+}
+
+#[test]
+fn a_column_read_as_another_type_is_an_error() {
+    let spec = spec(
+        vec![(column("n", DataType::Int, false), ColumnSpec::default())],
+        None,
+        None,
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let mut builder = SegmentBuilder::new(spec.clone(), "s", Half::Offline, None).unwrap();
+    builder
+        .push(&batch(&spec.schema, &[vec![Value::Int(1)]]))
+        .unwrap();
+    builder.finish(&folder.path().join("s")).unwrap();
+    let segment = ImmutableSegment::open(&folder.path().join("s")).unwrap();
+    let reader = crate::segment::SegmentReader::column(&*segment, "n").unwrap();
+    for (data_type, multi_value) in [
+        (DataType::Long, false),
+        (DataType::Int, true),
+        (DataType::String, false),
+    ] {
+        let error =
+            read_array(&*reader, data_type, multi_value, DocSelection::Range(0..1)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    }
+}
+
+#[test]
+fn a_builder_tells_what_it_holds() {
+    let table = schema(vec![
+        column("t", DataType::String, false),
+        column("r", DataType::String, false),
+    ]);
+    let spec = spec(
+        vec![
+            (table.columns[0].clone(), ColumnSpec::default()),
+            (table.columns[1].clone(), raw()),
+        ],
+        None,
+        None,
+    );
+    let mut builder = SegmentBuilder::new(spec.clone(), "s", Half::Offline, None).unwrap();
+    let rows: Vec<_> = (0..20_000)
+        .map(|i| {
+            vec![
+                Value::String(format!("v{}", i % 10)),
+                Value::String(format!("{i:0100}")),
+            ]
+        })
+        .collect();
+    builder.push(&batch(&spec.schema, &rows)).unwrap();
+    // ids and offsets take four bytes each, the raw texts a hundred
+    let least = 20_000 * (4 + 4 + 100);
+    assert!(
+        (least..least * 3).contains(&builder.bytes_estimate()),
+        "{}",
+        builder.bytes_estimate()
+    );
+}
