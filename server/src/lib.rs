@@ -1,1 +1,3 @@
-//! x
+//! The server: leaf engine, segment host, consumers, front ends.
+
+pub mod leaf;

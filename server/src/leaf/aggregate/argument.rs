@@ -1,0 +1,166 @@
+//! Arguments of aggregates in one segment, read in blocks.
+
+use super::numeric::Numeric;
+use super::plan::AggregatePlan;
+use super::state::{Kind, SumType, Values};
+use crate::leaf::column::{BoundColumn, ChunkNulls};
+use crate::leaf::expression::BoundExpression;
+use crate::leaf::segment::SegmentView;
+use crate::leaf::values::{Canonical, Domain, canonical, validity};
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, UInt64Type};
+use std::sync::Arc;
+use strandline_index::DocSelection;
+use strandline_proto::leaf::LeafQuery;
+use strandline_proto::{Error, Result};
+
+/// Where an aggregate's argument comes from.
+pub(super) enum Argument {
+    /// There is none: rows are counted.
+    Rows,
+    /// Only whether it is null matters.
+    Validity(Arc<BoundColumn>),
+    /// Dictionary ids stand for the values.
+    Ids(Arc<BoundColumn>),
+    /// Arithmetic on numbers.
+    Numeric(Numeric),
+    /// Any expression.
+    Any(BoundExpression),
+}
+
+impl Argument {
+    /// The argument of `aggregate` in `segment`.
+    pub(super) fn new(
+        aggregate: &AggregatePlan,
+        query: &LeafQuery,
+        segment: &SegmentView,
+    ) -> Result<Self> {
+        let Some((expr, expression)) = &aggregate.argument else {
+            return Ok(Self::Rows);
+        };
+        let bound = BoundExpression::new(Arc::clone(expression), segment)?;
+        if let Some(column) = bound.plain_column() {
+            let dictionary = column
+                .reader
+                .dictionary()
+                .filter(|_| !column.is_multi_value());
+            match (aggregate.kind, dictionary) {
+                (Kind::Count, _) => return Ok(Self::Validity(Arc::clone(column))),
+                (Kind::Distinct { .. }, Some(_)) => return Ok(Self::Ids(Arc::clone(column))),
+                (Kind::Extreme { .. }, Some(dictionary)) if dictionary.is_sorted() => {
+                    return Ok(Self::Ids(Arc::clone(column)));
+                }
+                _ => {}
+            }
+        }
+        if matches!(
+            aggregate.kind,
+            Kind::Sum(SumType::I64 | SumType::F64)
+                | Kind::Avg(SumType::I64 | SumType::F64)
+                | Kind::Extreme { .. }
+        ) && let Some(numeric) = Numeric::compile(expr, &query.parameters, segment)?
+        {
+            return Ok(Self::Numeric(numeric));
+        }
+        Ok(Self::Any(bound))
+    }
+
+    /// Whether some value may be null.
+    pub(super) fn is_nullable(&self) -> bool {
+        match self {
+            Self::Rows => false,
+            Self::Validity(column) | Self::Ids(column) => column.reader.has_nulls(),
+            Self::Numeric(numeric) => numeric
+                .columns()
+                .iter()
+                .any(|column| column.reader.has_nulls()),
+            Self::Any(_) => true,
+        }
+    }
+
+    /// How many null caches [`Argument::read`] wants.
+    pub(super) fn null_caches(&self) -> usize {
+        match self {
+            Self::Rows | Self::Any(_) => 0,
+            Self::Validity(_) | Self::Ids(_) => 1,
+            Self::Numeric(numeric) => numeric.columns().len(),
+        }
+    }
+
+    /// Reads the values of `docs` for an aggregate of `kind`, and clears the flags in `valid` (one a document) of null ones.
+    pub(super) fn read(
+        &self,
+        kind: Kind,
+        docs: &DocSelection<'_>,
+        nulls: &mut [ChunkNulls],
+        valid: &mut [bool],
+    ) -> Result<Values> {
+        let mut clear = |columns: &[&Arc<BoundColumn>]| {
+            for (column, cache) in columns.iter().zip(nulls.iter_mut()) {
+                if column.reader.has_nulls() {
+                    cache.clear_nulls(column.reader.as_ref(), docs, valid);
+                }
+            }
+        };
+        Ok(match self {
+            Self::Rows => Values::None,
+            Self::Validity(column) => {
+                clear(&[column]);
+                Values::None
+            }
+            Self::Ids(column) => {
+                clear(&[column]);
+                let mut ids = Vec::with_capacity(docs.len());
+                column.reader.dict_ids(docs.clone(), &mut ids);
+                Values::Ids(ids)
+            }
+            Self::Numeric(numeric) => {
+                clear(&numeric.columns().iter().collect::<Vec<_>>());
+                numeric.evaluate(docs)?
+            }
+            Self::Any(expression) => {
+                let array = expression.evaluate(docs.clone())?;
+                if let Some(nulls) = validity(&array) {
+                    for (flag, valid) in valid.iter_mut().zip(nulls.iter()) {
+                        *flag &= valid;
+                    }
+                }
+                match (kind, array.data_type()) {
+                    (Kind::Count, _) => Values::None,
+                    (Kind::Sum(SumType::U64) | Kind::Avg(SumType::U64), DataType::UInt64) => {
+                        // Sums wrap, so the bits of signed ones are right for unsigned ones.
+                        Values::I64(
+                            array
+                                .as_primitive::<UInt64Type>()
+                                .values()
+                                .iter()
+                                .map(|&v| v as i64)
+                                .collect(),
+                        )
+                    }
+                    (Kind::Sum(_) | Kind::Avg(_), DataType::Float64) => {
+                        Values::F64(array.as_primitive::<Float64Type>().values().to_vec())
+                    }
+                    (Kind::Sum(_) | Kind::Avg(_), DataType::Float32) => Values::F64(
+                        array
+                            .as_primitive::<Float32Type>()
+                            .values()
+                            .iter()
+                            .map(|&v| f64::from(v))
+                            .collect(),
+                    ),
+                    (Kind::Sum(_) | Kind::Avg(_), other)
+                        if !matches!(Domain::of(other), Domain::I64 | Domain::I128) =>
+                    {
+                        return Err(Error::internal(format!("a sum over {other}")));
+                    }
+                    _ => match canonical(&array)? {
+                        Canonical::I64(values) => Values::I64(values),
+                        Canonical::I128(values) => Values::I128(values),
+                        Canonical::Bytes(values) => Values::Bytes(values),
+                    },
+                }
+            }
+        })
+    }
+}

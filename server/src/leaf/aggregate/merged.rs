@@ -1,0 +1,140 @@
+//! All segments' groups together, by value.
+
+use super::argument::Argument;
+use super::grouper::Grouper;
+use super::keys::KeySource;
+use super::local::{Local, SegmentPlan};
+use super::plan::Plan;
+use super::state::State;
+use crate::leaf::guard::Budget;
+use crate::leaf::values::{Domain, Interner};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use std::sync::Arc;
+use strandline_proto::{Error, Result};
+
+/// Groups of all segments that are through.
+pub(super) struct Merged {
+    keys: Vec<Interner>,
+    grouper: Grouper,
+    states: Vec<State>,
+    budget: Budget,
+}
+
+impl Merged {
+    /// No groups; without keys the one group.
+    pub(super) fn new(plan: &Plan, budget: Budget) -> Self {
+        let one = plan.keys.is_empty();
+        let sizes = vec![None; plan.keys.len()];
+        let mut states: Vec<_> = plan
+            .aggregates
+            .iter()
+            .map(|a| State::new(a.kind, false, one, true))
+            .collect();
+        if one {
+            states.iter_mut().for_each(|state| state.resize(1));
+        }
+        let keys = plan
+            .keys
+            .iter()
+            .map(|key| Interner::new(Domain::of(&key.data_type)))
+            .collect();
+        Self {
+            keys,
+            grouper: Grouper::new(&sizes),
+            states,
+            budget,
+        }
+    }
+
+    /// Takes in one worker's groups of a segment.
+    pub(super) fn absorb(&mut self, segment: &SegmentPlan, local: &Local) -> Result<()> {
+        let groups = local.grouper.len();
+        let mut map = vec![0; groups];
+        if !segment.keys.is_empty() {
+            let mut columns = Vec::with_capacity(segment.keys.len());
+            for (i, source) in segment.keys.iter().enumerate() {
+                columns.push(translate(
+                    source,
+                    local.interners[i].as_ref(),
+                    local.grouper.key_ids(i),
+                    &mut self.keys[i],
+                ));
+            }
+            self.grouper.assign(&columns, groups, &mut map);
+        }
+        let total = self.grouper.len();
+        self.states.iter_mut().for_each(|state| state.resize(total));
+        for ((state, other), argument) in self
+            .states
+            .iter_mut()
+            .zip(&local.states)
+            .zip(&segment.arguments)
+        {
+            let dictionary = match argument {
+                Argument::Ids(column) => column.reader.dictionary(),
+                _ => None,
+            };
+            state.merge(other, &map, dictionary)?;
+        }
+        self.budget.reserve(self.memory())
+    }
+
+    /// Takes in states of the one group that follow from metadata.
+    pub(super) fn absorb_states(&mut self, states: &[State]) -> Result<()> {
+        self.states
+            .iter_mut()
+            .zip(states)
+            .try_for_each(|(state, other)| state.merge(other, &[0], None))
+    }
+
+    fn memory(&self) -> usize {
+        self.grouper.memory()
+            + self.keys.iter().map(Interner::memory).sum::<usize>()
+            + self.states.iter().map(State::memory).sum::<usize>()
+    }
+
+    /// The answer, in batches of at most `rows_max` rows.
+    pub(super) fn emit(self, plan: &Plan, rows_max: usize) -> Result<Vec<RecordBatch>> {
+        let groups = self.grouper.len();
+        // The answer stands beside the states for a while.
+        self.budget.reserve(self.memory().saturating_mul(2))?;
+        let mut arrays: Vec<ArrayRef> = Vec::with_capacity(plan.schema.fields().len());
+        for (i, (key, interner)) in plan.keys.iter().zip(&self.keys).enumerate() {
+            arrays.push(interner.gather(&self.grouper.key_ids(i), &key.data_type)?);
+        }
+        for (aggregate, state) in plan.aggregates.iter().zip(self.states) {
+            arrays.extend(state.emit(aggregate.kind, groups, &aggregate.states)?);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(groups));
+        let whole = RecordBatch::try_new_with_options(Arc::clone(&plan.schema), arrays, &options)
+            .map_err(|e| {
+            Error::internal(format!(
+                "the states of an aggregation are not what was planned: {e}"
+            ))
+        })?;
+        let step = rows_max.max(1);
+        Ok((0..groups.div_ceil(step))
+            .map(|i| whole.slice(i * step, step.min(groups - i * step)))
+            .collect())
+    }
+}
+
+/// The numbers in `merged` of a segment's `ids`; each id is looked up once.
+fn translate(
+    source: &KeySource,
+    interner: Option<&Interner>,
+    mut ids: Vec<u32>,
+    merged: &mut Interner,
+) -> Vec<u32> {
+    let end = ids.iter().max().map_or(0, |&id| id as usize + 1);
+    // Zero stands for unknown, so that untouched parts of the table cost nothing.
+    let mut known = vec![0u32; end];
+    for id in &mut ids {
+        let number = &mut known[*id as usize];
+        if *number == 0 {
+            *number = source.translate(*id, interner, merged) + 1;
+        }
+        *id = *number - 1;
+    }
+    ids
+}

@@ -1,0 +1,171 @@
+//! Filter and aggregate: partial states by group.
+//!
+//! Within a segment groups are combinations of small integers (dictionary ids, or numbers of interned values), and each
+//! worker has states of its own (`local`). When the last worker is through with a segment, its groups are merged with
+//! those of the other segments by value (`merged`): a value is hashed once for each segment and worker that met it, not
+//! for each row.
+
+mod argument;
+mod grouper;
+mod keys;
+mod local;
+mod merged;
+mod numeric;
+mod plan;
+mod state;
+
+use super::guard::Budget;
+use super::pool::{closed, contained};
+use super::scan::Scan;
+use super::segment::SegmentView;
+use arrow::array::RecordBatch;
+use local::{Local, SegmentPlan};
+use merged::Merged;
+use parking_lot::Mutex;
+use plan::Plan;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use strandline_proto::leaf::{GroupKey, LeafAggregate};
+use strandline_proto::{Error, Result};
+use tokio::sync::oneshot;
+
+/// An aggregation under way.
+struct Run {
+    scan: Arc<Scan>,
+    plan: Plan,
+    merged: Mutex<Option<Merged>>,
+    /// Jobs that are not through, and one for the start.
+    pending: AtomicUsize,
+    failed: AtomicBool,
+    answer: Mutex<Option<oneshot::Sender<Result<Vec<RecordBatch>>>>>,
+}
+
+/// A segment while workers read it.
+struct SegmentRun {
+    plan: SegmentPlan,
+    idle: Mutex<Vec<Local>>,
+    morsels: AtomicUsize,
+}
+
+/// Runs an aggregation; gives its states whole.
+pub(super) async fn run(
+    scan: Arc<Scan>,
+    group: &[GroupKey],
+    aggregates: &[LeafAggregate],
+) -> Result<Vec<RecordBatch>> {
+    let plan = Plan::new(&scan.query, group, aggregates)?;
+    scan.count_asked();
+    let merged = Merged::new(&plan, Budget::new(&scan.memory, "the groups of an answer"));
+    let (sender, receiver) = oneshot::channel();
+    let run = Arc::new(Run {
+        plan,
+        merged: Mutex::new(Some(merged)),
+        pending: AtomicUsize::new(1),
+        failed: AtomicBool::new(false),
+        answer: Mutex::new(Some(sender)),
+        scan,
+    });
+    for segment in &run.scan.segments {
+        let segment = Arc::clone(segment);
+        submit(&run, move |run| start_segment(run, &segment));
+    }
+    let lane = run.scan.lane.clone();
+    // This side's reference goes to the pool, so that an abandoned run closes its channel.
+    lane.submit(move || through(&run));
+    receiver.await.unwrap_or_else(|_| Err(closed()))
+}
+
+fn submit(run: &Arc<Run>, job: impl FnOnce(&Arc<Run>) -> Result<()> + Send + 'static) {
+    run.pending.fetch_add(1, Ordering::AcqRel);
+    let run = Arc::clone(run);
+    let lane = run.scan.lane.clone();
+    lane.submit(move || {
+        if !run.failed.load(Ordering::Acquire)
+            && let Err(error) = contained(|| job(&run))
+        {
+            fail(&run, error);
+        }
+        through(&run);
+    });
+}
+
+fn fail(run: &Run, error: Error) {
+    run.failed.store(true, Ordering::Release);
+    if let Some(answer) = run.answer.lock().take() {
+        // The receiver is gone when the query was cancelled.
+        let _ = answer.send(Err(error));
+    }
+}
+
+/// Ends one job; the last one makes the answer.
+fn through(run: &Run) {
+    if run.pending.fetch_sub(1, Ordering::AcqRel) != 1 || run.failed.load(Ordering::Acquire) {
+        return;
+    }
+    let answer = contained(|| {
+        let merged = run
+            .merged
+            .lock()
+            .take()
+            .ok_or_else(|| Error::internal("an aggregation ended twice"))?;
+        merged.emit(&run.plan, run.scan.query.batch_rows_max)
+    });
+    match answer {
+        Err(error) => fail(run, error),
+        Ok(batches) => {
+            if let Some(sender) = run.answer.lock().take() {
+                let _ = sender.send(Ok(batches));
+            }
+        }
+    }
+}
+
+fn start_segment(run: &Arc<Run>, segment: &Arc<SegmentView>) -> Result<()> {
+    let scan = &run.scan;
+    let Some(prepared) = scan.prepare(segment)? else {
+        return Ok(());
+    };
+    let plan = SegmentPlan::new(&run.plan, scan, prepared)?;
+    if let Some(states) = plan.from_metadata(&run.plan) {
+        scan.count_matched(u64::from(segment.num_docs()));
+        let mut merged = run.merged.lock();
+        let merged = merged
+            .as_mut()
+            .ok_or_else(|| Error::internal("an aggregation went on after its end"))?;
+        return merged.absorb_states(&states);
+    }
+    let morsels = scan.morsels(segment);
+    let segment = Arc::new(SegmentRun {
+        plan,
+        idle: Mutex::new(Vec::new()),
+        morsels: AtomicUsize::new(morsels.len()),
+    });
+    let mut morsels = morsels.into_iter();
+    let Some(first) = morsels.next() else {
+        return Ok(());
+    };
+    for morsel in morsels {
+        let segment = Arc::clone(&segment);
+        submit(run, move |run| read(run, &segment, morsel));
+    }
+    read(run, &segment, first)
+}
+
+fn read(run: &Arc<Run>, segment: &SegmentRun, chunks: Range<u32>) -> Result<()> {
+    let idle = segment.idle.lock().pop();
+    let mut local = idle.unwrap_or_else(|| Local::new(&run.plan, &segment.plan, &run.scan));
+    local.read(&run.plan, &segment.plan, &run.scan, chunks)?;
+    segment.idle.lock().push(local);
+    if segment.morsels.fetch_sub(1, Ordering::AcqRel) == 1 {
+        let locals = std::mem::take(&mut *segment.idle.lock());
+        for local in locals {
+            let mut merged = run.merged.lock();
+            let merged = merged
+                .as_mut()
+                .ok_or_else(|| Error::internal("an aggregation went on after its end"))?;
+            merged.absorb(&segment.plan, &local)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! Arithmetic on integer and float columns, block by block, as DataFusion computes it: integers wrap at their width.
+//!
+//! Only what can't fail is here: `+ - *`, float division, and casts that widen. The rest is evaluated as expressions.
+
+use super::state::Values;
+use crate::leaf::column::BoundColumn;
+use crate::leaf::segment::SegmentView;
+use arrow::datatypes::DataType as ArrowType;
+use std::sync::Arc;
+use strandline_index::{DocSelection, ValueBuffer};
+use strandline_proto::leaf::{BinaryOp, LeafExpr};
+use strandline_proto::schema::DataType;
+use strandline_proto::value::Value;
+use strandline_proto::{Error, Result};
+
+/// The width and kind in which a node computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Type {
+    I32,
+    I64,
+    F32,
+    F64,
+}
+
+#[derive(Debug)]
+enum Node {
+    Column(Arc<BoundColumn>),
+    Constant(Number),
+    Cast(Box<Node>, Type),
+    Binary(BinaryOp, Box<Node>, Box<Node>),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Number {
+    I32(i32),
+    I64(i64),
+    F32(f32),
+    F64(f64),
+}
+
+/// An arithmetic expression over a segment's columns.
+#[derive(Debug)]
+pub(super) struct Numeric {
+    root: Node,
+    columns: Vec<Arc<BoundColumn>>,
+}
+
+impl Numeric {
+    /// The arithmetic of `expr`; none when it holds anything else.
+    pub(super) fn compile(
+        expr: &LeafExpr,
+        parameters: &[Value],
+        segment: &SegmentView,
+    ) -> Result<Option<Self>> {
+        let mut columns = Vec::new();
+        // Alone, a timestamp or boolean is just its number; arithmetic on them has other rules.
+        if let LeafExpr::Column(name) = expr {
+            let column = segment.column(name)?;
+            let plain = !column.is_multi_value()
+                && matches!(
+                    column.data_type,
+                    DataType::Int
+                        | DataType::Long
+                        | DataType::Float
+                        | DataType::Double
+                        | DataType::Timestamp
+                        | DataType::Boolean
+                );
+            return Ok(plain.then(|| Self {
+                root: Node::Column(Arc::clone(&column)),
+                columns: vec![column],
+            }));
+        }
+        let Some((root, _)) = node(expr, parameters, segment, &mut columns)? else {
+            return Ok(None);
+        };
+        Ok(Some(Self { root, columns }))
+    }
+
+    /// The columns it reads, each once.
+    pub(super) fn columns(&self) -> &[Arc<BoundColumn>] {
+        &self.columns
+    }
+
+    /// Values of `docs`, as `I64` or `F64`.
+    pub(super) fn evaluate(&self, docs: &DocSelection<'_>) -> Result<Values> {
+        Ok(match evaluate(&self.root, docs)? {
+            ValueBuffer::I32(values) => Values::I64(values.iter().map(|&v| i64::from(v)).collect()),
+            ValueBuffer::I64(values) => Values::I64(values),
+            ValueBuffer::F32(values) => Values::F64(values.iter().map(|&v| f64::from(v)).collect()),
+            ValueBuffer::F64(values) => Values::F64(values),
+            ValueBuffer::I128(_) | ValueBuffer::Bytes { .. } => {
+                return Err(Error::internal("arithmetic on values that are no numbers"));
+            }
+        })
+    }
+}
+
+fn type_of(data_type: &ArrowType) -> Option<Type> {
+    match data_type {
+        ArrowType::Int32 => Some(Type::I32),
+        ArrowType::Int64 => Some(Type::I64),
+        ArrowType::Float32 => Some(Type::F32),
+        ArrowType::Float64 => Some(Type::F64),
+        _ => None,
+    }
+}
+
+fn node(
+    expr: &LeafExpr,
+    parameters: &[Value],
+    segment: &SegmentView,
+    columns: &mut Vec<Arc<BoundColumn>>,
+) -> Result<Option<(Node, Type)>> {
+    Ok(match expr {
+        LeafExpr::Column(name) => {
+            let column = match columns.iter().find(|c| c.name == *name) {
+                Some(column) => Arc::clone(column),
+                None => segment.column(name)?,
+            };
+            let Some(t) = type_of(&column.data_type.arrow()).filter(|_| !column.is_multi_value())
+            else {
+                return Ok(None);
+            };
+            if !columns.iter().any(|c| c.name == *name) {
+                columns.push(Arc::clone(&column));
+            }
+            Some((Node::Column(column), t))
+        }
+        LeafExpr::Literal(value, data_type) => constant(value, data_type),
+        LeafExpr::Parameter(index, data_type) => parameters
+            .get(*index)
+            .and_then(|value| constant(value, data_type)),
+        LeafExpr::Cast { expr, to, .. } => {
+            let (Some(to), Some((inner, from))) =
+                (type_of(to), node(expr, parameters, segment, columns)?)
+            else {
+                return Ok(None);
+            };
+            match (from, to) {
+                _ if from == to => Some((inner, to)),
+                (Type::I32, Type::I64 | Type::F64) | (Type::I64 | Type::F32, Type::F64) => {
+                    Some((Node::Cast(Box::new(inner), to), to))
+                }
+                _ => None,
+            }
+        }
+        LeafExpr::Binary { op, left, right } => {
+            let Some((left, t)) = node(left, parameters, segment, columns)? else {
+                return Ok(None);
+            };
+            let Some((right, other)) = node(right, parameters, segment, columns)? else {
+                return Ok(None);
+            };
+            let known = match op {
+                BinaryOp::Plus | BinaryOp::Minus | BinaryOp::Multiply => true,
+                BinaryOp::Divide => matches!(t, Type::F32 | Type::F64),
+                _ => false,
+            };
+            (known && t == other).then(|| (Node::Binary(*op, Box::new(left), Box::new(right)), t))
+        }
+        _ => None,
+    })
+}
+
+fn constant(value: &Value, data_type: &ArrowType) -> Option<(Node, Type)> {
+    Some(match (value, type_of(data_type)?) {
+        (Value::Int(v), Type::I32) => (Node::Constant(Number::I32(*v)), Type::I32),
+        (Value::Long(v), Type::I64) => (Node::Constant(Number::I64(*v)), Type::I64),
+        (Value::Float(v), Type::F32) => (Node::Constant(Number::F32(*v)), Type::F32),
+        (Value::Double(v), Type::F64) => (Node::Constant(Number::F64(*v)), Type::F64),
+        _ => return None,
+    })
+}
+
+fn evaluate(node: &Node, docs: &DocSelection<'_>) -> Result<ValueBuffer> {
+    Ok(match node {
+        Node::Column(column) => {
+            let mut values = ValueBuffer::new(column.reader.physical());
+            column.reader.values(docs.clone(), &mut values);
+            values
+        }
+        Node::Constant(number) => {
+            let rows = docs.len();
+            match *number {
+                Number::I32(v) => ValueBuffer::I32(vec![v; rows]),
+                Number::I64(v) => ValueBuffer::I64(vec![v; rows]),
+                Number::F32(v) => ValueBuffer::F32(vec![v; rows]),
+                Number::F64(v) => ValueBuffer::F64(vec![v; rows]),
+            }
+        }
+        Node::Cast(inner, to) => match (evaluate(inner, docs)?, to) {
+            (ValueBuffer::I32(values), Type::I64) => {
+                ValueBuffer::I64(values.into_iter().map(i64::from).collect())
+            }
+            (ValueBuffer::I32(values), Type::F64) => {
+                ValueBuffer::F64(values.into_iter().map(f64::from).collect())
+            }
+            (ValueBuffer::I64(values), Type::F64) => {
+                ValueBuffer::F64(values.into_iter().map(|v| v as f64).collect())
+            }
+            (ValueBuffer::F32(values), Type::F64) => {
+                ValueBuffer::F64(values.into_iter().map(f64::from).collect())
+            }
+            _ => return Err(mismatch()),
+        },
+        Node::Binary(op, left, right) => match (evaluate(left, docs)?, evaluate(right, docs)?) {
+            (ValueBuffer::I32(l), ValueBuffer::I32(r)) => ValueBuffer::I32(match op {
+                BinaryOp::Plus => zip(l, &r, i32::wrapping_add),
+                BinaryOp::Minus => zip(l, &r, i32::wrapping_sub),
+                BinaryOp::Multiply => zip(l, &r, i32::wrapping_mul),
+                _ => return Err(mismatch()),
+            }),
+            (ValueBuffer::I64(l), ValueBuffer::I64(r)) => ValueBuffer::I64(match op {
+                BinaryOp::Plus => zip(l, &r, i64::wrapping_add),
+                BinaryOp::Minus => zip(l, &r, i64::wrapping_sub),
+                BinaryOp::Multiply => zip(l, &r, i64::wrapping_mul),
+                _ => return Err(mismatch()),
+            }),
+            (ValueBuffer::F32(l), ValueBuffer::F32(r)) => ValueBuffer::F32(match op {
+                BinaryOp::Plus => zip(l, &r, |a, b| a + b),
+                BinaryOp::Minus => zip(l, &r, |a, b| a - b),
+                BinaryOp::Multiply => zip(l, &r, |a, b| a * b),
+                BinaryOp::Divide => zip(l, &r, |a, b| a / b),
+                _ => return Err(mismatch()),
+            }),
+            (ValueBuffer::F64(l), ValueBuffer::F64(r)) => ValueBuffer::F64(match op {
+                BinaryOp::Plus => zip(l, &r, |a, b| a + b),
+                BinaryOp::Minus => zip(l, &r, |a, b| a - b),
+                BinaryOp::Multiply => zip(l, &r, |a, b| a * b),
+                BinaryOp::Divide => zip(l, &r, |a, b| a / b),
+                _ => return Err(mismatch()),
+            }),
+            _ => return Err(mismatch()),
+        },
+    })
+}
+
+fn mismatch() -> Error {
+    Error::data_loss("a column gives values of another type than its own")
+}
+
+#[inline]
+fn zip<T: Copy>(mut left: Vec<T>, right: &[T], f: impl Fn(T, T) -> T) -> Vec<T> {
+    for (l, &r) in left.iter_mut().zip(right) {
+        *l = f(*l, r);
+    }
+    left
+}

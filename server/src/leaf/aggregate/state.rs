@@ -1,0 +1,731 @@
+//! States of aggregates by group, typed; updated in blocks, merged by value, emitted as DataFusion's partial states.
+
+use crate::leaf::compare::f64_key;
+use crate::leaf::values::{Canonical, Domain, Interner, array_of, binary, mix};
+use arrow::array::*;
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::datatypes::{DataType, i256};
+use hashbrown::HashTable;
+use std::sync::Arc;
+use strandline_index::{Dictionary, Scalar};
+use strandline_proto::{Error, Result};
+
+/// What a sum is accumulated in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SumType {
+    I64,
+    U64,
+    F64,
+    I128,
+    I256,
+}
+
+/// An aggregate and the type it works in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Count,
+    Sum(SumType),
+    Avg(SumType),
+    Extreme { max: bool, domain: Domain },
+    Distinct { domain: Domain },
+}
+
+/// A block of an argument's values.
+pub(super) enum Values {
+    /// Only whether it is null matters.
+    None,
+    I64(Vec<i64>),
+    F64(Vec<f64>),
+    I128(Vec<i128>),
+    Bytes(BinaryArray),
+    /// Ids of the segment's dictionary.
+    Ids(Vec<u32>),
+}
+
+/// The rows of a block: the group of each (none: all of group 0), which value is each's, and whether it counts.
+pub(super) struct Rows<'a> {
+    pub(super) len: usize,
+    pub(super) groups: Option<&'a [u32]>,
+    /// Where rows are elements of documents: the document of each.
+    pub(super) documents: Option<&'a [u32]>,
+    /// By document; none: all count.
+    pub(super) valid: Option<&'a [bool]>,
+}
+
+impl Rows<'_> {
+    /// Calls `f` with group and value index of each row that counts.
+    #[inline]
+    fn each(&self, mut f: impl FnMut(usize, usize)) {
+        match (self.groups, self.documents, self.valid) {
+            (Some(groups), None, None) => groups
+                .iter()
+                .enumerate()
+                .for_each(|(row, &group)| f(group as usize, row)),
+            (Some(groups), None, Some(valid)) => {
+                for (row, (&group, &valid)) in groups.iter().zip(valid).enumerate() {
+                    if valid {
+                        f(group as usize, row);
+                    }
+                }
+            }
+            (None, None, None) => (0..self.len).for_each(|row| f(0, row)),
+            (None, None, Some(valid)) => valid
+                .iter()
+                .enumerate()
+                .filter(|(_, valid)| **valid)
+                .for_each(|(row, _)| f(0, row)),
+            (groups, Some(documents), valid) => {
+                for (row, &document) in documents.iter().enumerate() {
+                    if valid.is_none_or(|valid| valid[document as usize]) {
+                        f(
+                            groups.map_or(0, |groups| groups[row] as usize),
+                            document as usize,
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Sums with how many values each holds; without counts every group holds some.
+#[derive(Debug, Default)]
+pub(super) struct Sums<T> {
+    sums: Vec<T>,
+    counts: Vec<u64>,
+    counted: bool,
+}
+
+impl<T: Copy + Default> Sums<T> {
+    fn new(counted: bool) -> Self {
+        Self {
+            sums: Vec::new(),
+            counts: Vec::new(),
+            counted,
+        }
+    }
+
+    fn resize(&mut self, groups: usize) {
+        self.sums.resize(groups, T::default());
+        if self.counted {
+            self.counts.resize(groups, 0);
+        }
+    }
+
+    fn memory(&self) -> usize {
+        self.sums.capacity() * size_of::<T>() + self.counts.capacity() * 8
+    }
+
+    #[inline]
+    fn update<V: Copy>(&mut self, rows: &Rows<'_>, values: &[V], add: impl Fn(T, V) -> T) {
+        let sums = &mut self.sums;
+        if !self.counted {
+            return rows.each(|group, row| sums[group] = add(sums[group], values[row]));
+        }
+        let counts = &mut self.counts;
+        // Without groups the compiler keeps one sum in a register.
+        if let (
+            Rows {
+                groups: None,
+                documents: None,
+                valid: None,
+                len,
+            },
+            Some(sum),
+            Some(count),
+        ) = (rows, sums.first_mut(), counts.first_mut())
+        {
+            *sum = values
+                .iter()
+                .take(*len)
+                .fold(*sum, |sum, &value| add(sum, value));
+            *count += *len as u64;
+            return;
+        }
+        rows.each(|group, row| {
+            sums[group] = add(sums[group], values[row]);
+            counts[group] += 1;
+        });
+    }
+
+    fn merge(&mut self, other: &Self, map: &[u32], add: impl Fn(T, T) -> T) {
+        for (group, &to) in map.iter().enumerate() {
+            let count = if other.counted {
+                other.counts[group]
+            } else {
+                1
+            };
+            if count > 0 {
+                let to = to as usize;
+                self.sums[to] = add(self.sums[to], other.sums[group]);
+                self.counts[to] += count;
+            }
+        }
+    }
+}
+
+/// The greatest or least values, where there is one.
+#[derive(Debug)]
+pub(super) struct Extremes<T> {
+    values: Vec<T>,
+    seen: Vec<bool>,
+    max: bool,
+}
+
+impl<T: Copy + Ord + Default> Extremes<T> {
+    fn new(max: bool) -> Self {
+        Self {
+            values: Vec::new(),
+            seen: Vec::new(),
+            max,
+        }
+    }
+
+    fn resize(&mut self, groups: usize) {
+        self.values.resize(groups, T::default());
+        self.seen.resize(groups, false);
+    }
+
+    #[inline]
+    fn offer(&mut self, group: usize, value: T) {
+        let held = self.values[group];
+        let better = if self.max { value > held } else { value < held };
+        if better || !self.seen[group] {
+            self.values[group] = value;
+            self.seen[group] = true;
+        }
+    }
+
+    fn update<V: Copy>(&mut self, rows: &Rows<'_>, values: &[V], key: impl Fn(V) -> T) {
+        rows.each(|group, row| self.offer(group, key(values[row])));
+    }
+
+    fn merge(&mut self, other: &Self, map: &[u32]) {
+        for (group, &to) in map
+            .iter()
+            .enumerate()
+            .filter(|(group, _)| other.seen[*group])
+        {
+            self.offer(to as usize, other.values[group]);
+        }
+    }
+}
+
+/// Distinct (group, value number) pairs.
+#[derive(Debug)]
+pub(super) enum Pairs {
+    /// One group: a bit for each value.
+    Bits(Vec<u64>),
+    /// Pairs packed as `group << 32 | value`.
+    Hash(HashTable<u64>),
+}
+
+impl Pairs {
+    #[inline]
+    fn insert(&mut self, group: usize, value: u32) {
+        match self {
+            Self::Bits(words) => {
+                let word = value as usize / 64;
+                if word >= words.len() {
+                    words.resize((word + 1).next_power_of_two(), 0);
+                }
+                words[word] |= 1 << (value % 64);
+            }
+            Self::Hash(table) => {
+                let pair = (group as u64) << 32 | u64::from(value);
+                table
+                    .entry(mix(pair), |&other| other == pair, |&other| mix(other))
+                    .or_insert(pair);
+            }
+        }
+    }
+
+    fn for_each(&self, mut f: impl FnMut(u32, u32)) {
+        match self {
+            Self::Bits(words) => {
+                for (i, &word) in words.iter().enumerate() {
+                    let mut rest = word;
+                    while rest != 0 {
+                        f(0, i as u32 * 64 + rest.trailing_zeros());
+                        rest &= rest - 1;
+                    }
+                }
+            }
+            Self::Hash(table) => table
+                .iter()
+                .for_each(|&pair| f((pair >> 32) as u32, pair as u32)),
+        }
+    }
+
+    fn memory(&self) -> usize {
+        match self {
+            Self::Bits(words) => words.capacity() * 8,
+            Self::Hash(table) => table.capacity() * 10,
+        }
+    }
+}
+
+/// The states of one aggregate for all groups.
+#[derive(Debug)]
+pub(super) enum State {
+    Count(Vec<i64>),
+    SumI64(Sums<i64>),
+    SumF64(Sums<f64>),
+    SumI128(Sums<i128>),
+    SumI256(Sums<i256>),
+    /// Also floats, as keys.
+    ExtremeI64(Extremes<i64>),
+    ExtremeI128(Extremes<i128>),
+    ExtremeBytes {
+        values: Vec<Option<Vec<u8>>>,
+        max: bool,
+        bytes: usize,
+    },
+    /// Ids of a sorted dictionary, whose order is their values'.
+    ExtremeIds(Extremes<u32>),
+    Distinct {
+        pairs: Pairs,
+        values: Interner,
+    },
+    /// Ids of the segment's dictionary.
+    DistinctIds(Pairs),
+}
+
+impl State {
+    /// No groups yet. `ids`: values come as dictionary ids. `one`: there is but one group. `counted`: sums must know whether
+    /// a group has any value.
+    pub(super) fn new(kind: Kind, ids: bool, one: bool, counted: bool) -> Self {
+        let pairs = || {
+            if one {
+                Pairs::Bits(Vec::new())
+            } else {
+                Pairs::Hash(HashTable::new())
+            }
+        };
+        match kind {
+            Kind::Count => Self::Count(Vec::new()),
+            Kind::Sum(sum) | Kind::Avg(sum) => {
+                let counted = counted || matches!(kind, Kind::Avg(_));
+                match sum {
+                    SumType::I64 | SumType::U64 => Self::SumI64(Sums::new(counted)),
+                    SumType::F64 => Self::SumF64(Sums::new(counted)),
+                    SumType::I128 => Self::SumI128(Sums::new(counted)),
+                    SumType::I256 => Self::SumI256(Sums::new(counted)),
+                }
+            }
+            Kind::Extreme { max, .. } if ids => Self::ExtremeIds(Extremes::new(max)),
+            Kind::Extreme { max, domain } => match domain {
+                Domain::I64 | Domain::F64 => Self::ExtremeI64(Extremes::new(max)),
+                Domain::I128 => Self::ExtremeI128(Extremes::new(max)),
+                Domain::Bytes | Domain::Rows => Self::ExtremeBytes {
+                    values: Vec::new(),
+                    max,
+                    bytes: 0,
+                },
+            },
+            Kind::Distinct { .. } if ids => Self::DistinctIds(pairs()),
+            Kind::Distinct { domain } => Self::Distinct {
+                pairs: pairs(),
+                values: Interner::new(domain),
+            },
+        }
+    }
+
+    /// Makes room for `groups` groups.
+    pub(super) fn resize(&mut self, groups: usize) {
+        match self {
+            Self::Count(counts) => counts.resize(groups, 0),
+            Self::SumI64(sums) => sums.resize(groups),
+            Self::SumF64(sums) => sums.resize(groups),
+            Self::SumI128(sums) => sums.resize(groups),
+            Self::SumI256(sums) => sums.resize(groups),
+            Self::ExtremeI64(extremes) => extremes.resize(groups),
+            Self::ExtremeI128(extremes) => extremes.resize(groups),
+            Self::ExtremeIds(extremes) => extremes.resize(groups),
+            Self::ExtremeBytes { values, .. } => values.resize(groups, None),
+            Self::Distinct { .. } | Self::DistinctIds(_) => {}
+        }
+    }
+
+    /// Bytes of memory, about.
+    pub(super) fn memory(&self) -> usize {
+        match self {
+            Self::Count(counts) => counts.capacity() * 8,
+            Self::SumI64(sums) => sums.memory(),
+            Self::SumF64(sums) => sums.memory(),
+            Self::SumI128(sums) => sums.memory(),
+            Self::SumI256(sums) => sums.memory(),
+            Self::ExtremeI64(extremes) => extremes.values.capacity() * 9,
+            Self::ExtremeI128(extremes) => extremes.values.capacity() * 17,
+            Self::ExtremeIds(extremes) => extremes.values.capacity() * 5,
+            Self::ExtremeBytes { values, bytes, .. } => values.capacity() * 24 + bytes,
+            Self::Distinct { pairs, values } => pairs.memory() + values.memory(),
+            Self::DistinctIds(pairs) => pairs.memory(),
+        }
+    }
+
+    /// Adds a count to group 0 without reading rows.
+    pub(super) fn add_count(&mut self, count: u64) {
+        if let Self::Count(counts) = self
+            && let Some(first) = counts.first_mut()
+        {
+            *first += count as i64;
+        }
+    }
+
+    /// Offers a value to group 0.
+    pub(super) fn offer(&mut self, value: &Scalar<'_>) {
+        let bytes = match value {
+            Scalar::Bytes(bytes) => Some(bytes.as_ref()),
+            _ => None,
+        };
+        offer_scalar(self, 0, value, bytes);
+    }
+
+    /// Takes in a block.
+    pub(super) fn update(&mut self, rows: &Rows<'_>, values: &Values) -> Result<()> {
+        match (self, values) {
+            (Self::Count(counts), _) => match rows {
+                Rows {
+                    groups: None,
+                    documents: None,
+                    valid: None,
+                    len,
+                } => counts[0] += *len as i64,
+                _ => rows.each(|group, _| counts[group] += 1),
+            },
+            (Self::SumI64(sums), Values::I64(values)) => {
+                sums.update(rows, values, i64::wrapping_add)
+            }
+            (Self::SumF64(sums), Values::F64(values)) => sums.update(rows, values, |a, b| a + b),
+            (Self::SumI128(sums), Values::I128(values)) => {
+                sums.update(rows, values, i128::wrapping_add)
+            }
+            (Self::SumI256(sums), Values::I128(values)) => {
+                sums.update(rows, values, |a, b| a.wrapping_add(i256::from_i128(b)))
+            }
+            (Self::ExtremeI64(extremes), Values::I64(values)) => {
+                extremes.update(rows, values, |v| v)
+            }
+            (Self::ExtremeI64(extremes), Values::F64(values)) => {
+                extremes.update(rows, values, f64_key)
+            }
+            (Self::ExtremeI128(extremes), Values::I128(values)) => {
+                extremes.update(rows, values, |v| v)
+            }
+            (Self::ExtremeIds(extremes), Values::Ids(values)) => {
+                extremes.update(rows, values, |v| v)
+            }
+            (
+                Self::ExtremeBytes {
+                    values: held,
+                    max,
+                    bytes,
+                },
+                Values::Bytes(values),
+            ) => {
+                rows.each(|group, row| {
+                    offer_bytes(&mut held[group], values.value(row), *max, bytes)
+                });
+            }
+            (Self::DistinctIds(pairs), Values::Ids(values)) => {
+                rows.each(|group, row| pairs.insert(group, values[row]))
+            }
+            (
+                Self::Distinct {
+                    pairs,
+                    values: interner,
+                },
+                Values::I64(values),
+            ) => rows.each(|group, row| pairs.insert(group, interner.i64(values[row]))),
+            (
+                Self::Distinct {
+                    pairs,
+                    values: interner,
+                },
+                Values::F64(values),
+            ) => {
+                rows.each(|group, row| pairs.insert(group, interner.i64(f64_key(values[row]))));
+            }
+            (
+                Self::Distinct {
+                    pairs,
+                    values: interner,
+                },
+                Values::I128(values),
+            ) => rows.each(|group, row| pairs.insert(group, interner.i128(values[row]))),
+            (
+                Self::Distinct {
+                    pairs,
+                    values: interner,
+                },
+                Values::Bytes(values),
+            ) => {
+                rows.each(|group, row| pairs.insert(group, interner.bytes(values.value(row))));
+            }
+            _ => {
+                return Err(Error::internal(
+                    "an aggregate was given values of another kind than its state's",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in the states of a segment, whose group `i` is `map[i]` here. `dictionary` gives the values of its ids.
+    pub(super) fn merge(
+        &mut self,
+        other: &Self,
+        map: &[u32],
+        dictionary: Option<&dyn Dictionary>,
+    ) -> Result<()> {
+        match (self, other) {
+            (Self::Count(counts), Self::Count(other)) => {
+                for (&to, &count) in map.iter().zip(other) {
+                    counts[to as usize] += count;
+                }
+            }
+            (Self::SumI64(sums), Self::SumI64(other)) => sums.merge(other, map, i64::wrapping_add),
+            (Self::SumF64(sums), Self::SumF64(other)) => sums.merge(other, map, |a, b| a + b),
+            (Self::SumI128(sums), Self::SumI128(other)) => {
+                sums.merge(other, map, i128::wrapping_add)
+            }
+            (Self::SumI256(sums), Self::SumI256(other)) => {
+                sums.merge(other, map, i256::wrapping_add)
+            }
+            (Self::ExtremeI64(extremes), Self::ExtremeI64(other)) => extremes.merge(other, map),
+            (Self::ExtremeI128(extremes), Self::ExtremeI128(other)) => extremes.merge(other, map),
+            (
+                Self::ExtremeBytes { values, max, bytes },
+                Self::ExtremeBytes { values: other, .. },
+            ) => {
+                for (&to, value) in map.iter().zip(other) {
+                    if let Some(value) = value {
+                        offer_bytes(&mut values[to as usize], value, *max, bytes);
+                    }
+                }
+            }
+            (merged, Self::ExtremeIds(other)) => {
+                let dictionary = dictionary
+                    .ok_or_else(|| Error::internal("dictionary ids without their dictionary"))?;
+                for (group, &to) in map
+                    .iter()
+                    .enumerate()
+                    .filter(|(group, _)| other.seen[*group])
+                {
+                    let value = dictionary.value(other.values[group]);
+                    let bytes = match &value {
+                        Scalar::Bytes(bytes) => Some(bytes.as_ref()),
+                        _ => None,
+                    };
+                    offer_scalar(merged, to as usize, &value, bytes);
+                }
+            }
+            (
+                Self::Distinct { pairs, values },
+                Self::Distinct {
+                    pairs: other,
+                    values: others,
+                },
+            ) => {
+                let mut known = vec![u32::MAX; others.len()];
+                other.for_each(|group, id| {
+                    let value = &mut known[id as usize];
+                    if *value == u32::MAX {
+                        *value = values.from_other(others, id);
+                    }
+                    pairs.insert(map[group as usize] as usize, *value);
+                });
+            }
+            (Self::Distinct { pairs, values }, Self::DistinctIds(other)) => {
+                let dictionary = dictionary
+                    .ok_or_else(|| Error::internal("dictionary ids without their dictionary"))?;
+                let mut known = vec![0u32; dictionary.len() as usize];
+                other.for_each(|group, id| {
+                    // Zero stands for unknown, so that untouched parts of the table cost nothing.
+                    let value = &mut known[id as usize];
+                    if *value == 0 {
+                        *value = values.scalar(&dictionary.value(id)) + 1;
+                    }
+                    pairs.insert(map[group as usize] as usize, *value - 1);
+                });
+            }
+            _ => {
+                return Err(Error::internal(
+                    "states of different aggregates were to be merged",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The state's columns, one row a group.
+    pub(super) fn emit(
+        self,
+        kind: Kind,
+        groups: usize,
+        types: &[DataType],
+    ) -> Result<Vec<ArrayRef>> {
+        let first = types
+            .first()
+            .ok_or_else(|| Error::internal("an aggregate without state columns"))?;
+        Ok(match (kind, self) {
+            (Kind::Count, Self::Count(counts)) => vec![Arc::new(Int64Array::from(counts))],
+            (Kind::Sum(_) | Kind::Avg(_), Self::SumI64(sums)) => {
+                let values = match types.last() {
+                    // The bits of a wrapped signed sum are those of the unsigned one.
+                    Some(DataType::UInt64) => {
+                        Canonical::I128(sums.sums.iter().map(|&v| i128::from(v as u64)).collect())
+                    }
+                    _ => Canonical::I64(sums.sums),
+                };
+                sum_columns(kind, types, &sums.counts, |valid, data_type| {
+                    array_of(values, valid, data_type)
+                })?
+            }
+            (Kind::Sum(_) | Kind::Avg(_), Self::SumF64(sums)) => {
+                let values = sums.sums;
+                sum_columns(kind, types, &sums.counts, |valid, _| {
+                    let nulls = valid.map(NullBuffer::from);
+                    Ok(Arc::new(
+                        Float64Array::try_new(values.into(), nulls)
+                            .map_err(|e| Error::internal(e.to_string()))?,
+                    ))
+                })?
+            }
+            (Kind::Sum(_) | Kind::Avg(_), Self::SumI128(sums)) => {
+                let values = Canonical::I128(sums.sums);
+                sum_columns(kind, types, &sums.counts, |valid, data_type| {
+                    array_of(values, valid, data_type)
+                })?
+            }
+            (Kind::Sum(_) | Kind::Avg(_), Self::SumI256(sums)) => {
+                let values = sums.sums;
+                sum_columns(kind, types, &sums.counts, |valid, data_type| {
+                    let nulls = valid.map(NullBuffer::from);
+                    let array = Decimal256Array::try_new(values.into(), nulls)
+                        .map_err(|e| Error::internal(e.to_string()))?;
+                    Ok(Arc::new(array.with_data_type(data_type.clone())))
+                })?
+            }
+            (_, Self::ExtremeI64(extremes)) => vec![array_of(
+                Canonical::I64(extremes.values),
+                Some(extremes.seen),
+                first,
+            )?],
+            (_, Self::ExtremeI128(extremes)) => vec![array_of(
+                Canonical::I128(extremes.values),
+                Some(extremes.seen),
+                first,
+            )?],
+            (_, Self::ExtremeBytes { values, .. }) => {
+                let seen = values.iter().map(Option::is_some).collect();
+                let array = binary(values.iter().map(|v| v.as_deref().unwrap_or_default()))?;
+                vec![array_of(Canonical::Bytes(array), Some(seen), first)?]
+            }
+            (_, Self::Distinct { pairs, values }) => {
+                vec![distinct_lists(&pairs, &values, groups, first)?]
+            }
+            _ => {
+                return Err(Error::internal(
+                    "a state of another aggregate was to be emitted",
+                ));
+            }
+        })
+    }
+}
+
+fn offer_bytes(held: &mut Option<Vec<u8>>, value: &[u8], max: bool, bytes: &mut usize) {
+    let better = match held {
+        None => true,
+        Some(held) if max => value > held.as_slice(),
+        Some(held) => value < held.as_slice(),
+    };
+    if better {
+        *bytes += value.len();
+        *bytes -= held.as_ref().map_or(0, Vec::len);
+        let mut kept = held.take().unwrap_or_default();
+        kept.clear();
+        kept.extend_from_slice(value);
+        *held = Some(kept);
+    }
+}
+
+fn offer_scalar(state: &mut State, group: usize, value: &Scalar<'_>, text: Option<&[u8]>) {
+    match (state, value) {
+        (State::ExtremeI64(extremes), Scalar::I32(v)) => extremes.offer(group, i64::from(*v)),
+        (State::ExtremeI64(extremes), Scalar::I64(v)) => extremes.offer(group, *v),
+        (State::ExtremeI64(extremes), Scalar::F32(v)) => {
+            extremes.offer(group, f64_key(f64::from(*v)))
+        }
+        (State::ExtremeI64(extremes), Scalar::F64(v)) => extremes.offer(group, f64_key(*v)),
+        (State::ExtremeI128(extremes), Scalar::I128(v)) => extremes.offer(group, *v),
+        (State::ExtremeBytes { values, max, bytes }, _) => {
+            offer_bytes(&mut values[group], text.unwrap_or_default(), *max, bytes)
+        }
+        _ => debug_assert!(false, "a value of another kind than its state's"),
+    }
+}
+
+/// The columns of a sum, or of an average: the count first. Both are null where there is no value.
+fn sum_columns(
+    kind: Kind,
+    types: &[DataType],
+    counts: &[u64],
+    sums: impl FnOnce(Option<Vec<bool>>, &DataType) -> Result<ArrayRef>,
+) -> Result<Vec<ArrayRef>> {
+    let valid: Vec<bool> = counts.iter().map(|&count| count > 0).collect();
+    let data_type = types
+        .last()
+        .ok_or_else(|| Error::internal("a sum without a state column"))?;
+    let all = valid.iter().all(|&v| v);
+    let sum = sums((!all).then(|| valid.clone()), data_type)?;
+    if !matches!(kind, Kind::Avg(_)) {
+        return Ok(vec![sum]);
+    }
+    let nulls = (!all).then(|| NullBuffer::from(valid));
+    let counts = UInt64Array::try_new(counts.to_vec().into(), nulls)
+        .map_err(|e| Error::internal(e.to_string()))?;
+    Ok(vec![Arc::new(counts), sum])
+}
+
+fn distinct_lists(
+    pairs: &Pairs,
+    values: &Interner,
+    groups: usize,
+    data_type: &DataType,
+) -> Result<ArrayRef> {
+    let DataType::List(field) = data_type else {
+        return Err(Error::internal(format!(
+            "distinct values are lists, not {data_type}"
+        )));
+    };
+    let mut lengths = vec![0usize; groups];
+    pairs.for_each(|group, _| lengths[group as usize] += 1);
+    let total: usize = lengths.iter().sum();
+    if i32::try_from(total).is_err() {
+        return Err(Error::exhausted(
+            "over 2^31 distinct values in one answer: group or filter, or count approximately",
+        ));
+    }
+    let mut next: Vec<usize> = lengths
+        .iter()
+        .scan(0, |start, &length| {
+            let this = *start;
+            *start += length;
+            Some(this)
+        })
+        .collect();
+    let mut ids = vec![0u32; total];
+    pairs.for_each(|group, id| {
+        let at = &mut next[group as usize];
+        ids[*at] = id;
+        *at += 1;
+    });
+    let elements = values.gather(&ids, field.data_type())?;
+    let offsets = OffsetBuffer::from_lengths(lengths);
+    Ok(Arc::new(
+        ListArray::try_new(Arc::clone(field), offsets, elements, None)
+            .map_err(|e| Error::internal(e.to_string()))?,
+    ))
+}

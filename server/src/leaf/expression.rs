@@ -1,0 +1,238 @@
+//! Scalar expressions over a segment's rows, evaluated in blocks by DataFusion's own physical expressions.
+//!
+//! An expression over one single-value dictionary column can be evaluated on the dictionary's values instead; one
+//! more slot after them stands for NULL.
+
+use super::column::BoundColumn;
+use super::segment::{SegmentView, column_type};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::{concat, take};
+use arrow::datatypes::{DataType as ArrowType, Field, Schema as ArrowSchema, SchemaRef};
+use datafusion::physical_plan::PhysicalExpr;
+use std::sync::{Arc, OnceLock};
+use strandline_broker::leaf_expr::physical_expr;
+use strandline_index::{CHUNK_DOCS, DictId, DocBits, DocSelection, ValueBuffer};
+use strandline_proto::leaf::LeafExpr;
+use strandline_proto::schema::Schema;
+use strandline_proto::value::Value;
+use strandline_proto::{Error, Result};
+use strandline_storage::segment::arrow::{arrow_type, values_array};
+
+/// An expression of a query, for all its segments.
+#[derive(Debug)]
+pub(super) struct Expression {
+    physical: Arc<dyn PhysicalExpr>,
+    columns: Vec<String>,
+    input: SchemaRef,
+    /// The type of its values.
+    pub(super) data_type: ArrowType,
+    /// The column's name when it is nothing but a column.
+    pub(super) column: Option<String>,
+}
+
+impl Expression {
+    /// Prepares `expr` over a table's rows.
+    pub(super) fn new(expr: &LeafExpr, schema: &Schema, parameters: &[Value]) -> Result<Self> {
+        let mut columns = Vec::new();
+        columns_of(expr, &mut columns);
+        let mut fields = Vec::with_capacity(columns.len());
+        for name in &columns {
+            let (data_type, multi_value) = column_type(schema, name)?;
+            fields.push(Field::new(name, arrow_type(data_type, multi_value), true));
+        }
+        let input: SchemaRef = Arc::new(ArrowSchema::new(fields));
+        let physical = physical_expr(expr, &input, parameters)?;
+        let data_type = physical.data_type(&input).map_err(evaluation_error)?;
+        let column = match expr {
+            LeafExpr::Column(name) => Some(name.clone()),
+            _ => None,
+        };
+        Ok(Self {
+            physical,
+            columns,
+            input,
+            data_type,
+            column,
+        })
+    }
+}
+
+/// What evaluating an expression says to a user.
+fn evaluation_error(error: datafusion::error::DataFusionError) -> Error {
+    Error::invalid(error.strip_backtrace())
+}
+
+/// Appends the columns that `expr` names to `out`, each once.
+pub(super) fn columns_of(expr: &LeafExpr, out: &mut Vec<String>) {
+    match expr {
+        LeafExpr::Column(name) => {
+            if !out.contains(name) {
+                out.push(name.clone());
+            }
+        }
+        LeafExpr::Literal(..) | LeafExpr::Parameter(..) => {}
+        LeafExpr::Cast { expr, .. }
+        | LeafExpr::Not(expr)
+        | LeafExpr::Negative(expr)
+        | LeafExpr::IsNull(expr) => columns_of(expr, out),
+        LeafExpr::Binary { left, right, .. } => {
+            columns_of(left, out);
+            columns_of(right, out);
+        }
+        LeafExpr::Case {
+            base,
+            branches,
+            otherwise,
+        } => {
+            let parts = base
+                .iter()
+                .map(|b| &**b)
+                .chain(branches.iter().flat_map(|(when, then)| [when, then]));
+            for part in parts.chain(otherwise.iter().map(|o| &**o)) {
+                columns_of(part, out);
+            }
+        }
+        LeafExpr::Call { args, .. } => {
+            for arg in args {
+                columns_of(arg, out);
+            }
+        }
+    }
+}
+
+/// An expression over the rows of one segment.
+#[derive(Debug)]
+pub(super) struct BoundExpression {
+    shared: Arc<Expression>,
+    columns: Vec<Arc<BoundColumn>>,
+    /// Its values on the dictionary of its only column, once asked for; none when they can't be had.
+    on_dictionary: OnceLock<Option<ArrayRef>>,
+}
+
+impl BoundExpression {
+    /// `shared` in `segment`.
+    pub(super) fn new(shared: Arc<Expression>, segment: &SegmentView) -> Result<Self> {
+        let columns = shared
+            .columns
+            .iter()
+            .map(|name| segment.column(name))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self {
+            shared,
+            columns,
+            on_dictionary: OnceLock::new(),
+        })
+    }
+
+    /// The column when the expression is nothing but one.
+    pub(super) fn plain_column(&self) -> Option<&Arc<BoundColumn>> {
+        self.shared.column.as_ref().and(self.columns.first())
+    }
+
+    /// Its only column, when that is single-valued with a dictionary, and the dictionary's length.
+    pub(super) fn dictionary_column(&self) -> Option<(&Arc<BoundColumn>, u32)> {
+        match self.columns.as_slice() {
+            [column] if !column.is_multi_value() => column
+                .reader
+                .dictionary()
+                .map(|dictionary| (column, dictionary.len())),
+            _ => None,
+        }
+    }
+
+    /// Values of `docs`.
+    pub(super) fn evaluate(&self, docs: DocSelection<'_>) -> Result<ArrayRef> {
+        if let Some(column) = self.plain_column() {
+            return column.array(docs);
+        }
+        if let Some((column, len)) = self.dictionary_column()
+            && u64::from(len) * 4 <= u64::from(column.reader.num_docs())
+            && let Some(values) = self
+                .on_dictionary
+                .get_or_init(|| self.evaluate_dictionary().ok())
+        {
+            let mut ids = Vec::with_capacity(docs.len());
+            column.reader.dict_ids(docs.clone(), &mut ids);
+            nulls_to(column, &docs, len, &mut ids);
+            return take(values, &UInt32Array::from(ids), None)
+                .map_err(|e| Error::internal(e.to_string()));
+        }
+        let rows = docs.len();
+        let arrays = self
+            .columns
+            .iter()
+            .map(|column| column.array(docs.clone()))
+            .collect::<Result<Vec<_>>>()?;
+        self.apply(arrays, rows)
+    }
+
+    /// Its values for each id of [`BoundExpression::dictionary_column`], and for NULL after them.
+    pub(super) fn evaluate_dictionary(&self) -> Result<ArrayRef> {
+        let Some((column, len)) = self.dictionary_column() else {
+            return Err(Error::internal(
+                "an expression over several columns has no dictionary",
+            ));
+        };
+        let Some(dictionary) = column.reader.dictionary() else {
+            return Err(Error::internal("a column lost its dictionary"));
+        };
+        let null = arrow::array::new_null_array(&column.data_type.arrow(), 1);
+        let mut parts = Vec::new();
+        let mut start = 0;
+        // In blocks, since the text of a whole dictionary may be over 2 GiB.
+        while start < len {
+            let end = len.min(start.saturating_add(8_192));
+            let ids: Vec<DictId> = (start..end).collect();
+            let mut values = ValueBuffer::new(column.reader.physical());
+            dictionary.gather(&ids, &mut values);
+            let rows = ids.len();
+            parts.push(self.apply(vec![values_array(values, column.data_type, None)?], rows)?);
+            start = end;
+        }
+        parts.push(self.apply(vec![null], 1)?);
+        let parts: Vec<_> = parts.iter().map(|p| p.as_ref()).collect();
+        concat(&parts).map_err(|e| Error::internal(e.to_string()))
+    }
+
+    fn apply(&self, arrays: Vec<ArrayRef>, rows: usize) -> Result<ArrayRef> {
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let batch =
+            RecordBatch::try_new_with_options(Arc::clone(&self.shared.input), arrays, &options)
+                .map_err(|e| Error::internal(e.to_string()))?;
+        let value = self
+            .shared
+            .physical
+            .evaluate(&batch)
+            .map_err(evaluation_error)?;
+        value.into_array(rows).map_err(evaluation_error)
+    }
+}
+
+/// Replaces the ids of `docs` that are null by `null_id`.
+pub(super) fn nulls_to(
+    column: &BoundColumn,
+    docs: &DocSelection<'_>,
+    null_id: DictId,
+    ids: &mut [DictId],
+) {
+    if !column.reader.has_nulls() {
+        return;
+    }
+    let mut bits = DocBits::new();
+    let mut current = None;
+    let mut each = |doc: u32, id: &mut DictId| {
+        let chunk = doc / CHUNK_DOCS;
+        if current != Some(chunk) {
+            bits.clear();
+            column.reader.null_bits(chunk, &mut bits);
+            current = Some(chunk);
+        }
+        if bits.contains((doc % CHUNK_DOCS) as u16) {
+            *id = null_id;
+        }
+    };
+    match docs {
+        DocSelection::Range(range) => range.clone().zip(ids).for_each(|(doc, id)| each(doc, id)),
+        DocSelection::Docs(docs) => docs.iter().zip(ids).for_each(|(&doc, id)| each(doc, id)),
+    }
+}

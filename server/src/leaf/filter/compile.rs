@@ -1,0 +1,317 @@
+//! Compiles a filter for one segment.
+
+use super::access::{Access, access, single};
+use super::ids::IdSet;
+use super::node::Node;
+use super::operand::{Resolved, resolve};
+use crate::leaf::expression::{BoundExpression, Expression};
+use crate::leaf::segment::SegmentView;
+use arrow::array::{Array, AsArray};
+use std::sync::Arc;
+use strandline_proto::leaf::{
+    ColumnPredicate, ColumnTest, LeafExpr, LeafFilter, LeafQuery, Operand,
+};
+use strandline_proto::value::Value;
+use strandline_proto::{Error, Result};
+
+/// Expressions of a dictionary column are evaluated on its values where a document holds one in so many.
+const DICTIONARY_SHARE: u32 = 2;
+
+/// Compiles filters of one query for one segment.
+pub(in crate::leaf) struct Compiler<'a> {
+    /// The query.
+    pub(in crate::leaf) query: &'a LeafQuery,
+    /// The segment.
+    pub(in crate::leaf) segment: &'a SegmentView,
+    /// Whether a bloom filter ruled out what a predicate asks for.
+    pub(in crate::leaf) bloomed: bool,
+    /// How each predicate is answered, in the order of the filter: its text and what answers it.
+    pub(in crate::leaf) paths: Vec<(String, &'static str)>,
+    explain: bool,
+}
+
+impl<'a> Compiler<'a> {
+    /// A compiler; with `explain` it writes down the paths.
+    pub(in crate::leaf) fn new(
+        query: &'a LeafQuery,
+        segment: &'a SegmentView,
+        explain: bool,
+    ) -> Self {
+        Self {
+            query,
+            segment,
+            bloomed: false,
+            paths: Vec::new(),
+            explain,
+        }
+    }
+
+    /// The node of `filter`.
+    pub(in crate::leaf) fn compile(&mut self, filter: &LeafFilter) -> Result<Node> {
+        Ok(self.access(filter)?.node)
+    }
+
+    fn access(&mut self, filter: &LeafFilter) -> Result<Access> {
+        match filter {
+            LeafFilter::And(children) => {
+                let mut parts = Vec::with_capacity(children.len());
+                for child in children {
+                    parts.push(self.access(child)?);
+                }
+                Ok(all_of(parts))
+            }
+            LeafFilter::Or(children) => {
+                let mut parts = Vec::with_capacity(children.len());
+                for child in children {
+                    parts.push(self.access(child)?);
+                }
+                Ok(any_of(parts))
+            }
+            LeafFilter::Column(predicate) => {
+                let access = self.predicate(predicate)?;
+                self.bloomed |= access.bloomed;
+                if self.explain {
+                    self.paths.push((
+                        describe_predicate(predicate, &self.query.parameters),
+                        access.by,
+                    ));
+                }
+                Ok(access)
+            }
+            LeafFilter::Expr(expr) => {
+                let access = self.expression(expr)?;
+                if self.explain {
+                    self.paths.push((describe_expr(expr), access.by));
+                }
+                Ok(access)
+            }
+        }
+    }
+
+    fn predicate(&self, predicate: &ColumnPredicate) -> Result<Access> {
+        let column = self.segment.column(&predicate.column)?;
+        match resolve(predicate, column.data_type, &self.query.parameters)? {
+            Resolved::Never => Ok(Access::new(Node::Nothing, "metadata", 0.0, 0.0)),
+            Resolved::IsNull { negated } if !column.reader.has_nulls() => {
+                let node = if negated { Node::All } else { Node::Nothing };
+                Ok(Access::new(
+                    node,
+                    "metadata",
+                    0.0,
+                    if negated { 1.0 } else { 0.0 },
+                ))
+            }
+            Resolved::IsNull { negated } => Ok(Access::new(
+                Node::Null { column, negated },
+                "null bitmap",
+                1.0,
+                if negated { 0.9 } else { 0.1 },
+            )),
+            Resolved::Test { test, negated } => access(column, test, negated),
+        }
+    }
+
+    fn expression(&self, expr: &LeafExpr) -> Result<Access> {
+        let expression = Arc::new(Expression::new(
+            expr,
+            &self.query.schema,
+            &self.query.parameters,
+        )?);
+        let bound = BoundExpression::new(expression, self.segment)?;
+        let docs = self.segment.num_docs();
+        // An error on some value (a division by zero) must not fail rows that other predicates take away:
+        // then documents are evaluated.
+        if let Some((column, len)) = bound.dictionary_column()
+            && u64::from(len) * u64::from(DICTIONARY_SHARE) <= u64::from(docs)
+            && let Ok(values) = bound.evaluate_dictionary()
+        {
+            let passes = values.as_boolean_opt().ok_or_else(|| {
+                Error::internal(format!(
+                    "a filter expression gives {}, not a boolean",
+                    values.data_type()
+                ))
+            })?;
+            let truth = |i: usize| passes.is_valid(i) && passes.value(i);
+            let set = IdSet::of_flags((0..len as usize).map(truth));
+            return Ok(single(
+                Arc::clone(column),
+                set,
+                len,
+                false,
+                truth(len as usize),
+            ));
+        }
+        Ok(Access::new(
+            Node::Expression(bound),
+            "expression scan",
+            5_000.0,
+            0.3,
+        ))
+    }
+}
+
+fn all_of(parts: Vec<Access>) -> Access {
+    let mut flat: Vec<Access> = Vec::with_capacity(parts.len());
+    for part in parts {
+        match part.node {
+            Node::All => {}
+            Node::Nothing => return Access::new(Node::Nothing, "metadata", 0.0, 0.0),
+            _ => flat.push(part),
+        }
+    }
+    // The classic order: what costs least for each document that it takes away comes first.
+    let rank = |part: &Access| part.cost / (1.0 - part.share).max(0.001);
+    flat.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
+    let (mut cost, mut share) = (0.0, 1.0);
+    for part in &flat {
+        cost += part.cost * share;
+        share *= part.share;
+    }
+    match flat.len() {
+        0 => Access::new(Node::All, "metadata", 0.0, 1.0),
+        1 => flat.remove(0),
+        _ => Access::new(
+            Node::And(flat.into_iter().map(|p| p.node).collect()),
+            "and",
+            cost,
+            share,
+        ),
+    }
+}
+
+fn any_of(parts: Vec<Access>) -> Access {
+    let mut flat: Vec<Access> = Vec::with_capacity(parts.len());
+    for part in parts {
+        match part.node {
+            Node::Nothing => {}
+            Node::All => return Access::new(Node::All, "metadata", 0.0, 1.0),
+            _ => flat.push(part),
+        }
+    }
+    flat.sort_by(|a, b| a.cost.total_cmp(&b.cost));
+    let cost = flat.iter().map(|p| p.cost).sum();
+    let share = 1.0 - flat.iter().map(|p| 1.0 - p.share).product::<f32>();
+    match flat.len() {
+        0 => Access::new(Node::Nothing, "metadata", 0.0, 0.0),
+        1 => flat.remove(0),
+        _ => Access::new(
+            Node::Or(flat.into_iter().map(|p| p.node).collect()),
+            "or",
+            cost,
+            share,
+        ),
+    }
+}
+
+/// A filter as text, for EXPLAIN.
+pub(in crate::leaf) fn describe_filter(filter: &LeafFilter, parameters: &[Value]) -> String {
+    let joined = |children: &[LeafFilter], word: &str, empty: &str| match children {
+        [] => empty.to_owned(),
+        [only] => describe_filter(only, parameters),
+        _ => {
+            let parts: Vec<_> = children
+                .iter()
+                .map(|c| describe_filter(c, parameters))
+                .collect();
+            format!("({})", parts.join(word))
+        }
+    };
+    match filter {
+        LeafFilter::And(children) => joined(children, " AND ", "true"),
+        LeafFilter::Or(children) => joined(children, " OR ", "false"),
+        LeafFilter::Column(predicate) => describe_predicate(predicate, parameters),
+        LeafFilter::Expr(expr) => describe_expr(expr),
+    }
+}
+
+fn describe_predicate(predicate: &ColumnPredicate, parameters: &[Value]) -> String {
+    let column = &predicate.column;
+    let operand = |operand: &Operand| match super::operand::value_of(operand, parameters) {
+        Ok(value) => describe_value(value),
+        Err(_) => "?".to_owned(),
+    };
+    let not = if predicate.negated { "NOT " } else { "" };
+    match &predicate.test {
+        ColumnTest::In(operands) if operands.len() == 1 => {
+            format!(
+                "{column} {} {}",
+                if predicate.negated { "!=" } else { "=" },
+                operands.first().map(operand).unwrap_or_default()
+            )
+        }
+        ColumnTest::In(operands) => {
+            let shown: Vec<_> = operands.iter().take(8).map(operand).collect();
+            let more = if operands.len() > 8 {
+                format!(", ... {} in all", operands.len())
+            } else {
+                String::new()
+            };
+            format!("{column} {not}IN ({}{more})", shown.join(", "))
+        }
+        ColumnTest::Range { low, high } => {
+            let low = low.as_ref().map(|(v, included)| {
+                format!(
+                    "{column} {} {}",
+                    if *included { ">=" } else { ">" },
+                    operand(v)
+                )
+            });
+            let high = high.as_ref().map(|(v, included)| {
+                format!(
+                    "{column} {} {}",
+                    if *included { "<=" } else { "<" },
+                    operand(v)
+                )
+            });
+            let both: Vec<_> = low.into_iter().chain(high).collect();
+            if predicate.negated {
+                format!("NOT ({})", both.join(" AND "))
+            } else {
+                both.join(" AND ")
+            }
+        }
+        ColumnTest::Like {
+            pattern,
+            case_insensitive,
+        } => {
+            format!(
+                "{column} {not}{} {}",
+                if *case_insensitive { "ILIKE" } else { "LIKE" },
+                operand(pattern)
+            )
+        }
+        ColumnTest::Regex {
+            pattern,
+            case_insensitive,
+        } => {
+            let bang = if predicate.negated { "!" } else { "" };
+            format!(
+                "{column} {bang}~{} {}",
+                if *case_insensitive { "*" } else { "" },
+                operand(pattern)
+            )
+        }
+        ColumnTest::IsNull => format!("{column} IS {not}NULL"),
+    }
+}
+
+fn describe_value(value: &Value) -> String {
+    match value {
+        Value::Null => "NULL".to_owned(),
+        Value::Boolean(v) => v.to_string(),
+        Value::Int(v) => v.to_string(),
+        Value::Long(v) | Value::Timestamp(v) => v.to_string(),
+        Value::Float(v) => v.to_string(),
+        Value::Double(v) => v.to_string(),
+        Value::Decimal { unscaled, scale } => format!("{unscaled}e{}", -i32::from(*scale)),
+        Value::String(v) => format!("'{}'", v.replace('\'', "''")),
+        Value::Bytes(v) => format!("x'{}'", hex::encode(v)),
+        Value::List(_) => "(list)".to_owned(),
+    }
+}
+
+fn describe_expr(expr: &LeafExpr) -> String {
+    let mut columns = Vec::new();
+    crate::leaf::expression::columns_of(expr, &mut columns);
+    format!("expression over ({})", columns.join(", "))
+}

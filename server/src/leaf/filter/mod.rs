@@ -1,0 +1,18 @@
+//! Filters: from a [`LeafFilter`](strandline_proto::leaf::LeafFilter) to the documents of a chunk that pass.
+//!
+//! A filter is compiled once a segment: operands become keys of the column's own type (`operand`), keys
+//! become dictionary ids (`ids`), and each predicate gets its cheapest access path (`access`). A compiled node
+//! *narrows* the documents that are left in a chunk (`node`), so that AND works on ever fewer of them.
+
+mod access;
+mod compile;
+mod coverage;
+mod ids;
+mod node;
+mod operand;
+mod pack;
+mod text;
+
+pub(super) use compile::{Compiler, describe_filter};
+pub(super) use coverage::Cut;
+pub(super) use node::{Node, Scratch};

@@ -1,0 +1,507 @@
+//! A compiled filter: nodes that narrow the documents of a chunk.
+
+use super::ids::IdSet;
+use super::operand::Test;
+use super::pack::{pack, pack_bytes, pack_ids, pack_keys};
+use crate::leaf::column::BoundColumn;
+use crate::leaf::compare::{f32_key, f64_key};
+use crate::leaf::expression::BoundExpression;
+use crate::leaf::scan::BLOCK_DOCS;
+use crate::leaf::values::string_array;
+use arrow::array::{Array, AsArray};
+use std::ops::Range;
+use std::sync::Arc;
+use strandline_index::{
+    CHUNK_DOCS, DictId, DocBits, DocId, DocSelection, PhysicalType, Scalar, ValueBuffer,
+};
+use strandline_proto::{Error, Result};
+
+/// Where fewer than one in so many documents is left, those are read singly instead of the chunk.
+const SPARSE: u32 = 24;
+
+/// Buffers that narrowing uses again and again, and what it counts.
+#[derive(Default)]
+pub(in crate::leaf) struct Scratch {
+    bits: Vec<DocBits>,
+    ids: Vec<DictId>,
+    docs: Vec<DocId>,
+    ends: Vec<u32>,
+    marks: Vec<bool>,
+    words: Vec<u64>,
+    /// Documents compared one by one.
+    pub(in crate::leaf) docs_scanned: u64,
+}
+
+impl Scratch {
+    /// An empty set of documents.
+    pub(in crate::leaf) fn take_bits(&mut self) -> DocBits {
+        match self.bits.pop() {
+            Some(mut bits) => {
+                bits.clear();
+                bits
+            }
+            None => DocBits::new(),
+        }
+    }
+
+    /// Gives a set back for later use.
+    pub(in crate::leaf) fn give_bits(&mut self, bits: DocBits) {
+        self.bits.push(bits);
+    }
+}
+
+/// A bound of a range index lookup, and whether it is itself included.
+pub(in crate::leaf) type IndexBound = Option<(Scalar<'static>, bool)>;
+
+/// One step of a compiled filter.
+#[derive(Debug)]
+pub(in crate::leaf) enum Node {
+    /// Every document.
+    All,
+    /// No document.
+    Nothing,
+    /// All of these, cheapest first.
+    And(Vec<Node>),
+    /// Any of these.
+    Or(Vec<Node>),
+    /// Documents in ranges, from the sorted column.
+    Docs(Vec<Range<DocId>>),
+    /// Null documents.
+    Null {
+        /// The column.
+        column: Arc<BoundColumn>,
+        /// The others.
+        negated: bool,
+    },
+    /// Documents that hold any of some ids, from the inverted index.
+    Postings {
+        /// The column.
+        column: Arc<BoundColumn>,
+        /// The ids.
+        ids: Vec<DictId>,
+        /// The documents, not null, that hold none of them.
+        negated: bool,
+    },
+    /// Documents with a value between bounds, from the range index.
+    RangeIndex {
+        /// The column.
+        column: Arc<BoundColumn>,
+        /// The bounds of each range.
+        ranges: Vec<(IndexBound, IndexBound)>,
+        /// The documents, not null, that are in none.
+        negated: bool,
+    },
+    /// Documents whose id is in a set, from the forward index.
+    Ids {
+        /// The column.
+        column: Arc<BoundColumn>,
+        /// The ids.
+        set: IdSet,
+        /// Multi-value: the documents, not null, without an element in the set.
+        negated: bool,
+        /// Whether null documents pass (an expression may make them).
+        nulls_pass: bool,
+    },
+    /// Documents whose value passes, from a forward index without dictionary.
+    Values {
+        /// The column.
+        column: Arc<BoundColumn>,
+        /// The test.
+        test: Test,
+        /// The documents, not null, that fail it.
+        negated: bool,
+    },
+    /// Documents for which an expression is true.
+    Expression(BoundExpression),
+}
+
+impl Node {
+    /// Removes documents of `chunk` that do not pass from `left`.
+    pub(in crate::leaf) fn narrow(
+        &self,
+        chunk: u32,
+        left: &mut DocBits,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        match self {
+            Self::All => {}
+            Self::Nothing => left.clear(),
+            Self::And(children) => {
+                for child in children {
+                    child.narrow(chunk, left, scratch)?;
+                    if left.is_empty() {
+                        break;
+                    }
+                }
+            }
+            Self::Or(children) => or(children, chunk, left, scratch)?,
+            Self::Docs(ranges) => {
+                let mut found = scratch.take_bits();
+                let base = chunk * CHUNK_DOCS;
+                for range in ranges {
+                    let start = range.start.saturating_sub(base).min(CHUNK_DOCS);
+                    found.insert_range(start, range.end.saturating_sub(base).min(CHUNK_DOCS));
+                }
+                left.and(&found);
+                scratch.give_bits(found);
+            }
+            Self::Null { column, negated } => {
+                let mut nulls = scratch.take_bits();
+                column.reader.null_bits(chunk, &mut nulls);
+                if *negated {
+                    left.and_not(&nulls);
+                } else {
+                    left.and(&nulls);
+                }
+                scratch.give_bits(nulls);
+            }
+            Self::Postings {
+                column,
+                ids,
+                negated,
+            } => {
+                let postings = column.reader.inverted().ok_or_else(|| lost_index(column))?;
+                let mut found = scratch.take_bits();
+                for &id in ids {
+                    postings.fill(id, chunk, &mut found);
+                }
+                settle(column, found, *negated, chunk, left, scratch);
+            }
+            Self::RangeIndex {
+                column,
+                ranges,
+                negated,
+            } => {
+                let mut found = scratch.take_bits();
+                for (low, high) in ranges {
+                    let (low, high) = (
+                        low.as_ref().map(|(v, i)| (v, *i)),
+                        high.as_ref().map(|(v, i)| (v, *i)),
+                    );
+                    if !column.reader.range_fill(low, high, chunk, &mut found) {
+                        return Err(lost_index(column));
+                    }
+                }
+                settle(column, found, *negated, chunk, left, scratch);
+            }
+            Self::Ids {
+                column,
+                set,
+                negated,
+                nulls_pass,
+            } => {
+                if column.is_multi_value() {
+                    multi(column, Elements::Ids(set), *negated, chunk, left, scratch)?;
+                } else {
+                    single_ids(column, set, *nulls_pass, chunk, left, scratch);
+                }
+            }
+            Self::Values {
+                column,
+                test,
+                negated,
+            } => {
+                if column.is_multi_value() {
+                    multi(
+                        column,
+                        Elements::Values(test),
+                        *negated,
+                        chunk,
+                        left,
+                        scratch,
+                    )?;
+                } else {
+                    single_values(column, test, *negated, chunk, left, scratch)?;
+                }
+            }
+            Self::Expression(expression) => evaluated(expression, chunk, left, scratch)?,
+        }
+        Ok(())
+    }
+}
+
+fn lost_index(column: &BoundColumn) -> Error {
+    Error::internal(format!(
+        "the index of column {:?} is gone while it is read",
+        column.name
+    ))
+}
+
+fn or(children: &[Node], chunk: u32, left: &mut DocBits, scratch: &mut Scratch) -> Result<()> {
+    let mut kept = scratch.take_bits();
+    let mut open = scratch.take_bits();
+    for child in children {
+        // Only documents that no earlier branch kept are asked again.
+        open.words_mut().copy_from_slice(left.words());
+        open.and_not(&kept);
+        if open.is_empty() {
+            break;
+        }
+        child.narrow(chunk, &mut open, scratch)?;
+        kept.or(&open);
+    }
+    std::mem::swap(left, &mut kept);
+    scratch.give_bits(kept);
+    scratch.give_bits(open);
+    Ok(())
+}
+
+/// Keeps the documents of `left` that an index `found`, or with `negated` the ones it did not; nulls never.
+fn settle(
+    column: &BoundColumn,
+    found: DocBits,
+    negated: bool,
+    chunk: u32,
+    left: &mut DocBits,
+    scratch: &mut Scratch,
+) {
+    if negated {
+        left.and_not(&found);
+    } else {
+        left.and(&found);
+    }
+    scratch.give_bits(found);
+    column.strip_nulls(chunk, left, scratch);
+}
+
+/// Documents of `chunk` that the column has.
+fn chunk_range(column: &BoundColumn, chunk: u32) -> Range<DocId> {
+    let start = chunk * CHUNK_DOCS;
+    start
+        ..column
+            .reader
+            .num_docs()
+            .min(start.saturating_add(CHUNK_DOCS))
+            .max(start)
+}
+
+fn single_ids(
+    column: &BoundColumn,
+    set: &IdSet,
+    nulls_pass: bool,
+    chunk: u32,
+    left: &mut DocBits,
+    scratch: &mut Scratch,
+) {
+    let mut nulls = None;
+    if column.reader.has_nulls() {
+        let mut bits = scratch.take_bits();
+        column.reader.null_bits(chunk, &mut bits);
+        if nulls_pass {
+            bits.and(left);
+        }
+        left.and_not(&bits);
+        nulls = Some(bits);
+    }
+    let range = chunk_range(column, chunk);
+    let count = left.count();
+    let mut ids = std::mem::take(&mut scratch.ids);
+    ids.clear();
+    if count > 0 && count < (range.end - range.start) / SPARSE {
+        let docs = docs_of(left, range.start, &mut scratch.docs);
+        column.reader.dict_ids(DocSelection::Docs(docs), &mut ids);
+        for (&doc, &id) in docs.iter().zip(&ids) {
+            if !set.contains(id) {
+                remove(left, doc);
+            }
+        }
+    } else if count > 0 {
+        column.reader.dict_ids(DocSelection::Range(range), &mut ids);
+        let mut found = scratch.take_bits();
+        pack_ids(&ids, found.words_mut(), set);
+        left.and(&found);
+        scratch.give_bits(found);
+    }
+    scratch.docs_scanned += u64::from(count);
+    scratch.ids = ids;
+    if let Some(bits) = nulls {
+        if nulls_pass {
+            left.or(&bits);
+        }
+        scratch.give_bits(bits);
+    }
+}
+
+fn remove(bits: &mut DocBits, doc: DocId) {
+    let within = doc % CHUNK_DOCS;
+    bits.words_mut()[(within / 64) as usize] &= !(1 << (within % 64));
+}
+
+fn docs_of<'a>(bits: &DocBits, base: DocId, docs: &'a mut Vec<DocId>) -> &'a [DocId] {
+    docs.clear();
+    bits.append_docs(base, docs);
+    docs
+}
+
+fn single_values(
+    column: &BoundColumn,
+    test: &Test,
+    negated: bool,
+    chunk: u32,
+    left: &mut DocBits,
+    scratch: &mut Scratch,
+) -> Result<()> {
+    column.strip_nulls(chunk, left, scratch);
+    let range = chunk_range(column, chunk);
+    let count = left.count();
+    if count == 0 {
+        return Ok(());
+    }
+    scratch.docs_scanned += u64::from(count);
+    let mut words = std::mem::take(&mut scratch.words);
+    let mut docs = std::mem::take(&mut scratch.docs);
+    // Text is read in blocks: a chunk of it may be large.
+    let text = column.reader.physical() == PhysicalType::Bytes;
+    if text || count < (range.end - range.start) / SPARSE {
+        docs_of(left, range.start, &mut docs);
+        for block in docs.chunks(BLOCK_DOCS) {
+            let mut values = ValueBuffer::new(column.reader.physical());
+            column.reader.values(DocSelection::Docs(block), &mut values);
+            test_values(&values, test, &mut words)?;
+            for (i, &doc) in block.iter().enumerate() {
+                if (words[i / 64] >> (i % 64) & 1 == 1) == negated {
+                    remove(left, doc);
+                }
+            }
+        }
+    } else {
+        let mut values = ValueBuffer::new(column.reader.physical());
+        column
+            .reader
+            .values(DocSelection::Range(range), &mut values);
+        test_values(&values, test, &mut words)?;
+        for (kept, &found) in left.words_mut().iter_mut().zip(&words) {
+            *kept &= if negated { !found } else { found };
+        }
+        if let Some(rest) = left.words_mut().get_mut(words.len()..) {
+            rest.fill(0);
+        }
+    }
+    scratch.words = words;
+    scratch.docs = docs;
+    Ok(())
+}
+
+/// Makes `words` the bits of the values that pass.
+fn test_values(values: &ValueBuffer, test: &Test, words: &mut Vec<u64>) -> Result<()> {
+    words.clear();
+    words.resize(values.len().div_ceil(64), 0);
+    match (values, test) {
+        (ValueBuffer::I32(values), Test::K32(set)) => pack_keys(values, words, set, |v| v),
+        (ValueBuffer::F32(values), Test::K32(set)) => pack_keys(values, words, set, f32_key),
+        (ValueBuffer::I64(values), Test::K64(set)) => pack_keys(values, words, set, |v| v),
+        (ValueBuffer::F64(values), Test::K64(set)) => pack_keys(values, words, set, f64_key),
+        (ValueBuffer::I128(values), Test::K128(set)) => pack_keys(values, words, set, |v| v),
+        (ValueBuffer::Bytes { offsets, data }, Test::Bytes(set)) => {
+            pack_bytes(offsets, data, words, set)
+        }
+        (ValueBuffer::Bytes { offsets, data }, Test::Text(test)) => {
+            let text = ValueBuffer::Bytes {
+                offsets: offsets.clone(),
+                data: data.clone(),
+            };
+            let matches = test.matches(&string_array(text, None)?)?;
+            let flags: Vec<bool> = matches.iter().map(|m| m == Some(true)).collect();
+            pack(&flags, words, |flag| flag);
+        }
+        _ => {
+            return Err(Error::data_loss(
+                "a column gives values of another type than its own",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What elements of a multi-value column are held against.
+enum Elements<'a> {
+    Ids(&'a IdSet),
+    Values(&'a Test),
+}
+
+fn multi(
+    column: &BoundColumn,
+    elements: Elements<'_>,
+    negated: bool,
+    chunk: u32,
+    left: &mut DocBits,
+    scratch: &mut Scratch,
+) -> Result<()> {
+    column.strip_nulls(chunk, left, scratch);
+    let base = chunk * CHUNK_DOCS;
+    let mut docs = std::mem::take(&mut scratch.docs);
+    let mut ends = std::mem::take(&mut scratch.ends);
+    let mut ids = std::mem::take(&mut scratch.ids);
+    let mut marks = std::mem::take(&mut scratch.marks);
+    let mut words = std::mem::take(&mut scratch.words);
+    docs_of(left, base, &mut docs);
+    scratch.docs_scanned += docs.len() as u64;
+    for block in docs.chunks(BLOCK_DOCS) {
+        ends.clear();
+        ids.clear();
+        marks.clear();
+        column
+            .reader
+            .null_elements(DocSelection::Docs(block), &mut marks);
+        match &elements {
+            Elements::Ids(set) => {
+                column
+                    .reader
+                    .multi_dict_ids(DocSelection::Docs(block), &mut ends, &mut ids);
+                words.clear();
+                words.resize(ids.len().div_ceil(64), 0);
+                pack_ids(&ids, &mut words, set);
+            }
+            Elements::Values(test) => {
+                let mut values = ValueBuffer::new(column.reader.physical());
+                column
+                    .reader
+                    .multi_values(DocSelection::Docs(block), &mut ends, &mut values);
+                test_values(&values, test, &mut words)?;
+            }
+        }
+        let mut start = 0;
+        for (&doc, &end) in block.iter().zip(&ends) {
+            let any = (start as usize..end as usize).any(|i| {
+                words[i / 64] >> (i % 64) & 1 == 1 && !marks.get(i).copied().unwrap_or(false)
+            });
+            if any == negated {
+                remove(left, doc);
+            }
+            start = end;
+        }
+    }
+    scratch.docs = docs;
+    scratch.ends = ends;
+    scratch.ids = ids;
+    scratch.marks = marks;
+    scratch.words = words;
+    Ok(())
+}
+
+fn evaluated(
+    expression: &BoundExpression,
+    chunk: u32,
+    left: &mut DocBits,
+    scratch: &mut Scratch,
+) -> Result<()> {
+    let mut docs = std::mem::take(&mut scratch.docs);
+    docs_of(left, chunk * CHUNK_DOCS, &mut docs);
+    scratch.docs_scanned += docs.len() as u64;
+    for block in docs.chunks(BLOCK_DOCS) {
+        let array = expression.evaluate(DocSelection::Docs(block))?;
+        let passes = array.as_boolean_opt().ok_or_else(|| {
+            Error::internal(format!(
+                "a filter expression gives {}, not a boolean",
+                array.data_type()
+            ))
+        })?;
+        for (i, &doc) in block.iter().enumerate() {
+            if !passes.value(i) || passes.is_null(i) {
+                remove(left, doc);
+            }
+        }
+    }
+    scratch.docs = docs;
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! The transport within one process: leaf queries run on this server's own segments.
+
+use super::filter::{Compiler, Cut, Node, describe_filter};
+use super::guard::Guard;
+use super::pool::ScanPool;
+use super::scan::Scan;
+use super::segment::SegmentView;
+use super::{SegmentHost, aggregate, rows};
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use std::sync::Arc;
+use strandline_broker::transport::{LeafContext, LeafTransport, Watermark};
+use strandline_proto::ids::Half;
+use strandline_proto::leaf::{LEAF_QUERY_VERSION, LeafExplanation, LeafOutput, LeafQuery};
+use strandline_proto::{Error, Result};
+use tokio_util::sync::DropGuard;
+
+/// Executes leaf queries over the segments of a [`SegmentHost`], on a [`ScanPool`].
+#[derive(Debug)]
+pub struct LocalLeaf {
+    host: Arc<dyn SegmentHost>,
+    pool: ScanPool,
+}
+
+impl LocalLeaf {
+    /// A leaf over `host`'s segments.
+    pub fn new(host: Arc<dyn SegmentHost>, pool: ScanPool) -> Self {
+        Self { host, pool }
+    }
+
+    /// The segments and tails that a query names, all of them or an error.
+    fn segments(&self, query: &LeafQuery) -> Result<Vec<Arc<SegmentView>>> {
+        let mut views = Vec::with_capacity(query.segments.len() + query.tails.len());
+        for task in &query.segments {
+            let reader = self.host.segment(&query.table, task)?;
+            views.push(SegmentView {
+                reader,
+                half: task.half,
+                consuming: false,
+                schema: Arc::clone(&query.schema),
+            });
+        }
+        for task in &query.tails {
+            for reader in self.host.tail(&query.table, task)? {
+                views.push(SegmentView {
+                    reader,
+                    half: Half::Realtime,
+                    consuming: true,
+                    schema: Arc::clone(&query.schema),
+                });
+            }
+        }
+        Ok(views.into_iter().map(Arc::new).collect())
+    }
+}
+
+fn check_version(query: &LeafQuery) -> Result<()> {
+    if query.version > LEAF_QUERY_VERSION {
+        return Err(Error::unsupported(format!(
+            "not supported: a leaf query of version {}, this server knows {LEAF_QUERY_VERSION}: upgrade servers before brokers",
+            query.version
+        )));
+    }
+    Ok(())
+}
+
+/// Fires the query's own cancellation when its stream goes.
+struct Held<S> {
+    stream: S,
+    _cancel: DropGuard,
+}
+
+#[async_trait]
+impl LeafTransport for LocalLeaf {
+    fn watermarks(&self, table: &str) -> Result<Vec<Watermark>> {
+        self.host.watermarks(table)
+    }
+
+    async fn run(
+        &self,
+        query: LeafQuery,
+        context: LeafContext,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        check_version(&query)?;
+        let segments = self.segments(&query)?;
+        let cancel = context.cancel.child_token();
+        let guard = Guard::new(&context, cancel.clone());
+        let held = cancel.drop_guard();
+        let work = Arc::clone(&query.work);
+        let scan = Arc::new(Scan {
+            query,
+            segments,
+            guard,
+            stats: context.stats,
+            memory: context.memory,
+            lane: self.pool.lane(),
+        });
+        let stream = match &work.output {
+            LeafOutput::Rows {
+                project,
+                limit,
+                order,
+            } => rows::stream(scan, project, *limit, order)?,
+            LeafOutput::Aggregate { group, aggregates } => {
+                let batches = aggregate::run(scan, group, aggregates).await?;
+                stream::iter(batches.into_iter().map(Ok)).boxed()
+            }
+        };
+        let held = Held {
+            stream,
+            _cancel: held,
+        };
+        Ok(stream::unfold(held, |mut held| async move {
+            held.stream.next().await.map(|batch| (batch, held))
+        })
+        .boxed())
+    }
+
+    fn explain(&self, query: &LeafQuery) -> Result<LeafExplanation> {
+        check_version(query)?;
+        let segments = self.segments(query)?;
+        let all = segments.len();
+        let (mut uncovered, mut cut, mut excluded) = (0usize, 0usize, 0usize);
+        let mut paths: Vec<((String, &'static str), usize)> = Vec::new();
+        for segment in &segments {
+            match Cut::new(segment, query.coverage.as_ref())? {
+                Cut::Nothing => {
+                    uncovered += 1;
+                    continue;
+                }
+                Cut::All => {}
+                Cut::Inside(_) | Cut::Outside(_) => cut += 1,
+            }
+            let mut compiler = Compiler::new(query, segment, true);
+            excluded += usize::from(matches!(
+                compiler.compile(&query.work.filter)?,
+                Node::Nothing
+            ));
+            for path in compiler.paths {
+                match paths.iter_mut().find(|(known, _)| *known == path) {
+                    Some((_, count)) => *count += 1,
+                    None => paths.push((path, 1)),
+                }
+            }
+        }
+        let mut lines = Vec::new();
+        let filter = describe_filter(&query.work.filter, &query.parameters);
+        if filter != "true" {
+            lines.push(format!("filter: {filter}"));
+        }
+        for ((predicate, by), count) in paths {
+            lines.push(format!(
+                "index: {predicate} by {by} ({count} of {all} segments)"
+            ));
+        }
+        if let Some(coverage) = &query.coverage {
+            lines.push(format!(
+                "coverage: by {} leaves out {uncovered} and cuts {cut} of {all} segments",
+                coverage.column
+            ));
+        }
+        if excluded > 0 {
+            lines.push(format!(
+                "pruned: {excluded} of {all} segments by dictionary, bloom filter or metadata"
+            ));
+        }
+        Ok(LeafExplanation { lines })
+    }
+}

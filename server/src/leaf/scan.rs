@@ -1,0 +1,180 @@
+//! What all leaf work shares: the bound query, segments prepared for it, and the documents of a chunk that pass.
+
+use super::filter::{Compiler, Cut, Node, Scratch};
+use super::guard::Guard;
+use super::pool::Lane;
+use super::segment::SegmentView;
+use datafusion::execution::memory_pool::MemoryPool;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use strandline_index::{CHUNK_DOCS, DocBits, DocId, DocSelection};
+use strandline_proto::Result;
+use strandline_proto::ids::Half;
+use strandline_proto::leaf::LeafQuery;
+use strandline_proto::stats::LeafStats;
+use strandline_storage::segment::ValidDocs;
+
+/// Documents that are read and aggregated at once: a few columns of them stay in the caches.
+pub(super) const BLOCK_DOCS: usize = 4_096;
+/// Chunks of the largest morsel.
+const MORSEL_CHUNKS_MAX: u64 = 32;
+
+/// A leaf query under way.
+pub(super) struct Scan {
+    /// The query.
+    pub(super) query: LeafQuery,
+    /// Its segments.
+    pub(super) segments: Vec<Arc<SegmentView>>,
+    /// What stops it.
+    pub(super) guard: Guard,
+    /// What it counts.
+    pub(super) stats: Arc<LeafStats>,
+    /// Where its memory comes from.
+    pub(super) memory: Arc<dyn MemoryPool>,
+    /// Where its jobs run.
+    pub(super) lane: Lane,
+}
+
+impl Scan {
+    /// Chunks that one job reads: enough jobs for all threads, none longer than some milliseconds.
+    pub(super) fn morsel_chunks(&self) -> u32 {
+        let chunks: u64 = self
+            .segments
+            .iter()
+            .map(|s| u64::from(s.num_chunks()))
+            .sum();
+        let jobs = self.lane.threads() as u64 * 4;
+        chunks.div_ceil(jobs).clamp(1, MORSEL_CHUNKS_MAX) as u32
+    }
+
+    /// The chunk ranges of a segment, each for one job.
+    pub(super) fn morsels(&self, segment: &SegmentView) -> Vec<Range<u32>> {
+        let step = self.morsel_chunks();
+        let chunks = segment.num_chunks();
+        (0..chunks.div_ceil(step))
+            .map(|i| i * step..((i + 1) * step).min(chunks))
+            .collect()
+    }
+
+    /// Counts the segments and documents that were asked for.
+    pub(super) fn count_asked(&self) {
+        let consuming = self.segments.iter().filter(|s| s.consuming).count();
+        let docs: u64 = self.segments.iter().map(|s| u64::from(s.num_docs())).sum();
+        self.stats
+            .segments_queried
+            .fetch_add(self.segments.len() as u64, Relaxed);
+        self.stats
+            .consuming_queried
+            .fetch_add(consuming as u64, Relaxed);
+        self.stats.docs_total.fetch_add(docs, Relaxed);
+    }
+
+    /// A segment made ready for the query; none when none of its documents can count.
+    pub(super) fn prepare(&self, segment: &Arc<SegmentView>) -> Result<Option<Prepared>> {
+        self.guard.check()?;
+        let place =
+            |e: strandline_proto::Error| e.at(format_args!("segment {}", segment.reader.name()));
+        let cut = Cut::new(segment, self.query.coverage.as_ref()).map_err(place)?;
+        if matches!(cut, Cut::Nothing) {
+            self.count_hidden(segment.half, u64::from(segment.num_docs()));
+            self.stats.segments_pruned.fetch_add(1, Relaxed);
+            return Ok(None);
+        }
+        let filter = Compiler::new(&self.query, segment, false).compile(&self.query.work.filter)?;
+        if matches!(filter, Node::Nothing) || segment.num_docs() == 0 {
+            self.stats.segments_pruned.fetch_add(1, Relaxed);
+            return Ok(None);
+        }
+        let valid = segment.reader.valid_docs();
+        Ok(Some(Prepared {
+            segment: Arc::clone(segment),
+            cut,
+            filter,
+            valid,
+        }))
+    }
+
+    fn count_hidden(&self, half: Half, docs: u64) {
+        match half {
+            Half::Offline => self.stats.hidden_offline_rows.fetch_add(docs, Relaxed),
+            Half::Realtime => self.stats.hidden_realtime_rows.fetch_add(docs, Relaxed),
+        };
+    }
+
+    /// The documents of a chunk that count and pass the filter, into `bits`.
+    pub(super) fn select(
+        &self,
+        prepared: &Prepared,
+        chunk: u32,
+        bits: &mut DocBits,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        self.guard.check()?;
+        bits.clear();
+        bits.insert_range(0, prepared.segment.chunk_docs(chunk));
+        if let Some(valid) = &prepared.valid {
+            valid.retain(chunk, bits);
+        }
+        if !matches!(prepared.cut, Cut::All) {
+            let before = bits.count();
+            prepared.cut.narrow(chunk, bits, scratch)?;
+            self.count_hidden(prepared.segment.half, u64::from(before - bits.count()));
+        }
+        if !bits.is_empty() {
+            prepared.filter.narrow(chunk, bits, scratch)?;
+        }
+        if scratch.docs_scanned > 0 {
+            self.stats
+                .docs_scanned
+                .fetch_add(std::mem::take(&mut scratch.docs_scanned), Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Counts documents that passed.
+    pub(super) fn count_matched(&self, docs: u64) {
+        self.stats.docs_matched.fetch_add(docs, Relaxed);
+    }
+}
+
+/// A segment ready to be scanned.
+pub(super) struct Prepared {
+    /// The segment.
+    pub(super) segment: Arc<SegmentView>,
+    cut: Cut,
+    filter: Node,
+    valid: Option<Arc<dyn ValidDocs>>,
+}
+
+impl Prepared {
+    /// Whether every document of the segment counts and passes.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self.cut, Cut::All) && matches!(self.filter, Node::All) && self.valid.is_none()
+    }
+}
+
+/// Hands the documents of `bits` to `each` in blocks; as ranges when all of the chunk's are in.
+pub(super) fn blocks(
+    bits: &DocBits,
+    chunk: u32,
+    chunk_docs: u32,
+    docs: &mut Vec<DocId>,
+    mut each: impl FnMut(DocSelection<'_>) -> Result<()>,
+) -> Result<()> {
+    let base = chunk * CHUNK_DOCS;
+    if bits.count() == chunk_docs {
+        let end = base + chunk_docs;
+        let mut start = base;
+        while start < end {
+            let next = end.min(start + BLOCK_DOCS as u32);
+            each(DocSelection::Range(start..next))?;
+            start = next;
+        }
+        return Ok(());
+    }
+    docs.clear();
+    bits.append_docs(base, docs);
+    docs.chunks(BLOCK_DOCS)
+        .try_for_each(|block| each(DocSelection::Docs(block)))
+}
