@@ -231,12 +231,19 @@ mod tests {
         let (long, short) = (pool.lane(), pool.lane());
         let (gate, open) = mpsc::channel::<()>();
         let (done, order) = mpsc::channel();
-        long.submit(move || open.recv().unwrap());
+        let (started, start) = mpsc::channel();
+        long.submit(move || {
+            started.send(()).unwrap();
+            open.recv().unwrap();
+        });
+        start.recv().unwrap();
         for i in 0..3 {
             let done = done.clone();
             long.submit(move || done.send(format!("long {i}")).unwrap());
         }
-        short.submit(move || done.send("short".to_owned()).unwrap());
+        let last = done.clone();
+        short.submit(move || last.send("short".to_owned()).unwrap());
+        drop(done);
         gate.send(()).unwrap();
         let order: Vec<_> = order.iter().collect();
         assert_eq!(order, ["long 0", "short", "long 1", "long 2"]);

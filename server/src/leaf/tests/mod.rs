@@ -1,1 +1,7 @@
-//! The engine against a naive evaluator.
+//! The engine against a naive evaluator, over random tables in every encoding.
+
+mod behaviour;
+mod differential;
+mod generate;
+mod memory;
+mod naive;

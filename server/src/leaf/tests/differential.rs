@@ -1,0 +1,202 @@
+//! Random queries over random tables: the engine's answer is the naive one.
+
+use super::generate::{self, Table};
+use super::memory::MemoryHost;
+use super::naive::{Whole, text};
+use crate::leaf::{LocalLeaf, ScanPool};
+use arrow::array::RecordBatch;
+use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
+use futures::TryStreamExt;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::sync::Arc;
+use strandline_broker::transport::{LeafContext, LeafTransport};
+use strandline_proto::Result;
+use strandline_proto::leaf::{AggregateFunction, LeafOutput, LeafQuery};
+use strandline_proto::stats::LeafStats;
+use tokio_util::sync::CancellationToken;
+
+pub(super) fn context() -> LeafContext {
+    let memory: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+    LeafContext {
+        stats: Arc::new(LeafStats::default()),
+        cancel: CancellationToken::new(),
+        deadline: None,
+        memory,
+    }
+}
+
+pub(super) async fn run(
+    leaf: &LocalLeaf,
+    query: &LeafQuery,
+    context: LeafContext,
+) -> Result<Vec<RecordBatch>> {
+    leaf.run(query.clone(), context).await?.try_collect().await
+}
+
+/// The batches' rows as text, held to the query's schema and batch size.
+pub(super) fn texts(query: &LeafQuery, batches: &[RecordBatch]) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    for batch in batches {
+        assert_eq!(batch.schema(), query.work.schema);
+        assert!(batch.num_rows() <= query.batch_rows_max);
+        for row in 0..batch.num_rows() {
+            rows.push(
+                batch
+                    .columns()
+                    .iter()
+                    .map(|column| text(column, row))
+                    .collect::<Vec<_>>(),
+            );
+        }
+    }
+    rows
+}
+
+/// Makes the order of distinct values and the sign of zero sums the same on both sides.
+fn settle(query: &LeafQuery, rows: &mut [Vec<String>]) {
+    let LeafOutput::Aggregate { group, aggregates } = &query.work.output else {
+        return;
+    };
+    let mut column = group.len();
+    for aggregate in aggregates {
+        for row in rows.iter_mut() {
+            match aggregate.function {
+                AggregateFunction::CountDistinct => {
+                    if let Some(inner) = row[column]
+                        .strip_prefix('[')
+                        .and_then(|s| s.strip_suffix(']'))
+                    {
+                        let mut parts: Vec<_> = split(inner);
+                        parts.sort();
+                        row[column] = parts.join(", ");
+                    }
+                }
+                AggregateFunction::Sum if row[column] == "Float64(-0.0)" => {
+                    row[column] = "Float64(0.0)".to_owned()
+                }
+                AggregateFunction::Avg if row[column + 1] == "Float64(-0.0)" => {
+                    row[column + 1] = "Float64(0.0)".to_owned()
+                }
+                _ => {}
+            }
+        }
+        column += if aggregate.function == AggregateFunction::Avg {
+            2
+        } else {
+            1
+        };
+    }
+}
+
+/// Splits at commas outside of brackets.
+fn split(text: &str) -> Vec<&str> {
+    let (mut parts, mut depth, mut start) = (Vec::new(), 0, 0);
+    for (i, c) in text.char_indices() {
+        match c {
+            '[' => depth += 1,
+            ']' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(text[start..i].trim());
+                start = i + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(text[start..].trim());
+    parts
+}
+
+async fn check(seed: u64, pool: &ScanPool) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let Table {
+        schema,
+        segments,
+        host,
+    } = generate::table(&mut rng);
+    let table = Table {
+        schema,
+        segments,
+        host: MemoryHost::default(),
+    };
+    let whole = Table { host, ..table };
+    let host = Arc::new(MemoryHost {
+        segments: whole.host.segments.clone(),
+        tails: whole.host.tails.clone(),
+    });
+    let leaf = LocalLeaf::new(host, pool.clone());
+    for number in 0..8 {
+        let query = generate::query(&mut rng, &whole);
+        let place = format!("seed {seed}, query {number}: {query:#?}");
+        let context = context();
+        let stats = Arc::clone(&context.stats);
+        let answer = match run(&leaf, &query, context).await {
+            Ok(answer) => answer,
+            Err(error) => panic!("{error}\n{place}"),
+        };
+        let naive = Whole::new(&whole, query.coverage.as_ref());
+        let mut found = texts(&query, &answer);
+        let (mut expected, limit) = naive.answer(&query);
+        if let (LeafOutput::Rows { project, order, .. }, Some(limit)) = (&query.work.output, limit)
+        {
+            assert_eq!(found.len(), expected.len().min(limit), "{place}");
+            if !order.is_empty() {
+                // Ties are free: the sort keys must be those of the first rows, where they can be seen.
+                let keys: Vec<_> = order.iter().map(|k| k.expr.clone()).collect();
+                if let Some(shown) = keys
+                    .iter()
+                    .map(|k| project.iter().position(|p| p == k))
+                    .collect::<Option<Vec<_>>>()
+                {
+                    let mut best = naive.texts(&keys, &query, &naive.top(&query, order, limit));
+                    let mut got: Vec<Vec<String>> = found
+                        .iter()
+                        .map(|row| shown.iter().map(|&i| row[i].clone()).collect())
+                        .collect();
+                    best.sort();
+                    got.sort();
+                    assert_eq!(got, best, "{place}");
+                }
+            }
+            for row in &found {
+                assert!(
+                    expected.contains(row),
+                    "a row that does not pass: {row:?}\n{place}"
+                );
+            }
+            continue;
+        }
+        settle(&query, &mut found);
+        settle(&query, &mut expected);
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected, "{place}");
+        let counts = stats.counts();
+        assert_eq!(
+            counts.docs_total,
+            whole
+                .segments
+                .iter()
+                .map(|s| s.rows.len() as u64)
+                .sum::<u64>(),
+            "{place}"
+        );
+        leaf.explain(&query).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn answers_are_those_of_the_naive_evaluator() {
+    let pool = ScanPool::new(2);
+    let first: u64 = std::env::var("LEAF_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(1);
+    let count: u64 = std::env::var("LEAF_SEEDS")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(120);
+    for seed in first..first + count {
+        check(seed, &pool).await;
+    }
+}
