@@ -9,6 +9,7 @@ pub mod convert;
 pub mod decode;
 pub mod environment;
 pub mod input;
+pub mod meta;
 pub mod segment;
 pub mod stream;
 pub mod transform;

@@ -141,10 +141,14 @@ fn column(node: &Node<'_>, kind: Kind, warnings: &mut Vec<ConfigWarning>) -> Res
                 return Err(at.wrong("a metric holds a single value: make it a dimension"));
             }
             (Kind::DateTime, _) => {
-                return Err(at.wrong("a date-time column holds a single value: make it a dimension"));
+                return Err(
+                    at.wrong("a date-time column holds a single value: make it a dimension")
+                );
             }
             (_, DataType::Json) => {
-                return Err(at.unsupported("multi-value JSON; a JSON column holds arrays by itself"));
+                return Err(
+                    at.unsupported("multi-value JSON; a JSON column holds arrays by itself")
+                );
             }
             _ => {}
         }

@@ -1,0 +1,307 @@
+//! The metastore: what tables there are, which segments answer for them, and how far their streams were read.
+//!
+//! Invariants: each operation is one transaction, and repeating one whose answer was lost changes nothing; the
+//! offset ranges of a partition's committed segments tile it without gap or overlap; the catalog version grows
+//! with every change to tables, segments, offsets or coverage, and a set of segments is named by it: a table's
+//! segments at version V are those with `added_in <= V < removed_in`.
+//!
+//! Queries never wait for it: they run on the catalog snapshot that was published last.
+
+pub mod coverage;
+pub mod sql;
+#[cfg(test)]
+mod tests;
+
+use crate::config::PushType;
+use async_trait::async_trait;
+use bytes::Bytes;
+use coverage::CoverageFacts;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use strandline_proto::Result;
+use strandline_proto::catalog::SegmentInfo;
+use strandline_proto::coverage::Interval;
+use strandline_proto::ids::{CatalogVersion, Half, SegmentName, StreamPartition};
+
+/// Payload bytes kept of a dead letter; its full length is kept besides.
+pub const DEAD_LETTER_BYTES_MAX: usize = 64 << 10;
+/// Dead letters kept per table; the oldest make room. Their counts are kept for ever.
+pub const DEAD_LETTERS_MAX: u64 = 100_000;
+/// Bytes of a push id at most.
+pub const PUSH_ID_BYTES_MAX: usize = 512;
+
+/// Whether an operation changed something or had been done before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome<T> {
+    /// It was done now.
+    Done(T),
+    /// The same had been done before; nothing changed.
+    AlreadyDone(T),
+}
+
+impl<T> Outcome<T> {
+    /// What it gave, now or then.
+    pub fn into_inner(self) -> T {
+        match self {
+            Self::Done(value) | Self::AlreadyDone(value) => value,
+        }
+    }
+
+    /// Whether nothing changed.
+    pub fn is_already_done(&self) -> bool {
+        matches!(self, Self::AlreadyDone(_))
+    }
+}
+
+/// A stored schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemaRecord {
+    /// Its name, which is the table's.
+    pub name: String,
+    /// From 1; each change makes a larger one.
+    pub version: u32,
+    /// Pinot's JSON document.
+    pub json: String,
+}
+
+/// One half of a table to create.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewTable {
+    /// The table's name without `_OFFLINE` or `_REALTIME`.
+    pub name: String,
+    /// Which half.
+    pub half: Half,
+    /// The name of its schema.
+    pub schema: String,
+    /// Pinot's table config as JSON.
+    pub config_json: String,
+}
+
+/// How many messages of a partition met which end, from the table's creation on. They add up:
+/// `read = indexed + filtered + deduplicated + dead_lettered`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngestCounts {
+    /// Messages read.
+    pub read: u64,
+    /// Rows put into segments.
+    pub indexed: u64,
+    /// Rows left out by the table's filter.
+    pub filtered: u64,
+    /// Rows left out because their key was there.
+    pub deduplicated: u64,
+    /// Messages that became dead letters.
+    pub dead_lettered: u64,
+    /// Offsets that the stream had dropped before they were read; not part of `read`.
+    pub lost: u64,
+}
+
+impl IngestCounts {
+    /// The sums of both.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            read: self.read.saturating_add(other.read),
+            indexed: self.indexed.saturating_add(other.indexed),
+            filtered: self.filtered.saturating_add(other.filtered),
+            deduplicated: self.deduplicated.saturating_add(other.deduplicated),
+            dead_lettered: self.dead_lettered.saturating_add(other.dead_lettered),
+            lost: self.lost.saturating_add(other.lost),
+        }
+    }
+}
+
+/// A message that could not become a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Where it was read.
+    pub partition: StreamPartition,
+    /// Its offset.
+    pub offset: u64,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// Its first [`DEAD_LETTER_BYTES_MAX`] bytes. More may be given; they are cut.
+    pub payload: Bytes,
+    /// How many bytes it had. Filled in from `payload` when that is longer.
+    pub payload_bytes: u64,
+    /// When it was met, in milliseconds since the epoch.
+    pub timestamp_ms: i64,
+}
+
+/// A sealed segment of the realtime half with the offsets it was made from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CommitRealtime {
+    /// The table.
+    pub table: String,
+    /// The segment; its origin says partition and offsets, which begin where the last commit ended.
+    pub segment: SegmentInfo,
+    /// What became of the messages in these offsets.
+    pub counts: IngestCounts,
+    /// Dead letters among them.
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+/// Offsets from which no row came: read on behind them without a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SkipOffsets {
+    /// The table.
+    pub table: String,
+    /// The partition.
+    pub partition: StreamPartition,
+    /// Where the last commit ended.
+    pub from_offset: u64,
+    /// The next offset to read.
+    pub to_offset: u64,
+    /// What became of the messages in these offsets.
+    pub counts: IngestCounts,
+    /// Dead letters among them.
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+/// Offline segments to add, all or none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PushOffline {
+    /// The table.
+    pub table: String,
+    /// Names the push; the same id again changes nothing.
+    pub push_id: String,
+    /// The segments, loaded and durable before this.
+    pub segments: Vec<SegmentInfo>,
+    /// Add to the segments that are there, or replace them all and what was declared of them.
+    pub mode: PushType,
+    /// The interval for which the segments are the complete truth.
+    pub declared: Option<Interval>,
+    /// What to answer when the push is repeated.
+    pub result_json: String,
+}
+
+/// What a push did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pushed {
+    /// The catalog version it made.
+    pub version: CatalogVersion,
+    /// The result to answer with: that of the first time.
+    pub result_json: String,
+    /// Segments that it replaced, when it was done now.
+    pub removed: Vec<SegmentInfo>,
+}
+
+/// A segment that no newer snapshot names, until its files are gone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RemovedSegment {
+    /// The table.
+    pub table: String,
+    /// The segment.
+    pub segment: SegmentInfo,
+    /// The first catalog version without it.
+    pub removed_in: CatalogVersion,
+}
+
+/// One table as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableRecord {
+    /// The name without `_OFFLINE` or `_REALTIME`.
+    pub name: String,
+    /// The schema.
+    pub schema: SchemaRecord,
+    /// The offline half's config, when it exists.
+    pub offline_json: Option<String>,
+    /// The realtime half's config, when it exists.
+    pub realtime_json: Option<String>,
+    /// The catalog version that last changed its segments.
+    pub set_version: CatalogVersion,
+    /// Its segments, by name.
+    pub segments: Vec<Arc<SegmentInfo>>,
+    /// Per partition, the first offset that no committed segment holds, and the counts up to there.
+    pub partitions: Vec<PartitionRecord>,
+    /// What its coverage follows from.
+    pub coverage: CoverageFacts,
+}
+
+/// How far a partition was committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionRecord {
+    /// The partition.
+    pub partition: StreamPartition,
+    /// The offset that the table began at.
+    pub first_offset: u64,
+    /// The first offset that no committed segment holds.
+    pub next_offset: u64,
+    /// What became of the messages before `next_offset`.
+    pub counts: IngestCounts,
+}
+
+/// All that is stored, at one version.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MetaState {
+    /// The catalog version.
+    pub version: CatalogVersion,
+    /// Schemas by name.
+    pub schemas: Vec<SchemaRecord>,
+    /// Tables by name.
+    pub tables: Vec<TableRecord>,
+}
+
+/// The store. Every method is one transaction.
+///
+/// Errors of all methods: `NotFound` for tables and schemas that are not there, `ResourceExhausted` on a full
+/// disk, `Unavailable` when the store can't be reached, `DataLoss` when it is damaged.
+#[async_trait]
+pub trait Metastore: Send + Sync {
+    /// Everything, at one version.
+    async fn load(&self) -> Result<MetaState>;
+    /// The catalog version.
+    async fn version(&self) -> Result<CatalogVersion>;
+
+    /// Stores a schema; gives its version. The same document again keeps the version.
+    /// Whether old segments can be read with it is for the caller to see before.
+    async fn put_schema(&self, name: &str, json: &str) -> Result<Outcome<u32>>;
+    /// Removes a schema; `FailedPrecondition` while a table uses it.
+    async fn delete_schema(&self, name: &str) -> Result<()>;
+
+    /// Creates one half of a table. The same config again is a no-op, another one `AlreadyExists`.
+    async fn create_table(&self, table: NewTable) -> Result<Outcome<CatalogVersion>>;
+    /// Drops a half, or all of a table (`None`); gives the segments that went with it. Their files
+    /// are to be removed when no query reads them any more, see [`Self::removed_segments`].
+    async fn drop_table(&self, name: &str, half: Option<Half>) -> Result<Vec<SegmentInfo>>;
+
+    /// The offset to consume a partition from: the stored one, or else `offset`, which is stored
+    /// and stays, whatever the stream's earliest and latest offsets become.
+    async fn start_partition(
+        &self,
+        table: &str,
+        partition: &StreamPartition,
+        offset: u64,
+    ) -> Result<u64>;
+    /// Adds a realtime segment and moves its partition's offset to the segment's end. `FailedPrecondition`
+    /// when the stored offset is not the segment's start, or the name stands for another content.
+    async fn commit_realtime(&self, commit: CommitRealtime) -> Result<Outcome<CatalogVersion>>;
+    /// Moves a partition's offset without a segment. `FailedPrecondition` when the stored one is not `from_offset`.
+    async fn skip_offsets(&self, skip: SkipOffsets) -> Result<Outcome<CatalogVersion>>;
+
+    /// Adds offline segments. `AlreadyExists` when a segment's name stands for another content.
+    async fn push_offline(&self, push: PushOffline) -> Result<Outcome<Pushed>>;
+    /// The result of a push that was done.
+    async fn push_result(&self, table: &str, push_id: &str) -> Result<Option<String>>;
+    /// Takes offline segments out. `deleted` is the interval that offline no longer holds completely.
+    /// Names that are not there are no error.
+    async fn delete_segments(
+        &self,
+        table: &str,
+        names: &[SegmentName],
+        deleted: Option<Interval>,
+    ) -> Result<Vec<SegmentInfo>>;
+
+    /// Holds the boundary.
+    async fn pin_boundary(&self, table: &str, boundary_ms: i64) -> Result<Outcome<CatalogVersion>>;
+    /// Lets it go.
+    async fn release_boundary(&self, table: &str) -> Result<Outcome<CatalogVersion>>;
+
+    /// Stores dead letters; those that are there already (by partition and offset) stay as they are. Gives how many were new.
+    async fn record_dead_letters(&self, table: &str, letters: &[DeadLetter]) -> Result<u64>;
+    /// The latest dead letters of a table, newest first.
+    async fn dead_letters(&self, table: &str, limit: u32) -> Result<Vec<DeadLetter>>;
+
+    /// Segments that were replaced or dropped and not forgotten yet.
+    async fn removed_segments(&self) -> Result<Vec<RemovedSegment>>;
+    /// Forgets removed segments, before their files are deleted. Ones that are in use are left alone.
+    async fn forget_segments(&self, table: &str, names: &[SegmentName]) -> Result<()>;
+}

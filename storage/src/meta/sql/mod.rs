@@ -1,0 +1,353 @@
+//! The metastore in SQL, on SQLite: one file in write-ahead mode, synced at every commit, one writer.
+//!
+//! Statements keep to what SQLite and PostgreSQL share (`$1` parameters, `ON CONFLICT DO NOTHING`, no dialect's own
+//! functions), so that a second dialect is another [`Db`] and not another implementation.
+
+mod migrations;
+mod offline;
+mod realtime;
+mod tables;
+
+use super::{
+    CommitRealtime, DeadLetter, MetaState, Metastore, NewTable, Outcome, PushOffline, Pushed,
+    RemovedSegment, SkipOffsets,
+};
+use crate::environment::Clock;
+use async_trait::async_trait;
+use sqlx::pool::PoolOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{Pool, Row, Sqlite, Transaction};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use strandline_proto::catalog::SegmentInfo;
+use strandline_proto::coverage::Interval;
+use strandline_proto::ids::{CatalogVersion, Half, SegmentName, StreamPartition};
+use strandline_proto::{Error, ErrorKind, Result};
+
+/// The dialect.
+pub(super) type Db = Sqlite;
+type Connection = <Db as sqlx::Database>::Connection;
+type SqlRow = <Db as sqlx::Database>::Row;
+
+const READERS_MAX: u32 = 2;
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The metastore in a SQL database.
+pub struct SqlMetastore {
+    writer: Pool<Db>,
+    readers: Pool<Db>,
+    clock: Arc<dyn Clock>,
+}
+
+impl SqlMetastore {
+    /// Opens, creates or migrates the store in the file at `path`.
+    ///
+    /// Errors: `FailedPrecondition` when a newer version of Strandline wrote it, `DataLoss` when it is no SQLite file or damaged.
+    pub async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        let place = |error: Error| error.at(path.display());
+        let pool = |connections| {
+            PoolOptions::<Db>::new()
+                .max_connections(connections)
+                .idle_timeout(None)
+                .max_lifetime(None)
+        };
+        let writer = pool(1)
+            .connect_with(options.clone())
+            .await
+            .map_err(|e| place(sql_error("open", &e)))?;
+        {
+            let mut connection = writer
+                .acquire()
+                .await
+                .map_err(|e| place(sql_error("open", &e)))?;
+            migrations::migrate(&mut connection, clock.now_ms())
+                .await
+                .map_err(place)?;
+        }
+        let readers = pool(READERS_MAX)
+            .connect_with(options)
+            .await
+            .map_err(|e| place(sql_error("open", &e)))?;
+        Ok(Self {
+            writer,
+            readers,
+            clock,
+        })
+    }
+
+    /// Closes all connections; what was answered is on disk with or without this.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    async fn write(&self) -> Result<Transaction<'static, Db>> {
+        self.writer
+            .begin()
+            .await
+            .map_err(|e| sql_error("begin", &e))
+    }
+
+    async fn read(&self) -> Result<Transaction<'static, Db>> {
+        self.readers
+            .begin()
+            .await
+            .map_err(|e| sql_error("begin", &e))
+    }
+}
+
+async fn commit(transaction: Transaction<'static, Db>) -> Result<()> {
+    transaction
+        .commit()
+        .await
+        .map_err(|e| sql_error("commit", &e))
+}
+
+/// An error of the database as a user meets it.
+pub(super) fn sql_error(action: &str, error: &sqlx::Error) -> Error {
+    let code = error
+        .as_database_error()
+        .and_then(|e| e.code())
+        .and_then(|code| code.parse::<i32>().ok());
+    // SQLite's primary result codes are the lowest byte of its extended ones.
+    let (kind, remedy) = match code.map(|code| code & 0xff) {
+        Some(5 | 6) => (ErrorKind::Unavailable, "; another process uses it"),
+        Some(8 | 14 | 23) => (
+            ErrorKind::FailedPrecondition,
+            "; check the data folder and its permissions",
+        ),
+        Some(11 | 26) => (ErrorKind::DataLoss, "; restore the data folder from a copy"),
+        Some(13) => (
+            ErrorKind::ResourceExhausted,
+            "; free disk space and try again",
+        ),
+        Some(10) => (ErrorKind::Unavailable, ""),
+        _ => match error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => (ErrorKind::Unavailable, ""),
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
+                (ErrorKind::DataLoss, "; restore the data folder from a copy")
+            }
+            _ => (ErrorKind::Internal, ""),
+        },
+    };
+    Error::new(kind, format!("metastore: can't {action}: {error}{remedy}"))
+}
+
+/// An unsigned number as the database holds it.
+fn to_sql(number: u64, what: &str) -> Result<i64> {
+    i64::try_from(number)
+        .map_err(|_| Error::invalid(format!("{what} {number} is larger than {}", i64::MAX)))
+}
+
+/// An unsigned number of a row.
+fn unsigned(row: &SqlRow, column: &str) -> Result<u64> {
+    let number: i64 = row.try_get(column).map_err(|e| sql_error("read", &e))?;
+    u64::try_from(number).map_err(|_| {
+        Error::data_loss(format!(
+            "metastore: {column} is {number}; restore the data folder from a copy"
+        ))
+    })
+}
+
+/// A text of a row.
+fn text(row: &SqlRow, column: &str) -> Result<String> {
+    row.try_get(column).map_err(|e| sql_error("read", &e))
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(json: &str, what: &str) -> Result<T> {
+    serde_json::from_str(json).map_err(|e| {
+        Error::data_loss(format!(
+            "metastore: {what} can't be read: {e}; restore the data folder from a copy"
+        ))
+    })
+}
+
+fn to_json<T: serde::Serialize>(value: &T, what: &str) -> Result<String> {
+    serde_json::to_string(value)
+        .map_err(|e| Error::internal(format!("metastore: {what} can't be written: {e}")))
+}
+
+async fn catalog_version(connection: &mut Connection) -> Result<CatalogVersion> {
+    let row = sqlx::query("SELECT version FROM catalog WHERE id = 1")
+        .fetch_one(connection)
+        .await
+        .map_err(|e| sql_error("read", &e))?;
+    Ok(CatalogVersion(unsigned(&row, "version")?))
+}
+
+/// Makes the next catalog version. First in each changing transaction, so that it also takes the write lock.
+async fn next_version(connection: &mut Connection) -> Result<CatalogVersion> {
+    sqlx::query("UPDATE catalog SET version = version + 1 WHERE id = 1")
+        .execute(&mut *connection)
+        .await
+        .map_err(|e| sql_error("write", &e))?;
+    catalog_version(connection).await
+}
+
+#[async_trait]
+impl Metastore for SqlMetastore {
+    async fn load(&self) -> Result<MetaState> {
+        let mut read = self.read().await?;
+        let state = tables::load(&mut read).await?;
+        commit(read).await?;
+        Ok(state)
+    }
+
+    async fn version(&self) -> Result<CatalogVersion> {
+        let mut read = self.read().await?;
+        let version = catalog_version(&mut read).await?;
+        commit(read).await?;
+        Ok(version)
+    }
+
+    async fn put_schema(&self, name: &str, json: &str) -> Result<Outcome<u32>> {
+        let mut write = self.write().await?;
+        let outcome = tables::put_schema(&mut write, name, json).await?;
+        finish(write, outcome).await
+    }
+
+    async fn delete_schema(&self, name: &str) -> Result<()> {
+        let mut write = self.write().await?;
+        tables::delete_schema(&mut write, name).await?;
+        commit(write).await
+    }
+
+    async fn create_table(&self, table: NewTable) -> Result<Outcome<CatalogVersion>> {
+        let mut write = self.write().await?;
+        let outcome = tables::create(&mut write, &table).await?;
+        finish(write, outcome).await
+    }
+
+    async fn drop_table(&self, name: &str, half: Option<Half>) -> Result<Vec<SegmentInfo>> {
+        let mut write = self.write().await?;
+        let removed = tables::drop(&mut write, name, half).await?;
+        commit(write).await?;
+        Ok(removed)
+    }
+
+    async fn start_partition(
+        &self,
+        table: &str,
+        partition: &StreamPartition,
+        offset: u64,
+    ) -> Result<u64> {
+        let mut write = self.write().await?;
+        let outcome = realtime::start(&mut write, table, partition, offset).await?;
+        Ok(finish(write, outcome).await?.into_inner())
+    }
+
+    async fn commit_realtime(&self, request: CommitRealtime) -> Result<Outcome<CatalogVersion>> {
+        let mut write = self.write().await?;
+        let outcome = realtime::commit(&mut write, &request).await?;
+        finish(write, outcome).await
+    }
+
+    async fn skip_offsets(&self, skip: SkipOffsets) -> Result<Outcome<CatalogVersion>> {
+        let mut write = self.write().await?;
+        let outcome = realtime::skip(&mut write, &skip).await?;
+        finish(write, outcome).await
+    }
+
+    async fn push_offline(&self, push: PushOffline) -> Result<Outcome<Pushed>> {
+        let mut write = self.write().await?;
+        let outcome = offline::push(&mut write, &push, self.clock.now_ms()).await?;
+        finish(write, outcome).await
+    }
+
+    async fn push_result(&self, table: &str, push_id: &str) -> Result<Option<String>> {
+        let mut read = self.read().await?;
+        let result = offline::pushed(&mut read, table, push_id).await?;
+        commit(read).await?;
+        Ok(result.map(|(_, json)| json))
+    }
+
+    async fn delete_segments(
+        &self,
+        table: &str,
+        names: &[SegmentName],
+        deleted: Option<Interval>,
+    ) -> Result<Vec<SegmentInfo>> {
+        let mut write = self.write().await?;
+        let removed =
+            offline::delete(&mut write, table, names, deleted, self.clock.now_ms()).await?;
+        commit(write).await?;
+        Ok(removed)
+    }
+
+    async fn pin_boundary(&self, table: &str, boundary_ms: i64) -> Result<Outcome<CatalogVersion>> {
+        let mut write = self.write().await?;
+        let outcome = offline::pin(&mut write, table, Some(boundary_ms)).await?;
+        finish(write, outcome).await
+    }
+
+    async fn release_boundary(&self, table: &str) -> Result<Outcome<CatalogVersion>> {
+        let mut write = self.write().await?;
+        let outcome = offline::pin(&mut write, table, None).await?;
+        finish(write, outcome).await
+    }
+
+    async fn record_dead_letters(&self, table: &str, letters: &[DeadLetter]) -> Result<u64> {
+        let mut write = self.write().await?;
+        let new = realtime::record_dead_letters(&mut write, table, letters).await?;
+        commit(write).await?;
+        Ok(new)
+    }
+
+    async fn dead_letters(&self, table: &str, limit: u32) -> Result<Vec<DeadLetter>> {
+        let mut read = self.read().await?;
+        let letters = realtime::dead_letters(&mut read, table, limit).await?;
+        commit(read).await?;
+        Ok(letters)
+    }
+
+    async fn removed_segments(&self) -> Result<Vec<RemovedSegment>> {
+        let mut read = self.read().await?;
+        let removed = offline::removed(&mut read).await?;
+        commit(read).await?;
+        Ok(removed)
+    }
+
+    async fn forget_segments(&self, table: &str, names: &[SegmentName]) -> Result<()> {
+        let mut write = self.write().await?;
+        offline::forget(&mut write, table, names).await?;
+        commit(write).await
+    }
+}
+
+/// Commits what was done; what had been done before leaves no trace.
+async fn finish<T>(
+    transaction: Transaction<'static, Db>,
+    outcome: Outcome<T>,
+) -> Result<Outcome<T>> {
+    match outcome {
+        Outcome::Done(_) => commit(transaction).await?,
+        Outcome::AlreadyDone(_) => transaction
+            .rollback()
+            .await
+            .map_err(|e| sql_error("roll back", &e))?,
+    }
+    Ok(outcome)
+}
+
+#[cfg(test)]
+impl SqlMetastore {
+    /// Makes the file look as if a newer version had written it.
+    pub(super) async fn raise_version_for_test(&self, version: i64) {
+        sqlx::query("INSERT INTO migrations (version, applied_ms) VALUES ($1, 0)")
+            .bind(version)
+            .execute(&self.writer)
+            .await
+            .unwrap();
+    }
+}

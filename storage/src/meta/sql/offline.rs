@@ -1,0 +1,298 @@
+//! Segment sets, pushes and the boundary.
+
+use super::tables::{self, read_segment};
+use super::{Connection, next_version, sql_error, text, to_json, to_sql, unsigned};
+use crate::config::PushType;
+use crate::meta::{Outcome, PUSH_ID_BYTES_MAX, PushOffline, Pushed, RemovedSegment};
+use sqlx::Row;
+use std::collections::BTreeSet;
+use strandline_proto::catalog::SegmentInfo;
+use strandline_proto::coverage::Interval;
+use strandline_proto::ids::{CatalogVersion, Half, SegmentName};
+use strandline_proto::{Error, Result};
+
+/// What became of a segment that was to be added.
+pub(super) enum Added {
+    New,
+    /// The same content is in use under this name, since that version.
+    SameLive(CatalogVersion),
+    /// The name stands for something else.
+    Conflict(String),
+}
+
+pub(super) async fn add_segment(
+    connection: &mut Connection,
+    table: &str,
+    segment: &SegmentInfo,
+    version: CatalogVersion,
+) -> Result<Added> {
+    let checksum = format!("{:016x}", segment.checksum);
+    let inserted = sqlx::query(
+        "INSERT INTO segments (table_name, name, half, checksum, info_json, added_in)
+         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+    )
+    .bind(table)
+    .bind(segment.name.as_str())
+    .bind(segment.half.as_str())
+    .bind(&checksum)
+    .bind(to_json(segment, "segment")?)
+    .bind(to_sql(version.0, "catalog version")?)
+    .execute(&mut *connection)
+    .await
+    .map_err(|e| sql_error("write", &e))?;
+    if inserted.rows_affected() == 1 {
+        return Ok(Added::New);
+    }
+    let row = sqlx::query("SELECT * FROM segments WHERE table_name = $1 AND name = $2")
+        .bind(table)
+        .bind(segment.name.as_str())
+        .fetch_one(connection)
+        .await
+        .map_err(|e| sql_error("read", &e))?;
+    let removed_in: Option<i64> = row
+        .try_get("removed_in")
+        .map_err(|e| sql_error("read", &e))?;
+    let stored = text(&row, "checksum")?;
+    let same = stored == checksum && text(&row, "half")? == segment.half.as_str();
+    Ok(match removed_in {
+        None if same => Added::SameLive(CatalogVersion(unsigned(&row, "added_in")?)),
+        None => Added::Conflict(format!(
+            "table {table}: segment {} exists with checksum {stored}, not {checksum}; a name stands for one content, use another name",
+            segment.name
+        )),
+        Some(_) => Added::Conflict(format!(
+            "table {table}: segment {} was removed and its name can't be used again yet; use another name",
+            segment.name
+        )),
+    })
+}
+
+async fn live(connection: &mut Connection, table: &str, half: Half) -> Result<Vec<SegmentInfo>> {
+    let rows = sqlx::query("SELECT name, info_json FROM segments WHERE table_name = $1 AND half = $2 AND removed_in IS NULL ORDER BY name")
+        .bind(table)
+        .bind(half.as_str())
+        .fetch_all(connection)
+        .await
+        .map_err(|e| sql_error("read", &e))?;
+    rows.iter().map(read_segment).collect()
+}
+
+async fn remove(
+    connection: &mut Connection,
+    table: &str,
+    segments: &[SegmentInfo],
+    version: CatalogVersion,
+) -> Result<()> {
+    for segment in segments {
+        sqlx::query("UPDATE segments SET removed_in = $3 WHERE table_name = $1 AND name = $2 AND removed_in IS NULL")
+            .bind(table)
+            .bind(segment.name.as_str())
+            .bind(to_sql(version.0, "catalog version")?)
+            .execute(&mut *connection)
+            .await
+            .map_err(|e| sql_error("write", &e))?;
+    }
+    Ok(())
+}
+
+/// Takes out all segments of a half; gives them.
+pub(super) async fn remove_all(
+    connection: &mut Connection,
+    table: &str,
+    half: Half,
+    version: CatalogVersion,
+) -> Result<Vec<SegmentInfo>> {
+    let segments = live(connection, table, half).await?;
+    remove(connection, table, &segments, version).await?;
+    Ok(segments)
+}
+
+/// The version and result of a push that was done.
+pub(super) async fn pushed(
+    connection: &mut Connection,
+    table: &str,
+    push_id: &str,
+) -> Result<Option<(CatalogVersion, String)>> {
+    let row = sqlx::query(
+        "SELECT version, result_json FROM pushes WHERE table_name = $1 AND push_id = $2",
+    )
+    .bind(table)
+    .bind(push_id)
+    .fetch_optional(connection)
+    .await
+    .map_err(|e| sql_error("read", &e))?;
+    row.map(|row| {
+        Ok((
+            CatalogVersion(unsigned(&row, "version")?),
+            text(&row, "result_json")?,
+        ))
+    })
+    .transpose()
+}
+
+pub(super) async fn push(
+    connection: &mut Connection,
+    push: &PushOffline,
+    now_ms: i64,
+) -> Result<Outcome<Pushed>> {
+    let version = next_version(connection).await?;
+    let mut table = tables::get(connection, &push.table).await?;
+    table.require(Half::Offline)?;
+    if push.push_id.is_empty() || push.push_id.len() > PUSH_ID_BYTES_MAX {
+        return Err(Error::invalid(format!(
+            "table {}: a push id has 1 to {PUSH_ID_BYTES_MAX} bytes",
+            table.name
+        )));
+    }
+    if let Some((version, result_json)) = pushed(connection, &table.name, &push.push_id).await? {
+        return Ok(Outcome::AlreadyDone(Pushed {
+            version,
+            result_json,
+            removed: Vec::new(),
+        }));
+    }
+    if let Some(empty) = push
+        .declared
+        .filter(|declared| declared.start_ms >= declared.end_ms)
+    {
+        return Err(Error::invalid(format!(
+            "table {}: the declared coverage [{}, {}) is empty; its end lies after its start",
+            table.name, empty.start_ms, empty.end_ms
+        )));
+    }
+    let removed = match push.mode {
+        PushType::Append => Vec::new(),
+        PushType::Refresh => {
+            // A segment that is pushed again unchanged stays.
+            let kept: BTreeSet<_> = push
+                .segments
+                .iter()
+                .map(|segment| (&segment.name, segment.checksum))
+                .collect();
+            let mut removed = live(connection, &table.name, Half::Offline).await?;
+            removed.retain(|segment| !kept.contains(&(&segment.name, segment.checksum)));
+            remove(connection, &table.name, &removed, version).await?;
+            table.coverage.replace_all();
+            removed
+        }
+    };
+    let mut names = BTreeSet::new();
+    for segment in &push.segments {
+        if segment.half != Half::Offline || segment.origin.is_some() {
+            return Err(Error::invalid(format!(
+                "table {}: segment {} is not one of the OFFLINE half",
+                table.name, segment.name
+            )));
+        }
+        if !names.insert(&segment.name) {
+            return Err(Error::invalid(format!(
+                "table {}: the push holds segment {} twice",
+                table.name, segment.name
+            )));
+        }
+        match add_segment(connection, &table.name, segment, version).await? {
+            Added::New => {}
+            Added::SameLive(_) if push.mode == PushType::Refresh => {}
+            Added::SameLive(_) => {
+                return Err(Error::already_exists(format!(
+                    "table {}: segment {} is there already, with the same content; to repeat a push, give it the same push id",
+                    table.name, segment.name
+                )));
+            }
+            Added::Conflict(why) => return Err(Error::already_exists(why)),
+        }
+    }
+    if let Some(declared) = push.declared {
+        table.coverage.declare(declared);
+    }
+    table.coverage.changed_ms = Some(now_ms);
+    table.set_version = version;
+    tables::update(connection, &table).await?;
+    sqlx::query("INSERT INTO pushes (table_name, push_id, version, result_json, pushed_ms) VALUES ($1, $2, $3, $4, $5)")
+        .bind(&table.name)
+        .bind(&push.push_id)
+        .bind(to_sql(version.0, "catalog version")?)
+        .bind(&push.result_json)
+        .bind(now_ms)
+        .execute(connection)
+        .await
+        .map_err(|e| sql_error("write", &e))?;
+    Ok(Outcome::Done(Pushed {
+        version,
+        result_json: push.result_json.clone(),
+        removed,
+    }))
+}
+
+pub(super) async fn delete(
+    connection: &mut Connection,
+    table: &str,
+    names: &[SegmentName],
+    deleted: Option<Interval>,
+    now_ms: i64,
+) -> Result<Vec<SegmentInfo>> {
+    let version = next_version(connection).await?;
+    let mut table = tables::get(connection, table).await?;
+    table.require(Half::Offline)?;
+    let wanted: BTreeSet<_> = names.iter().collect();
+    let mut removed = live(connection, &table.name, Half::Offline).await?;
+    removed.retain(|segment| wanted.contains(&segment.name));
+    remove(connection, &table.name, &removed, version).await?;
+    if let Some(interval) = deleted {
+        table.coverage.delete(interval);
+    }
+    table.coverage.changed_ms = Some(now_ms);
+    table.set_version = version;
+    tables::update(connection, &table).await?;
+    Ok(removed)
+}
+
+pub(super) async fn pin(
+    connection: &mut Connection,
+    table: &str,
+    boundary_ms: Option<i64>,
+) -> Result<Outcome<CatalogVersion>> {
+    let version = next_version(connection).await?;
+    let mut table = tables::get(connection, table).await?;
+    if table.coverage.pinned_at_ms == boundary_ms {
+        return Ok(Outcome::AlreadyDone(CatalogVersion(version.0 - 1)));
+    }
+    table.coverage.pinned_at_ms = boundary_ms;
+    tables::update(connection, &table).await?;
+    Ok(Outcome::Done(version))
+}
+
+pub(super) async fn removed(connection: &mut Connection) -> Result<Vec<RemovedSegment>> {
+    let rows = sqlx::query(
+        "SELECT * FROM segments WHERE removed_in IS NOT NULL ORDER BY removed_in, table_name, name",
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|e| sql_error("read", &e))?;
+    let removed = rows.iter().map(|row| {
+        Ok(RemovedSegment {
+            table: text(row, "table_name")?,
+            segment: read_segment(row)?,
+            removed_in: CatalogVersion(unsigned(row, "removed_in")?),
+        })
+    });
+    removed.collect()
+}
+
+pub(super) async fn forget(
+    connection: &mut Connection,
+    table: &str,
+    names: &[SegmentName],
+) -> Result<()> {
+    for name in names {
+        sqlx::query(
+            "DELETE FROM segments WHERE table_name = $1 AND name = $2 AND removed_in IS NOT NULL",
+        )
+        .bind(table)
+        .bind(name.as_str())
+        .execute(&mut *connection)
+        .await
+        .map_err(|e| sql_error("write", &e))?;
+    }
+    Ok(())
+}

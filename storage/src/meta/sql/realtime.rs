@@ -1,0 +1,304 @@
+//! Offsets, commits and dead letters of the realtime half.
+
+use super::offline::{Added, add_segment};
+use super::tables::{self, read_partition};
+use super::{Connection, from_json, next_version, sql_error, text, to_json, to_sql, unsigned};
+use crate::meta::{
+    CommitRealtime, DEAD_LETTER_BYTES_MAX, DEAD_LETTERS_MAX, DeadLetter, IngestCounts, Outcome,
+    SkipOffsets,
+};
+use bytes::Bytes;
+use sqlx::Row;
+use strandline_proto::ids::{CatalogVersion, Half, OffsetRange, StreamPartition};
+use strandline_proto::{Error, Result};
+
+/// The stored offset and counts of a partition.
+async fn stored(
+    connection: &mut Connection,
+    table: &str,
+    partition: &StreamPartition,
+) -> Result<Option<(u64, IngestCounts)>> {
+    let row = sqlx::query("SELECT * FROM partitions WHERE table_name = $1 AND stream = $2 AND topic = $3 AND partition_number = $4")
+        .bind(table)
+        .bind(&*partition.stream)
+        .bind(&*partition.topic)
+        .bind(i64::from(partition.partition))
+        .fetch_optional(connection)
+        .await
+        .map_err(|e| sql_error("read", &e))?;
+    row.map(|row| {
+        let counts = from_json(
+            &text(&row, "counts_json")?,
+            &format!("the counts of {partition}"),
+        )?;
+        Ok((unsigned(&row, "next_offset")?, counts))
+    })
+    .transpose()
+}
+
+pub(super) async fn start(
+    connection: &mut Connection,
+    table: &str,
+    partition: &StreamPartition,
+    offset: u64,
+) -> Result<Outcome<u64>> {
+    next_version(connection).await?;
+    tables::get(connection, table)
+        .await?
+        .require(Half::Realtime)?;
+    if let Some((offset, _)) = stored(connection, table, partition).await? {
+        return Ok(Outcome::AlreadyDone(offset));
+    }
+    insert(connection, table, partition, offset).await?;
+    Ok(Outcome::Done(offset))
+}
+
+async fn insert(
+    connection: &mut Connection,
+    table: &str,
+    partition: &StreamPartition,
+    offset: u64,
+) -> Result<()> {
+    let offset = to_sql(offset, "offset")?;
+    sqlx::query(
+        "INSERT INTO partitions (table_name, stream, topic, partition_number, first_offset, next_offset, counts_json)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(table)
+    .bind(&*partition.stream)
+    .bind(&*partition.topic)
+    .bind(i64::from(partition.partition))
+    .bind(offset)
+    .bind(offset)
+    .bind(to_json(&IngestCounts::default(), "counts")?)
+    .execute(connection)
+    .await
+    .map_err(|e| sql_error("write", &e))?;
+    Ok(())
+}
+
+/// Moves a partition from `range.start`, which must be the stored offset, to `range.end`.
+async fn advance(
+    connection: &mut Connection,
+    table: &str,
+    partition: &StreamPartition,
+    range: OffsetRange,
+    counts: IngestCounts,
+) -> Result<()> {
+    if range.end < range.start {
+        return Err(Error::invalid(format!(
+            "table {table}: the offsets {} to {} of {partition} run backwards",
+            range.start, range.end
+        )));
+    }
+    let before = match stored(connection, table, partition).await? {
+        Some((next_offset, before)) if next_offset == range.start => before,
+        Some((next_offset, _)) => {
+            return Err(Error::precondition(format!(
+                "table {table}: {partition} is committed up to offset {next_offset}, so offsets from {} can't follow; consume from {next_offset}",
+                range.start
+            )));
+        }
+        // The first commit says where the table began.
+        None => {
+            insert(connection, table, partition, range.start).await?;
+            IngestCounts::default()
+        }
+    };
+    sqlx::query(
+        "UPDATE partitions SET next_offset = $5, counts_json = $6
+         WHERE table_name = $1 AND stream = $2 AND topic = $3 AND partition_number = $4",
+    )
+    .bind(table)
+    .bind(&*partition.stream)
+    .bind(&*partition.topic)
+    .bind(i64::from(partition.partition))
+    .bind(to_sql(range.end, "offset")?)
+    .bind(to_json(&before.plus(counts), "counts")?)
+    .execute(connection)
+    .await
+    .map_err(|e| sql_error("write", &e))?;
+    Ok(())
+}
+
+pub(super) async fn commit(
+    connection: &mut Connection,
+    request: &CommitRealtime,
+) -> Result<Outcome<CatalogVersion>> {
+    let version = next_version(connection).await?;
+    let mut table = tables::get(connection, &request.table).await?;
+    table.require(Half::Realtime)?;
+    let segment = &request.segment;
+    let Some((partition, range)) = &segment.origin else {
+        return Err(Error::invalid(format!(
+            "table {}: segment {} names no stream offsets it came from",
+            table.name, segment.name
+        )));
+    };
+    if segment.half != Half::Realtime {
+        return Err(Error::invalid(format!(
+            "table {}: segment {} is of the {} half",
+            table.name, segment.name, segment.half
+        )));
+    }
+    match add_segment(connection, &table.name, segment, version).await? {
+        Added::New => {}
+        Added::SameLive(added_in) => return Ok(Outcome::AlreadyDone(added_in)),
+        Added::Conflict(why) => return Err(Error::precondition(why)),
+    }
+    advance(connection, &table.name, partition, *range, request.counts).await?;
+    insert_dead_letters(connection, &table.name, &request.dead_letters).await?;
+    table.set_version = version;
+    tables::update(connection, &table).await?;
+    Ok(Outcome::Done(version))
+}
+
+pub(super) async fn skip(
+    connection: &mut Connection,
+    skip: &SkipOffsets,
+) -> Result<Outcome<CatalogVersion>> {
+    let version = next_version(connection).await?;
+    tables::get(connection, &skip.table)
+        .await?
+        .require(Half::Realtime)?;
+    let done = stored(connection, &skip.table, &skip.partition).await?;
+    if skip.from_offset < skip.to_offset
+        && done.is_some_and(|(next_offset, _)| next_offset == skip.to_offset)
+    {
+        return Ok(Outcome::AlreadyDone(CatalogVersion(version.0 - 1)));
+    }
+    let range = OffsetRange {
+        start: skip.from_offset,
+        end: skip.to_offset,
+    };
+    advance(connection, &skip.table, &skip.partition, range, skip.counts).await?;
+    insert_dead_letters(connection, &skip.table, &skip.dead_letters).await?;
+    Ok(Outcome::Done(version))
+}
+
+pub(super) async fn record_dead_letters(
+    connection: &mut Connection,
+    table: &str,
+    letters: &[DeadLetter],
+) -> Result<u64> {
+    let new = insert_dead_letters(connection, table, letters).await?;
+    // Read after the write, so that the transaction holds the write lock from its first statement on.
+    tables::get(connection, table)
+        .await?
+        .require(Half::Realtime)?;
+    Ok(new)
+}
+
+async fn insert_dead_letters(
+    connection: &mut Connection,
+    table: &str,
+    letters: &[DeadLetter],
+) -> Result<u64> {
+    let mut new = 0;
+    for letter in letters {
+        let kept = letter
+            .payload
+            .get(..DEAD_LETTER_BYTES_MAX)
+            .unwrap_or(&letter.payload);
+        let inserted = sqlx::query(
+            "INSERT INTO dead_letters (table_name, stream, topic, partition_number, message_offset, reason, payload_hex, payload_bytes, recorded_ms)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
+        )
+        .bind(table)
+        .bind(&*letter.partition.stream)
+        .bind(&*letter.partition.topic)
+        .bind(i64::from(letter.partition.partition))
+        .bind(to_sql(letter.offset, "offset")?)
+        .bind(&letter.reason)
+        .bind(hex(kept))
+        .bind(to_sql(letter.payload_bytes.max(letter.payload.len() as u64), "payload length")?)
+        .bind(letter.timestamp_ms)
+        .execute(&mut *connection)
+        .await
+        .map_err(|e| sql_error("write", &e))?;
+        new += inserted.rows_affected();
+    }
+    if new > 0 {
+        make_room(connection, table).await?;
+    }
+    Ok(new)
+}
+
+/// Removes a table's oldest dead letters beyond the limit.
+async fn make_room(connection: &mut Connection, table: &str) -> Result<()> {
+    let row = sqlx::query("SELECT COUNT(*) AS letters FROM dead_letters WHERE table_name = $1")
+        .bind(table)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(|e| sql_error("read", &e))?;
+    let excess = unsigned(&row, "letters")?.saturating_sub(DEAD_LETTERS_MAX);
+    if excess > 0 {
+        sqlx::query(
+            "DELETE FROM dead_letters WHERE (table_name, stream, topic, partition_number, message_offset) IN (
+               SELECT table_name, stream, topic, partition_number, message_offset FROM dead_letters
+               WHERE table_name = $1 ORDER BY recorded_ms, message_offset LIMIT $2)",
+        )
+        .bind(table)
+        .bind(to_sql(excess, "count")?)
+        .execute(connection)
+        .await
+        .map_err(|e| sql_error("write", &e))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn dead_letters(
+    connection: &mut Connection,
+    table: &str,
+    limit: u32,
+) -> Result<Vec<DeadLetter>> {
+    tables::get(connection, table).await?;
+    let rows = sqlx::query("SELECT * FROM dead_letters WHERE table_name = $1 ORDER BY recorded_ms DESC, message_offset DESC LIMIT $2")
+        .bind(table)
+        .bind(i64::from(limit))
+        .fetch_all(connection)
+        .await
+        .map_err(|e| sql_error("read", &e))?;
+    let letters = rows.iter().map(|row| {
+        Ok(DeadLetter {
+            partition: read_partition(row)?,
+            offset: unsigned(row, "message_offset")?,
+            reason: text(row, "reason")?,
+            payload: unhex(&text(row, "payload_hex")?)?,
+            payload_bytes: unsigned(row, "payload_bytes")?,
+            timestamp_ms: row
+                .try_get("recorded_ms")
+                .map_err(|e| sql_error("read", &e))?,
+        })
+    });
+    letters.collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
+    ];
+    bytes
+        .iter()
+        .flat_map(|byte| {
+            [
+                DIGITS[usize::from(byte >> 4)],
+                DIGITS[usize::from(byte & 15)],
+            ]
+        })
+        .collect()
+}
+
+fn unhex(text: &str) -> Result<Bytes> {
+    let digit = |c: u8| char::from(c).to_digit(16).map(|d| d as u8);
+    let bytes = text.as_bytes().chunks(2).map(|pair| match pair {
+        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+        _ => None,
+    });
+    let bytes: Option<Vec<u8>> = bytes.collect();
+    bytes.map(Bytes::from).ok_or_else(|| {
+        Error::data_loss(
+            "metastore: a dead letter's bytes can't be read; restore the data folder from a copy",
+        )
+    })
+}

@@ -1,0 +1,374 @@
+//! Schemas and tables, and loading everything.
+
+use super::{
+    Connection, SqlRow, catalog_version, from_json, next_version, sql_error, text, to_json, to_sql,
+    unsigned,
+};
+use crate::meta::coverage::CoverageFacts;
+use crate::meta::{MetaState, NewTable, Outcome, PartitionRecord, SchemaRecord, TableRecord};
+use sqlx::Row;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use strandline_proto::catalog::SegmentInfo;
+use strandline_proto::ids::{CatalogVersion, Half, StreamPartition};
+use strandline_proto::{Error, Result};
+
+/// A row of `tables`.
+pub(super) struct TableRow {
+    pub(super) name: String,
+    pub(super) schema: String,
+    pub(super) offline_json: Option<String>,
+    pub(super) realtime_json: Option<String>,
+    pub(super) set_version: CatalogVersion,
+    pub(super) coverage: CoverageFacts,
+}
+
+impl TableRow {
+    fn read(row: &SqlRow) -> Result<Self> {
+        let optional = |column| {
+            row.try_get::<Option<String>, _>(column)
+                .map_err(|e| sql_error("read", &e))
+        };
+        let name = text(row, "name")?;
+        Ok(Self {
+            schema: text(row, "schema_name")?,
+            offline_json: optional("offline_json")?,
+            realtime_json: optional("realtime_json")?,
+            set_version: CatalogVersion(unsigned(row, "set_version")?),
+            coverage: from_json(
+                &text(row, "coverage_json")?,
+                &format!("the coverage of table {name}"),
+            )?,
+            name,
+        })
+    }
+
+    pub(super) fn has(&self, half: Half) -> bool {
+        match half {
+            Half::Offline => self.offline_json.is_some(),
+            Half::Realtime => self.realtime_json.is_some(),
+        }
+    }
+
+    /// An error unless the half exists.
+    pub(super) fn require(&self, half: Half) -> Result<()> {
+        if self.has(half) {
+            Ok(())
+        } else {
+            Err(Error::precondition(format!(
+                "table {} has no {half} half; create {}_{half} first",
+                self.name, self.name
+            )))
+        }
+    }
+}
+
+pub(super) async fn find(connection: &mut Connection, name: &str) -> Result<Option<TableRow>> {
+    let row = sqlx::query("SELECT * FROM tables WHERE name = $1")
+        .bind(name)
+        .fetch_optional(connection)
+        .await
+        .map_err(|e| sql_error("read", &e))?;
+    row.as_ref().map(TableRow::read).transpose()
+}
+
+pub(super) async fn get(connection: &mut Connection, name: &str) -> Result<TableRow> {
+    find(connection, name)
+        .await?
+        .ok_or_else(|| Error::not_found(format!("no table {name}")))
+}
+
+/// Stores a table's halves, set version and coverage facts.
+pub(super) async fn update(connection: &mut Connection, table: &TableRow) -> Result<()> {
+    sqlx::query("UPDATE tables SET offline_json = $2, realtime_json = $3, set_version = $4, coverage_json = $5 WHERE name = $1")
+        .bind(&table.name)
+        .bind(&table.offline_json)
+        .bind(&table.realtime_json)
+        .bind(to_sql(table.set_version.0, "catalog version")?)
+        .bind(to_json(&table.coverage, "coverage")?)
+        .execute(connection)
+        .await
+        .map_err(|e| sql_error("write", &e))?;
+    Ok(())
+}
+
+async fn find_schema(connection: &mut Connection, name: &str) -> Result<Option<SchemaRecord>> {
+    let row = sqlx::query("SELECT * FROM schemas WHERE name = $1")
+        .bind(name)
+        .fetch_optional(connection)
+        .await
+        .map_err(|e| sql_error("read", &e))?;
+    row.as_ref().map(read_schema).transpose()
+}
+
+fn read_schema(row: &SqlRow) -> Result<SchemaRecord> {
+    let (name, version) = (text(row, "name")?, unsigned(row, "version")?);
+    let version = u32::try_from(version)
+        .map_err(|_| Error::data_loss(format!("metastore: schema {name} has version {version}")))?;
+    Ok(SchemaRecord {
+        name,
+        version,
+        json: text(row, "json")?,
+    })
+}
+
+pub(super) async fn put_schema(
+    connection: &mut Connection,
+    name: &str,
+    json: &str,
+) -> Result<Outcome<u32>> {
+    next_version(connection).await?;
+    let stored = find_schema(connection, name).await?;
+    if let Some(same) = stored.as_ref().filter(|stored| stored.json == json) {
+        return Ok(Outcome::AlreadyDone(same.version));
+    }
+    let version = stored.map_or(0, |stored| stored.version) + 1;
+    sqlx::query("INSERT INTO schemas (name, version, json) VALUES ($1, $2, $3) ON CONFLICT (name) DO UPDATE SET version = excluded.version, json = excluded.json")
+        .bind(name)
+        .bind(i64::from(version))
+        .bind(json)
+        .execute(connection)
+        .await
+        .map_err(|e| sql_error("write", &e))?;
+    Ok(Outcome::Done(version))
+}
+
+pub(super) async fn delete_schema(connection: &mut Connection, name: &str) -> Result<()> {
+    next_version(connection).await?;
+    if find_schema(connection, name).await?.is_none() {
+        return Err(Error::not_found(format!("no schema {name}")));
+    }
+    let user = sqlx::query("SELECT name FROM tables WHERE schema_name = $1 ORDER BY name")
+        .bind(name)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(|e| sql_error("read", &e))?;
+    if let Some(user) = user {
+        return Err(Error::precondition(format!(
+            "schema {name} is used by table {}; drop the table first",
+            text(&user, "name")?
+        )));
+    }
+    sqlx::query("DELETE FROM schemas WHERE name = $1")
+        .bind(name)
+        .execute(connection)
+        .await
+        .map_err(|e| sql_error("write", &e))?;
+    Ok(())
+}
+
+pub(super) async fn create(
+    connection: &mut Connection,
+    new: &NewTable,
+) -> Result<Outcome<CatalogVersion>> {
+    let version = next_version(connection).await?;
+    if find_schema(connection, &new.schema).await?.is_none() {
+        return Err(Error::precondition(format!(
+            "table {}: there is no schema {}; store it first",
+            new.name, new.schema
+        )));
+    }
+    let mut table = match find(connection, &new.name).await? {
+        Some(table) if table.schema != new.schema => {
+            return Err(Error::precondition(format!(
+                "table {}: its other half has the schema {}, not {}; both halves share one",
+                new.name, table.schema, new.schema
+            )));
+        }
+        Some(table) => table,
+        None => {
+            let coverage = CoverageFacts::default();
+            sqlx::query("INSERT INTO tables (name, schema_name, set_version, coverage_json) VALUES ($1, $2, $3, $4)")
+                .bind(&new.name)
+                .bind(&new.schema)
+                .bind(to_sql(version.0, "catalog version")?)
+                .bind(to_json(&coverage, "coverage")?)
+                .execute(&mut *connection)
+                .await
+                .map_err(|e| sql_error("write", &e))?;
+            TableRow {
+                name: new.name.clone(),
+                schema: new.schema.clone(),
+                offline_json: None,
+                realtime_json: None,
+                set_version: version,
+                coverage,
+            }
+        }
+    };
+    let config = match new.half {
+        Half::Offline => &mut table.offline_json,
+        Half::Realtime => &mut table.realtime_json,
+    };
+    match config {
+        Some(stored) if *stored == new.config_json => {
+            return Ok(Outcome::AlreadyDone(CatalogVersion(version.0 - 1)));
+        }
+        Some(_) => {
+            return Err(Error::already_exists(format!(
+                "table {}_{} exists with another config; drop it first",
+                new.name, new.half
+            )));
+        }
+        None => *config = Some(new.config_json.clone()),
+    }
+    update(connection, &table).await?;
+    Ok(Outcome::Done(version))
+}
+
+pub(super) async fn drop(
+    connection: &mut Connection,
+    name: &str,
+    half: Option<Half>,
+) -> Result<Vec<SegmentInfo>> {
+    let version = next_version(connection).await?;
+    let mut table = get(connection, name).await?;
+    if let Some(half) = half.filter(|half| !table.has(*half)) {
+        return Err(Error::not_found(format!("no table {name}_{half}")));
+    }
+    let mut removed = Vec::new();
+    for gone in [Half::Offline, Half::Realtime] {
+        if !table.has(gone) || half.is_some_and(|half| half != gone) {
+            continue;
+        }
+        removed.extend(super::offline::remove_all(connection, name, gone, version).await?);
+        match gone {
+            Half::Offline => {
+                table.offline_json = None;
+                table.coverage = CoverageFacts::default();
+                delete_rows(connection, "DELETE FROM pushes WHERE table_name = $1", name).await?;
+            }
+            Half::Realtime => {
+                table.realtime_json = None;
+                delete_rows(
+                    connection,
+                    "DELETE FROM partitions WHERE table_name = $1",
+                    name,
+                )
+                .await?;
+                delete_rows(
+                    connection,
+                    "DELETE FROM dead_letters WHERE table_name = $1",
+                    name,
+                )
+                .await?;
+            }
+        }
+    }
+    if table.offline_json.is_none() && table.realtime_json.is_none() {
+        delete_rows(connection, "DELETE FROM tables WHERE name = $1", name).await?;
+    } else {
+        table.set_version = version;
+        update(connection, &table).await?;
+    }
+    Ok(removed)
+}
+
+async fn delete_rows(
+    connection: &mut Connection,
+    statement: &'static str,
+    table: &str,
+) -> Result<()> {
+    sqlx::query(statement)
+        .bind(table)
+        .execute(connection)
+        .await
+        .map_err(|e| sql_error("write", &e))?;
+    Ok(())
+}
+
+/// The partition that a row of `partitions` or `dead_letters` names.
+pub(super) fn read_partition(row: &SqlRow) -> Result<StreamPartition> {
+    let number = unsigned(row, "partition_number")?;
+    Ok(StreamPartition {
+        stream: Arc::from(text(row, "stream")?),
+        topic: Arc::from(text(row, "topic")?),
+        partition: u32::try_from(number)
+            .map_err(|_| Error::data_loss(format!("metastore: partition number {number}")))?,
+    })
+}
+
+pub(super) fn read_segment(row: &SqlRow) -> Result<SegmentInfo> {
+    from_json(
+        &text(row, "info_json")?,
+        &format!("segment {}", text(row, "name")?),
+    )
+}
+
+pub(super) async fn load(connection: &mut Connection) -> Result<MetaState> {
+    let sql = |e: sqlx::Error| sql_error("read", &e);
+    let version = catalog_version(connection).await?;
+    let rows = sqlx::query("SELECT * FROM schemas ORDER BY name")
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(sql)?;
+    let schemas = rows.iter().map(read_schema).collect::<Result<Vec<_>>>()?;
+
+    let mut segments: BTreeMap<String, Vec<Arc<SegmentInfo>>> = BTreeMap::new();
+    let rows = sqlx::query("SELECT table_name, name, info_json FROM segments WHERE removed_in IS NULL ORDER BY table_name, name")
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(sql)?;
+    for row in &rows {
+        segments
+            .entry(text(row, "table_name")?)
+            .or_default()
+            .push(Arc::new(read_segment(row)?));
+    }
+
+    let mut partitions: BTreeMap<String, Vec<PartitionRecord>> = BTreeMap::new();
+    let rows = sqlx::query(
+        "SELECT * FROM partitions ORDER BY table_name, stream, topic, partition_number",
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .map_err(sql)?;
+    for row in &rows {
+        let partition = read_partition(row)?;
+        partitions
+            .entry(text(row, "table_name")?)
+            .or_default()
+            .push(PartitionRecord {
+                first_offset: unsigned(row, "first_offset")?,
+                next_offset: unsigned(row, "next_offset")?,
+                counts: from_json(
+                    &text(row, "counts_json")?,
+                    &format!("the counts of {partition}"),
+                )?,
+                partition,
+            });
+    }
+
+    let rows = sqlx::query("SELECT * FROM tables ORDER BY name")
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(sql)?;
+    let tables = rows.iter().map(|row| {
+        let table = TableRow::read(row)?;
+        let schema = schemas
+            .iter()
+            .find(|schema| schema.name == table.schema)
+            .cloned();
+        Ok(TableRecord {
+            schema: schema.ok_or_else(|| {
+                Error::data_loss(format!(
+                    "metastore: table {} has no schema {}",
+                    table.name, table.schema
+                ))
+            })?,
+            offline_json: table.offline_json,
+            realtime_json: table.realtime_json,
+            set_version: table.set_version,
+            segments: segments.remove(&table.name).unwrap_or_default(),
+            partitions: partitions.remove(&table.name).unwrap_or_default(),
+            coverage: table.coverage,
+            name: table.name,
+        })
+    });
+    let tables = tables.collect::<Result<Vec<_>>>()?;
+    Ok(MetaState {
+        version,
+        schemas,
+        tables,
+    })
+}

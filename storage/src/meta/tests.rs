@@ -1,0 +1,583 @@
+//! The promises of every metastore, checked on the SQL one, and those of its file.
+
+use super::coverage::CoverageFacts;
+use super::sql::SqlMetastore;
+use super::*;
+use crate::environment::{Clock, ManualClock};
+use std::path::Path;
+use strandline_proto::coverage::Coverage;
+use strandline_proto::ids::OffsetRange;
+use strandline_proto::{Error, ErrorKind};
+
+const NOW: i64 = 1_400_000_000_000;
+
+async fn open(dir: &Path) -> SqlMetastore {
+    SqlMetastore::open(&dir.join("meta.sqlite"), Arc::new(ManualClock::new(NOW)))
+        .await
+        .unwrap()
+}
+
+fn partition(number: u32) -> StreamPartition {
+    StreamPartition {
+        stream: Arc::from("log"),
+        topic: Arc::from("t"),
+        partition: number,
+    }
+}
+
+fn segment(name: &str, checksum: u64, half: Half, offsets: Option<(u64, u64)>) -> SegmentInfo {
+    SegmentInfo {
+        name: SegmentName::new(name),
+        checksum,
+        half,
+        rows: 10,
+        bytes: 100,
+        schema_version: 1,
+        time_ms: Some((1, 2)),
+        columns: Vec::new(),
+        origin: offsets.map(|(start, end)| (partition(0), OffsetRange { start, end })),
+    }
+}
+
+fn table(half: Half) -> NewTable {
+    NewTable {
+        name: "t".into(),
+        half,
+        schema: "t".into(),
+        config_json: format!("{{\"half\":\"{half}\"}}"),
+    }
+}
+
+fn realtime(name: &str, checksum: u64, start: u64, end: u64) -> CommitRealtime {
+    CommitRealtime {
+        table: "t".into(),
+        segment: segment(name, checksum, Half::Realtime, Some((start, end))),
+        counts: IngestCounts {
+            read: end - start,
+            indexed: end - start,
+            ..IngestCounts::default()
+        },
+        dead_letters: Vec::new(),
+    }
+}
+
+fn push(
+    id: &str,
+    names: &[(&str, u64)],
+    mode: PushType,
+    declared: Option<(i64, i64)>,
+) -> PushOffline {
+    PushOffline {
+        table: "t".into(),
+        push_id: id.into(),
+        segments: names
+            .iter()
+            .map(|(name, checksum)| segment(name, *checksum, Half::Offline, None))
+            .collect(),
+        mode,
+        declared: declared.map(|(start_ms, end_ms)| Interval { start_ms, end_ms }),
+        result_json: format!("result of {id}"),
+    }
+}
+
+fn letter(offset: u64, payload: &[u8]) -> DeadLetter {
+    DeadLetter {
+        partition: partition(0),
+        offset,
+        reason: "not JSON".into(),
+        payload: Bytes::copy_from_slice(payload),
+        payload_bytes: payload.len() as u64,
+        timestamp_ms: NOW + offset as i64,
+    }
+}
+
+async fn hybrid(store: &dyn Metastore) {
+    store.put_schema("t", "{}").await.unwrap();
+    store.create_table(table(Half::Offline)).await.unwrap();
+    store.create_table(table(Half::Realtime)).await.unwrap();
+}
+
+fn names(record: &TableRecord) -> Vec<&str> {
+    record.segments.iter().map(|s| s.name.as_str()).collect()
+}
+
+async fn only_table(store: &dyn Metastore) -> TableRecord {
+    let mut tables = store.load().await.unwrap().tables;
+    assert_eq!(tables.len(), 1);
+    tables.remove(0)
+}
+
+fn kind<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorKind {
+    result.unwrap_err().kind()
+}
+
+#[tokio::test]
+async fn schemas_and_tables_are_created_once_and_dropped_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    assert_eq!(
+        kind(store.create_table(table(Half::Offline)).await),
+        ErrorKind::FailedPrecondition
+    );
+    assert_eq!(store.put_schema("t", "{}").await.unwrap(), Outcome::Done(1));
+    let version = store.version().await.unwrap();
+    assert_eq!(
+        store.put_schema("t", "{}").await.unwrap(),
+        Outcome::AlreadyDone(1)
+    );
+    assert_eq!(store.version().await.unwrap(), version);
+    assert_eq!(
+        store.put_schema("t", "{ }").await.unwrap(),
+        Outcome::Done(2)
+    );
+
+    let Outcome::Done(created) = store.create_table(table(Half::Offline)).await.unwrap() else {
+        panic!()
+    };
+    assert!(created > version);
+    assert_eq!(
+        store.create_table(table(Half::Offline)).await.unwrap(),
+        Outcome::AlreadyDone(created)
+    );
+    let other = NewTable {
+        config_json: "{}".into(),
+        ..table(Half::Offline)
+    };
+    assert_eq!(
+        kind(store.create_table(other).await),
+        ErrorKind::AlreadyExists
+    );
+    store.create_table(table(Half::Realtime)).await.unwrap();
+    assert_eq!(
+        kind(store.delete_schema("t").await),
+        ErrorKind::FailedPrecondition
+    );
+    assert_eq!(kind(store.delete_schema("u").await), ErrorKind::NotFound);
+    let record = only_table(&store).await;
+    assert_eq!(
+        (record.schema.version, record.offline_json.as_deref()),
+        (2, Some("{\"half\":\"OFFLINE\"}"))
+    );
+    assert_eq!(record.coverage, CoverageFacts::default());
+
+    store.drop_table("t", Some(Half::Offline)).await.unwrap();
+    assert_eq!(
+        kind(store.drop_table("t", Some(Half::Offline)).await),
+        ErrorKind::NotFound
+    );
+    assert_eq!(only_table(&store).await.offline_json, None);
+    store.drop_table("t", None).await.unwrap();
+    assert_eq!(kind(store.drop_table("t", None).await), ErrorKind::NotFound);
+    store.delete_schema("t").await.unwrap();
+    let state = store.load().await.unwrap();
+    assert!(state.tables.is_empty() && state.schemas.is_empty());
+}
+
+#[tokio::test]
+async fn commits_tile_the_offsets_and_repeating_one_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    hybrid(&store).await;
+    assert_eq!(
+        store.start_partition("t", &partition(0), 5).await.unwrap(),
+        5
+    );
+    assert_eq!(
+        store.start_partition("t", &partition(0), 99).await.unwrap(),
+        5
+    );
+    assert_eq!(
+        kind(store.commit_realtime(realtime("s0", 1, 0, 10)).await),
+        ErrorKind::FailedPrecondition
+    );
+    let mut first = realtime("s0", 1, 5, 10);
+    first.dead_letters = vec![letter(7, b"x")];
+    let Outcome::Done(done) = store.commit_realtime(first.clone()).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!(
+        store.commit_realtime(first).await.unwrap(),
+        Outcome::AlreadyDone(done)
+    );
+    assert_eq!(
+        kind(store.commit_realtime(realtime("s0", 2, 5, 10)).await),
+        ErrorKind::FailedPrecondition
+    );
+    for (start, end) in [(5, 10), (9, 12), (11, 12)] {
+        assert_eq!(
+            kind(store.commit_realtime(realtime("s1", 1, start, end)).await),
+            ErrorKind::FailedPrecondition,
+            "{start}"
+        );
+    }
+    store
+        .commit_realtime(realtime("s1", 1, 10, 12))
+        .await
+        .unwrap();
+    let skip = SkipOffsets {
+        table: "t".into(),
+        partition: partition(0),
+        from_offset: 12,
+        to_offset: 20,
+        counts: IngestCounts {
+            lost: 8,
+            ..IngestCounts::default()
+        },
+        dead_letters: vec![letter(13, b"y")],
+    };
+    assert!(
+        !store
+            .skip_offsets(skip.clone())
+            .await
+            .unwrap()
+            .is_already_done()
+    );
+    assert!(
+        store
+            .skip_offsets(skip.clone())
+            .await
+            .unwrap()
+            .is_already_done()
+    );
+    assert_eq!(
+        kind(
+            store
+                .skip_offsets(SkipOffsets {
+                    from_offset: 19,
+                    to_offset: 30,
+                    ..skip
+                })
+                .await
+        ),
+        ErrorKind::FailedPrecondition
+    );
+
+    drop(store);
+    let store = open(dir.path()).await;
+    let record = only_table(&store).await;
+    assert_eq!(names(&record), ["s0", "s1"]);
+    let counts = IngestCounts {
+        read: 7,
+        indexed: 7,
+        lost: 8,
+        ..IngestCounts::default()
+    };
+    assert_eq!(
+        record.partitions,
+        [PartitionRecord {
+            partition: partition(0),
+            first_offset: 5,
+            next_offset: 20,
+            counts
+        }]
+    );
+    assert_eq!(
+        store.dead_letters("t", 10).await.unwrap(),
+        [letter(13, b"y"), letter(7, b"x")]
+    );
+    let refused = store
+        .commit_realtime(CommitRealtime {
+            segment: segment("s9", 1, Half::Realtime, None),
+            ..realtime("s9", 1, 0, 1)
+        })
+        .await;
+    assert_eq!(kind(refused), ErrorKind::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_push_is_done_once_and_all_or_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    hybrid(&store).await;
+    let first = push(
+        "p1",
+        &[("a", 1), ("b", 1)],
+        PushType::Append,
+        Some((0, 100)),
+    );
+    let Outcome::Done(done) = store.push_offline(first.clone()).await.unwrap() else {
+        panic!()
+    };
+    let Outcome::AlreadyDone(again) = store.push_offline(first).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!(again, done);
+    assert_eq!(
+        store.push_result("t", "p1").await.unwrap().as_deref(),
+        Some("result of p1")
+    );
+    assert_eq!(store.push_result("t", "p2").await.unwrap(), None);
+
+    let version = store.version().await.unwrap();
+    for (names, mode) in [
+        (vec![("c", 1), ("a", 2)], PushType::Append),
+        (vec![("c", 1), ("a", 1)], PushType::Append),
+        (vec![("a", 2)], PushType::Refresh),
+    ] {
+        assert_eq!(
+            kind(
+                store
+                    .push_offline(push("p2", &names, mode, Some((0, 900))))
+                    .await
+            ),
+            ErrorKind::AlreadyExists
+        );
+    }
+    assert_eq!(
+        kind(
+            store
+                .push_offline(push("p2", &[("c", 1), ("c", 1)], PushType::Append, None))
+                .await
+        ),
+        ErrorKind::InvalidArgument
+    );
+    assert_eq!(
+        kind(
+            store
+                .push_offline(push("p2", &[("c", 1)], PushType::Append, Some((5, 5))))
+                .await
+        ),
+        ErrorKind::InvalidArgument
+    );
+    assert_eq!(
+        kind(
+            store
+                .push_offline(push("", &[("c", 1)], PushType::Append, None))
+                .await
+        ),
+        ErrorKind::InvalidArgument
+    );
+    assert_eq!(store.version().await.unwrap(), version);
+    let record = only_table(&store).await;
+    assert_eq!(names(&record), ["a", "b"]);
+    assert_eq!(
+        (record.set_version, record.coverage.changed_ms),
+        (done.version, Some(NOW))
+    );
+    assert_eq!(record.coverage.declared.unwrap().boundary_ms(), Some(100));
+
+    let Outcome::Done(refreshed) = store
+        .push_offline(push("p3", &[("a", 1), ("d", 1)], PushType::Refresh, None))
+        .await
+        .unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!(refreshed.removed, [segment("b", 1, Half::Offline, None)]);
+    let record = only_table(&store).await;
+    assert_eq!(names(&record), ["a", "d"]);
+    assert!(record.coverage.is_inferred());
+    let gone = RemovedSegment {
+        table: "t".into(),
+        segment: segment("b", 1, Half::Offline, None),
+        removed_in: refreshed.version,
+    };
+    assert_eq!(store.removed_segments().await.unwrap(), [gone]);
+    assert_eq!(
+        kind(
+            store
+                .push_offline(push("p4", &[("b", 1)], PushType::Append, None))
+                .await
+        ),
+        ErrorKind::AlreadyExists
+    );
+    store
+        .forget_segments("t", &[SegmentName::new("a"), SegmentName::new("b")])
+        .await
+        .unwrap();
+    assert_eq!(names(&only_table(&store).await), ["a", "d"]);
+    store
+        .push_offline(push("p4", &[("b", 1)], PushType::Append, None))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn deleting_a_day_leaves_the_others_covered_and_the_pin_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    hybrid(&store).await;
+    store
+        .push_offline(push(
+            "p",
+            &[("d1", 1), ("d2", 1), ("d3", 1)],
+            PushType::Append,
+            Some((0, 30)),
+        ))
+        .await
+        .unwrap();
+    let deleted = Some(Interval {
+        start_ms: 10,
+        end_ms: 20,
+    });
+    let removed = store
+        .delete_segments(
+            "t",
+            &[SegmentName::new("d2"), SegmentName::new("none")],
+            deleted,
+        )
+        .await
+        .unwrap();
+    assert_eq!(removed.len(), 1);
+    assert!(!store.pin_boundary("t", 25).await.unwrap().is_already_done());
+    assert!(store.pin_boundary("t", 25).await.unwrap().is_already_done());
+    let record = only_table(&store).await;
+    assert_eq!(names(&record), ["d1", "d3"]);
+    let covered =
+        |facts: &CoverageFacts| super::coverage::coverage(facts, None, Default::default());
+    let of = |pairs: &[(i64, i64)]| {
+        Coverage::new(
+            pairs
+                .iter()
+                .map(|&(start_ms, end_ms)| Interval { start_ms, end_ms }),
+        )
+    };
+    assert_eq!(covered(&record.coverage), of(&[(0, 10), (20, 25)]));
+    store.release_boundary("t").await.unwrap();
+    assert!(store.release_boundary("t").await.unwrap().is_already_done());
+    assert_eq!(
+        covered(&only_table(&store).await.coverage),
+        of(&[(0, 10), (20, 30)])
+    );
+    assert_eq!(kind(store.pin_boundary("u", 1).await), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn dead_letters_are_kept_once_and_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    hybrid(&store).await;
+    let large = vec![0xab; DEAD_LETTER_BYTES_MAX + 10];
+    let letters = [letter(1, b""), letter(2, &large), letter(1, b"other")];
+    assert_eq!(store.record_dead_letters("t", &letters).await.unwrap(), 2);
+    assert_eq!(store.record_dead_letters("t", &letters).await.unwrap(), 0);
+    let stored = store.dead_letters("t", 10).await.unwrap();
+    assert_eq!(
+        (stored[0].payload.len(), stored[0].payload_bytes),
+        (DEAD_LETTER_BYTES_MAX, large.len() as u64)
+    );
+    assert_eq!(stored[1], letters[0]);
+    assert_eq!(store.dead_letters("t", 1).await.unwrap().len(), 1);
+    assert_eq!(
+        kind(store.record_dead_letters("u", &letters).await),
+        ErrorKind::NotFound
+    );
+}
+
+#[tokio::test]
+async fn dropping_a_half_keeps_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    hybrid(&store).await;
+    store
+        .push_offline(push("p", &[("a", 1)], PushType::Append, Some((0, 30))))
+        .await
+        .unwrap();
+    store
+        .commit_realtime(realtime("s0", 1, 0, 10))
+        .await
+        .unwrap();
+    assert_eq!(
+        store
+            .drop_table("t", Some(Half::Realtime))
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    let record = only_table(&store).await;
+    assert!(
+        names(&record) == ["a"] && record.partitions.is_empty() && !record.coverage.is_inferred()
+    );
+    assert_eq!(
+        kind(store.commit_realtime(realtime("s1", 1, 0, 10)).await),
+        ErrorKind::FailedPrecondition
+    );
+    store.create_table(table(Half::Realtime)).await.unwrap();
+    store
+        .commit_realtime(realtime("s1", 1, 3, 10))
+        .await
+        .unwrap();
+    assert_eq!(
+        store
+            .drop_table("t", Some(Half::Offline))
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(only_table(&store).await.coverage, CoverageFacts::default());
+    assert_eq!(store.removed_segments().await.unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_operations_wait_for_each_other_and_readers_see_whole_transactions() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(dir.path()).await);
+    hybrid(&*store).await;
+    let pushes = (0..20).map(|i| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let names = [format!("{i}a"), format!("{i}b")];
+            store
+                .push_offline(push(
+                    &format!("p{i}"),
+                    &[(&names[0], 1), (&names[1], 1)],
+                    PushType::Append,
+                    None,
+                ))
+                .await
+                .unwrap();
+        })
+    });
+    let pushes: Vec<_> = pushes.collect();
+    let mut last = CatalogVersion(0);
+    while pushes.iter().any(|push| !push.is_finished()) {
+        let state = store.load().await.unwrap();
+        assert!(state.version >= last && state.tables[0].segments.len() % 2 == 0);
+        last = state.version;
+    }
+    futures::future::join_all(pushes)
+        .await
+        .into_iter()
+        .for_each(|push| push.unwrap());
+    assert_eq!(only_table(&*store).await.segments.len(), 40);
+}
+
+#[tokio::test]
+async fn a_store_of_a_newer_version_or_of_other_bytes_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    store.raise_version_for_test(7).await;
+    store.close().await;
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(NOW));
+    let error = SqlMetastore::open(&dir.path().join("meta.sqlite"), clock.clone())
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    assert!(
+        error.message().contains("metastore version 7") && error.message().contains("upgrade"),
+        "{error}"
+    );
+
+    let garbage = dir.path().join("garbage.sqlite");
+    std::fs::write(&garbage, vec![b'x'; 5000]).unwrap();
+    assert_eq!(
+        SqlMetastore::open(&garbage, clock.clone())
+            .await
+            .err()
+            .unwrap()
+            .kind(),
+        ErrorKind::DataLoss
+    );
+    let missing = dir.path().join("no/such/folder/meta.sqlite");
+    assert_eq!(
+        SqlMetastore::open(&missing, clock)
+            .await
+            .err()
+            .unwrap()
+            .kind(),
+        ErrorKind::FailedPrecondition
+    );
+}
