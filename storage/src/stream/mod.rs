@@ -9,6 +9,7 @@
 //! once and in order, unless the batch that jumps over some says so in [`MessageBatch::lost`].
 
 pub mod contract;
+pub mod kafka;
 pub mod log;
 
 use async_trait::async_trait;
