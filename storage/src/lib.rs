@@ -7,6 +7,7 @@
 pub mod config;
 pub mod convert;
 pub mod decode;
+pub mod deep_store;
 pub mod environment;
 pub mod input;
 pub mod meta;

@@ -12,7 +12,7 @@ pub mod sql;
 #[cfg(test)]
 mod tests;
 
-use crate::config::PushType;
+use crate::config::{PushPeriod, PushType};
 use async_trait::async_trait;
 use bytes::Bytes;
 use coverage::CoverageFacts;
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use strandline_proto::Result;
 use strandline_proto::catalog::SegmentInfo;
-use strandline_proto::coverage::Interval;
+use strandline_proto::coverage::{Coverage, Interval};
 use strandline_proto::ids::{CatalogVersion, Half, SegmentName, StreamPartition};
 
 /// Payload bytes kept of a dead letter; its full length is kept besides.
@@ -214,6 +214,27 @@ pub struct TableRecord {
     pub partitions: Vec<PartitionRecord>,
     /// What its coverage follows from.
     pub coverage: CoverageFacts,
+}
+
+impl TableRecord {
+    /// The smallest and largest time of the offline half; none when it holds no time.
+    pub fn offline_time_ms(&self) -> Option<(i64, i64)> {
+        let times = self
+            .segments
+            .iter()
+            .filter(|segment| segment.half == Half::Offline)
+            .filter_map(|segment| segment.time_ms);
+        times.reduce(|all, one| (all.0.min(one.0), all.1.max(one.1)))
+    }
+
+    /// The times that the offline half answers for, with the pin applied.
+    pub fn coverage(&self, period: PushPeriod) -> Coverage {
+        coverage::coverage(
+            &self.coverage,
+            self.offline_time_ms().map(|(_, max)| max),
+            period,
+        )
+    }
 }
 
 /// How far a partition was committed.

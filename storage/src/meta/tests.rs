@@ -5,7 +5,6 @@ use super::sql::SqlMetastore;
 use super::*;
 use crate::environment::{Clock, ManualClock};
 use std::path::Path;
-use strandline_proto::coverage::Coverage;
 use strandline_proto::ids::OffsetRange;
 use strandline_proto::{Error, ErrorKind};
 

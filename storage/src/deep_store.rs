@@ -1,0 +1,569 @@
+//! The deep store: where sealed and pushed segment files are kept, whichever server answers from them.
+//!
+//! Any object store serves; a folder by default. An object is named `<table>/<segment>/<checksum>-<crc32c>-<bytes>`:
+//! the segment's own checksum, by which the metastore knows it, and CRC32C and length of the file, by which each
+//! copy is checked on its way back without opening it. What was put is durable (in a folder: synced) when
+//! [`DeepStore::put`] answers. Every operation may be repeated.
+
+use crate::environment::{Environment, blocking, file_error};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
+use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use strandline_proto::ids::SegmentName;
+use strandline_proto::{Error, ErrorKind, Result};
+
+/// Bytes of a table's or segment's name at most.
+pub const NAME_BYTES_MAX: usize = 200;
+/// What is read, and uploaded as one part, at once. Object stores want parts of at least 5 MiB.
+const CHUNK_BYTES: usize = 8 << 20;
+/// Parts of one upload under way at once.
+const PARTS_MAX: usize = 4;
+
+/// A store of segment files.
+#[derive(Clone)]
+pub struct DeepStore {
+    store: Arc<dyn ObjectStore>,
+    /// The folder, when it is one.
+    root: Option<PathBuf>,
+    environment: Environment,
+}
+
+/// One stored file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredSegment {
+    /// The segment.
+    pub name: SegmentName,
+    /// Its own checksum, as in `SegmentInfo`.
+    pub checksum: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+}
+
+/// What an object's name says of its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Content {
+    checksum: u64,
+    crc: u32,
+    bytes: u64,
+}
+
+impl Content {
+    fn file_name(self) -> String {
+        format!("{:016x}-{:08x}-{}", self.checksum, self.crc, self.bytes)
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        let mut parts = name.split('-');
+        let content = Self {
+            checksum: u64::from_str_radix(parts.next()?, 16).ok()?,
+            crc: u32::from_str_radix(parts.next()?, 16).ok()?,
+            bytes: parts.next()?.parse().ok()?,
+        };
+        (content.file_name() == name).then_some(content)
+    }
+}
+
+/// Checks that `name` can be one part of an object's path.
+fn validate(what: &str, name: &str) -> Result<()> {
+    let forbidden = |c: char| c.is_control() || matches!(c, '/' | '\\' | '#');
+    if name.is_empty()
+        || name.len() > NAME_BYTES_MAX
+        || name.starts_with('.')
+        || name.chars().any(forbidden)
+    {
+        return Err(Error::invalid(format!(
+            "{what} name {name:?} can't name a file: use 1 to {NAME_BYTES_MAX} bytes without '/', '\\', '#' and control characters, not beginning with '.'"
+        )));
+    }
+    Ok(())
+}
+
+/// The name that a part of an object's path writes with `%XX` for some bytes.
+fn decode(part: &str) -> Option<String> {
+    let (mut bytes, mut rest) = (Vec::with_capacity(part.len()), part.as_bytes());
+    while let Some((first, after)) = rest.split_first() {
+        rest = match (first, after) {
+            (b'%', [high, low, after @ ..]) => {
+                let digit = |c: &u8| char::from(*c).to_digit(16);
+                bytes.push((digit(high)? * 16 + digit(low)?) as u8);
+                after
+            }
+            _ => {
+                bytes.push(*first);
+                after
+            }
+        };
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn store_error(action: &str, path: &ObjectPath, error: &object_store::Error) -> Error {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut from_file = None;
+    while let Some(cause) = source {
+        from_file = from_file.or_else(|| cause.downcast_ref::<io::Error>());
+        source = cause.source();
+    }
+    if let Some(io) = from_file {
+        return file_error(action, Path::new(path.as_ref()), io).at("deep store");
+    }
+    let kind = match error {
+        object_store::Error::NotFound { .. } => ErrorKind::NotFound,
+        object_store::Error::PermissionDenied { .. }
+        | object_store::Error::Unauthenticated { .. } => ErrorKind::FailedPrecondition,
+        object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. } => {
+            ErrorKind::Unsupported
+        }
+        _ => ErrorKind::Unavailable,
+    };
+    Error::new(kind, format!("deep store: can't {action} {path}: {error}"))
+}
+
+impl DeepStore {
+    /// A store in a folder, created when absent.
+    pub async fn local(root: &Path, environment: Environment) -> Result<Self> {
+        let (files, dir) = (environment.files.clone(), root.to_owned());
+        blocking(&environment.spawner, "open deep store", move || {
+            files
+                .create_dir(&dir)
+                .map_err(|e| file_error("create", &dir, &e))
+        })
+        .await?;
+        let store = LocalFileSystem::new_with_prefix(root)
+            .map_err(|e| store_error("open", &ObjectPath::default(), &e))?;
+        Ok(Self {
+            store: Arc::new(store),
+            root: Some(root.to_owned()),
+            environment,
+        })
+    }
+
+    /// A store in any object store, whose puts are durable when they answer.
+    pub fn new(store: Arc<dyn ObjectStore>, environment: Environment) -> Self {
+        Self {
+            store,
+            root: None,
+            environment,
+        }
+    }
+
+    /// Keeps a copy of `file`. One that is there and whole is left as it is, one that isn't is replaced.
+    pub async fn put(
+        &self,
+        table: &str,
+        segment: &SegmentName,
+        checksum: u64,
+        file: &Path,
+    ) -> Result<()> {
+        let folder = folder(table, segment)?;
+        let source = file.to_owned();
+        let (crc, bytes) = blocking(&self.environment.spawner, "check segment file", move || {
+            crc_of(&source)
+        })
+        .await?;
+        let content = Content {
+            checksum,
+            crc,
+            bytes,
+        };
+        let path = folder.join(content.file_name());
+        match self.store.head(&path).await {
+            Ok(there) if there.size == bytes && self.check(&path, content).await.is_ok() => {}
+            Ok(_) | Err(object_store::Error::NotFound { .. }) => {
+                self.upload(file, &path, content).await?
+            }
+            Err(error) => return Err(store_error("look for", &path, &error)),
+        }
+        self.sync(&path).await
+    }
+
+    /// Copies a segment's file to `to`, durably and whole, or leaves `to` as it was.
+    ///
+    /// Errors: `NotFound` when it isn't there, `DataLoss` when the stored copy is damaged.
+    pub async fn get(
+        &self,
+        table: &str,
+        segment: &SegmentName,
+        checksum: u64,
+        to: &Path,
+    ) -> Result<()> {
+        let folder = folder(table, segment)?;
+        let stored = self
+            .objects(&folder)
+            .await?
+            .into_iter()
+            .filter(|(_, content)| content.checksum == checksum);
+        let mut failed = Error::not_found(format!(
+            "deep store: no copy of segment {segment} of table {table} with checksum {checksum:016x}"
+        ));
+        for (path, content) in stored {
+            match self.download(&path, content, to).await {
+                Ok(()) => return Ok(()),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    /// Deletes a segment's copies. None there is no error.
+    pub async fn delete(&self, table: &str, segment: &SegmentName, checksum: u64) -> Result<()> {
+        let folder = folder(table, segment)?;
+        for (path, _) in self
+            .objects(&folder)
+            .await?
+            .into_iter()
+            .filter(|(_, content)| content.checksum == checksum)
+        {
+            match self.store.delete(&path).await {
+                Err(error) if !matches!(error, object_store::Error::NotFound { .. }) => {
+                    return Err(store_error("delete", &path, &error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A table's stored segments, by name.
+    pub async fn list(&self, table: &str) -> Result<Vec<StoredSegment>> {
+        validate("table", table)?;
+        let stored = self.objects(&ObjectPath::from_iter([table])).await?;
+        let mut segments: Vec<_> = stored
+            .into_iter()
+            .filter_map(|(path, content)| {
+                let name = path.parts().nth(1)?;
+                let name = decode(name.as_ref())?;
+                Some(StoredSegment {
+                    name: SegmentName::new(&name),
+                    checksum: content.checksum,
+                    bytes: content.bytes,
+                })
+            })
+            .collect();
+        segments.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(segments)
+    }
+
+    /// The objects below `folder` that are whole segments' copies by their names.
+    async fn objects(&self, folder: &ObjectPath) -> Result<Vec<(ObjectPath, Content)>> {
+        let found: Vec<_> = self
+            .store
+            .list(Some(folder))
+            .try_collect()
+            .await
+            .map_err(|e| store_error("list", folder, &e))?;
+        let named = found.into_iter().filter_map(|object| {
+            let content = Content::parse(object.location.filename()?)?;
+            Some((object.location, content))
+        });
+        Ok(named.collect())
+    }
+
+    async fn upload(&self, file: &Path, path: &ObjectPath, content: Content) -> Result<()> {
+        let failed = |e| store_error("write", path, &e);
+        let upload = self.store.put_multipart(path).await.map_err(failed)?;
+        let mut upload = WriteMultipart::new_with_chunk_size(upload, CHUNK_BYTES);
+        let (mut position, mut crc) = (0_u64, 0);
+        let mut source = Some(File::open(file).map_err(|e| file_error("open", file, &e))?);
+        while position < content.bytes {
+            let Some(reading) = source.take() else { break };
+            let place = file.to_owned();
+            let (reading, chunk) =
+                blocking(&self.environment.spawner, "read segment file", move || {
+                    read_chunk(reading, &place)
+                })
+                .await?;
+            if chunk.is_empty() {
+                break;
+            }
+            crc = crc32c::crc32c_append(crc, &chunk);
+            position += chunk.len() as u64;
+            upload.wait_for_capacity(PARTS_MAX).await.map_err(failed)?;
+            upload.put(chunk);
+            source = Some(reading);
+        }
+        if (position, crc) != (content.bytes, content.crc) {
+            // Nothing was published yet; leftovers of the upload are the store's to clean.
+            let _ = upload.abort().await;
+            return Err(Error::precondition(format!(
+                "{}: the file changed while it was being stored",
+                file.display()
+            )));
+        }
+        upload.finish().await.map_err(failed)?;
+        Ok(())
+    }
+
+    /// Makes an object in a folder durable, with the folders that name it.
+    async fn sync(&self, path: &ObjectPath) -> Result<()> {
+        let Some(root) = self.root.clone() else {
+            return Ok(());
+        };
+        let parts: Vec<_> = path.parts().map(|part| part.as_ref().to_owned()).collect();
+        let files = self.environment.files.clone();
+        blocking(&self.environment.spawner, "sync deep store", move || {
+            let mut path = root;
+            let mut folders = Vec::new();
+            for part in parts {
+                folders.push(path.clone());
+                path.push(part);
+            }
+            let synced = files.open(&path).and_then(|file| file.sync());
+            synced.map_err(|e| file_error("sync", &path, &e))?;
+            for folder in folders.iter().rev() {
+                files
+                    .sync_dir(folder)
+                    .map_err(|e| file_error("sync", folder, &e))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Reads an object through; `DataLoss` when it isn't what its name says.
+    async fn check(&self, path: &ObjectPath, content: Content) -> Result<()> {
+        let (mut crc, mut bytes) = (0, 0_u64);
+        let mut chunks = self
+            .store
+            .get(path)
+            .await
+            .map_err(|e| store_error("read", path, &e))?
+            .into_stream();
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|e| store_error("read", path, &e))?;
+            crc = crc32c::crc32c_append(crc, &chunk);
+            bytes += chunk.len() as u64;
+        }
+        verify(path, content, crc, bytes)
+    }
+
+    async fn download(&self, path: &ObjectPath, content: Content, to: &Path) -> Result<()> {
+        let mut name = to.as_os_str().to_owned();
+        name.push(".get");
+        let temporary = PathBuf::from(name);
+        let failed = |e: io::Error| file_error("write", &temporary, &e);
+        let mut target = Some(File::create(&temporary).map_err(failed)?);
+        let (mut crc, mut bytes) = (0, 0_u64);
+        let mut chunks = self
+            .store
+            .get(path)
+            .await
+            .map_err(|e| store_error("read", path, &e))?
+            .into_stream();
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|e| store_error("read", path, &e))?;
+            crc = crc32c::crc32c_append(crc, &chunk);
+            bytes += chunk.len() as u64;
+            let Some(mut writing) = target.take() else {
+                break;
+            };
+            let place = temporary.clone();
+            let written = blocking(&self.environment.spawner, "write segment file", move || {
+                writing
+                    .write_all(&chunk)
+                    .map_err(|e| file_error("write", &place, &e))?;
+                Ok(writing)
+            });
+            target = Some(written.await?);
+        }
+        drop(target);
+        let (files, to) = (self.environment.files.clone(), to.to_owned());
+        let verified = verify(path, content, crc, bytes);
+        blocking(
+            &self.environment.spawner,
+            "publish segment file",
+            move || match verified {
+                Ok(()) => files
+                    .publish(&temporary, &to)
+                    .map_err(|e| file_error("publish", &to, &e)),
+                Err(damaged) => {
+                    files
+                        .remove(&temporary)
+                        .map_err(|e| file_error("remove", &temporary, &e))?;
+                    Err(damaged)
+                }
+            },
+        )
+        .await
+    }
+}
+
+fn folder(table: &str, segment: &SegmentName) -> Result<ObjectPath> {
+    validate("table", table)?;
+    validate("segment", segment.as_str())?;
+    Ok(ObjectPath::from_iter([table, segment.as_str()]))
+}
+
+fn verify(path: &ObjectPath, content: Content, crc: u32, bytes: u64) -> Result<()> {
+    if (crc, bytes) == (content.crc, content.bytes) {
+        return Ok(());
+    }
+    Err(Error::data_loss(format!(
+        "deep store: {path} is damaged: {bytes} bytes with CRC32C {crc:08x}; delete it and restore it from a copy"
+    )))
+}
+
+fn read_chunk(mut file: File, path: &Path) -> Result<(File, Bytes)> {
+    let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+    Read::by_ref(&mut file)
+        .take(CHUNK_BYTES as u64)
+        .read_to_end(&mut chunk)
+        .map_err(|e| file_error("read", path, &e))?;
+    Ok((file, Bytes::from(chunk)))
+}
+
+/// CRC32C and length of a file; blocks.
+fn crc_of(path: &Path) -> Result<(u32, u64)> {
+    let mut file = File::open(path).map_err(|e| file_error("open", path, &e))?;
+    let (mut crc, mut bytes) = (0, 0_u64);
+    loop {
+        let (rest, chunk) = read_chunk(file, path)?;
+        if chunk.is_empty() {
+            return Ok((crc, bytes));
+        }
+        crc = crc32c::crc32c_append(crc, &chunk);
+        bytes += chunk.len() as u64;
+        file = rest;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object_store::memory::InMemory;
+
+    async fn contract(store: &DeepStore) {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, back) = (dir.path().join("segment"), dir.path().join("back"));
+        for bytes in [
+            vec![],
+            vec![1; 100],
+            (0..11_000_000_u32).map(|i| (i % 251) as u8).collect(),
+        ] {
+            std::fs::write(&file, &bytes).unwrap();
+            let (name, checksum) = (
+                SegmentName::new(&format!("a ~%ü*__0__{}", bytes.len())),
+                bytes.len() as u64,
+            );
+            store.put("t", &name, checksum, &file).await.unwrap();
+            store.put("t", &name, checksum, &file).await.unwrap();
+            store.get("t", &name, checksum, &back).await.unwrap();
+            store.get("t", &name, checksum, &back).await.unwrap();
+            assert_eq!(std::fs::read(&back).unwrap(), bytes);
+            assert_eq!(
+                store.list("t").await.unwrap(),
+                [StoredSegment {
+                    name: name.clone(),
+                    checksum,
+                    bytes: bytes.len() as u64
+                }]
+            );
+            assert_eq!(
+                store
+                    .get("t", &name, checksum + 1, &back)
+                    .await
+                    .unwrap_err()
+                    .kind(),
+                ErrorKind::NotFound
+            );
+            assert_eq!(store.list("u").await.unwrap(), []);
+            store.delete("t", &name, checksum).await.unwrap();
+            store.delete("t", &name, checksum).await.unwrap();
+            assert_eq!(
+                store
+                    .get("t", &name, checksum, &back)
+                    .await
+                    .unwrap_err()
+                    .kind(),
+                ErrorKind::NotFound
+            );
+        }
+        for name in [
+            "",
+            "..",
+            "../x",
+            "a/b",
+            "a\\b",
+            "a\0",
+            ".x",
+            &"x".repeat(201),
+        ] {
+            assert_eq!(
+                store
+                    .put("t", &SegmentName::new(name), 1, &file)
+                    .await
+                    .unwrap_err()
+                    .kind(),
+                ErrorKind::InvalidArgument,
+                "{name:?}"
+            );
+            assert_eq!(
+                store
+                    .get(name, &SegmentName::new("s"), 1, &back)
+                    .await
+                    .unwrap_err()
+                    .kind(),
+                ErrorKind::InvalidArgument,
+                "{name:?}"
+            );
+        }
+        let missing = store
+            .put("t", &SegmentName::new("s"), 1, &dir.path().join("none"))
+            .await
+            .unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::NotFound);
+    }
+
+    #[tokio::test]
+    async fn a_folder_and_memory_keep_segments_alike() {
+        let dir = tempfile::tempdir().unwrap();
+        contract(
+            &DeepStore::local(&dir.path().join("deep"), Environment::real())
+                .await
+                .unwrap(),
+        )
+        .await;
+        contract(&DeepStore::new(
+            Arc::new(InMemory::new()),
+            Environment::real(),
+        ))
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_damaged_copy_is_never_handed_out_and_put_repairs_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DeepStore::local(&dir.path().join("deep"), Environment::real())
+            .await
+            .unwrap();
+        let (file, back, name) = (
+            dir.path().join("segment"),
+            dir.path().join("back"),
+            SegmentName::new("s"),
+        );
+        std::fs::write(&file, b"the content").unwrap();
+        store.put("t", &name, 7, &file).await.unwrap();
+        let stored = std::fs::read_dir(dir.path().join("deep/t/s"))
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path();
+        for damage in [&b"the contemt"[..], b"the con", b""] {
+            std::fs::write(&stored, damage).unwrap();
+            let error = store.get("t", &name, 7, &back).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::DataLoss, "{error}");
+            assert!(!back.exists() && !dir.path().join("back.get").exists());
+            store.put("t", &name, 7, &file).await.unwrap();
+            store.get("t", &name, 7, &back).await.unwrap();
+            assert_eq!(std::fs::read(&back).unwrap(), b"the content");
+            std::fs::remove_file(&back).unwrap();
+        }
+    }
+}
