@@ -1,3 +1,8 @@
-//! The server: leaf engine, segment host, consumers, front ends.
+//! One server of Strandline: the leaf engine, the segments and tails it holds, its front ends, and the
+//! `strandline` command line.
 
+pub mod cli;
+pub mod engine;
+pub mod front;
+pub mod host;
 pub mod leaf;
