@@ -52,7 +52,9 @@ impl TableSnapshot {
 
     /// The role of the time column, when there is one.
     pub fn time_role(&self) -> Option<&ColumnRole> {
-        self.schema.column(self.time_column.as_deref()?).map(|c| &c.role)
+        self.schema
+            .column(self.time_column.as_deref()?)
+            .map(|c| &c.role)
     }
 }
 

@@ -23,12 +23,17 @@ pub struct Coverage(Vec<Interval>);
 impl Coverage {
     /// Coverage of these intervals, in any order, overlapping or not; empty ones are dropped.
     pub fn new(intervals: impl IntoIterator<Item = Interval>) -> Self {
-        let mut sorted: Vec<_> = intervals.into_iter().filter(|i| i.start_ms < i.end_ms).collect();
+        let mut sorted: Vec<_> = intervals
+            .into_iter()
+            .filter(|i| i.start_ms < i.end_ms)
+            .collect();
         sorted.sort_unstable();
         let mut merged: Vec<Interval> = Vec::with_capacity(sorted.len());
         for next in sorted {
             match merged.last_mut() {
-                Some(last) if next.start_ms <= last.end_ms => last.end_ms = last.end_ms.max(next.end_ms),
+                Some(last) if next.start_ms <= last.end_ms => {
+                    last.end_ms = last.end_ms.max(next.end_ms)
+                }
                 _ => merged.push(next),
             }
         }
@@ -37,7 +42,10 @@ impl Coverage {
 
     /// Everything before `end_ms`.
     pub fn until(end_ms: i64) -> Self {
-        Self::new([Interval { start_ms: i64::MIN, end_ms }])
+        Self::new([Interval {
+            start_ms: i64::MIN,
+            end_ms,
+        }])
     }
 
     /// The intervals: disjoint, ascending, not touching.
@@ -63,12 +71,16 @@ impl Coverage {
 
     /// Whether all of `[min_ms, max_ms]` (both included) is covered.
     pub fn contains_range(&self, min_ms: i64, max_ms: i64) -> bool {
-        self.0.iter().any(|i| i.start_ms <= min_ms && max_ms < i.end_ms)
+        self.0
+            .iter()
+            .any(|i| i.start_ms <= min_ms && max_ms < i.end_ms)
     }
 
     /// Whether any of `[min_ms, max_ms]` (both included) is covered.
     pub fn overlaps_range(&self, min_ms: i64, max_ms: i64) -> bool {
-        self.0.iter().any(|i| i.start_ms <= max_ms && min_ms < i.end_ms)
+        self.0
+            .iter()
+            .any(|i| i.start_ms <= max_ms && min_ms < i.end_ms)
     }
 
     /// This and `interval`.
@@ -80,8 +92,14 @@ impl Coverage {
     pub fn without(&self, interval: Interval) -> Self {
         Self::new(self.0.iter().flat_map(|i| {
             [
-                Interval { start_ms: i.start_ms, end_ms: i.end_ms.min(interval.start_ms) },
-                Interval { start_ms: i.start_ms.max(interval.end_ms), end_ms: i.end_ms },
+                Interval {
+                    start_ms: i.start_ms,
+                    end_ms: i.end_ms.min(interval.start_ms),
+                },
+                Interval {
+                    start_ms: i.start_ms.max(interval.end_ms),
+                    end_ms: i.end_ms,
+                },
             ]
         }))
     }
@@ -89,10 +107,16 @@ impl Coverage {
     /// Everything before `boundary_ms`, except the holes that this has before it: what an operator's pin makes of it.
     pub fn pinned_at(&self, boundary_ms: i64) -> Self {
         let extended = match self.0.last() {
-            Some(last) => self.with(Interval { start_ms: last.start_ms, end_ms: boundary_ms.max(last.end_ms) }),
+            Some(last) => self.with(Interval {
+                start_ms: last.start_ms,
+                end_ms: boundary_ms.max(last.end_ms),
+            }),
             None => Self::until(boundary_ms),
         };
-        extended.without(Interval { start_ms: boundary_ms, end_ms: i64::MAX })
+        extended.without(Interval {
+            start_ms: boundary_ms,
+            end_ms: i64::MAX,
+        })
     }
 }
 
@@ -101,7 +125,11 @@ mod tests {
     use super::*;
 
     fn of(pairs: &[(i64, i64)]) -> Coverage {
-        Coverage::new(pairs.iter().map(|&(start_ms, end_ms)| Interval { start_ms, end_ms }))
+        Coverage::new(
+            pairs
+                .iter()
+                .map(|&(start_ms, end_ms)| Interval { start_ms, end_ms }),
+        )
     }
 
     #[test]
@@ -111,9 +139,17 @@ mod tests {
 
     #[test]
     fn a_deleted_hole_leaves_both_sides_covered() {
-        let covered = of(&[(0, 24)]).without(Interval { start_ms: 20, end_ms: 21 });
+        let covered = of(&[(0, 24)]).without(Interval {
+            start_ms: 20,
+            end_ms: 21,
+        });
         assert_eq!(covered, of(&[(0, 20), (21, 24)]));
-        assert!(covered.contains(19) && !covered.contains(20) && covered.contains(21) && !covered.contains(24));
+        assert!(
+            covered.contains(19)
+                && !covered.contains(20)
+                && covered.contains(21)
+                && !covered.contains(24)
+        );
         assert_eq!(covered.boundary_ms(), Some(24));
     }
 

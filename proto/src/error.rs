@@ -82,7 +82,10 @@ pub struct Error {
 impl Error {
     /// An error of `kind` with its sentence.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self {
+            kind,
+            message: message.into(),
+        }
     }
 
     /// What the caller must do.
@@ -97,7 +100,10 @@ impl Error {
 
     /// The same error with `place` (a file, a table, a request) put before its sentence.
     pub fn at(self, place: impl fmt::Display) -> Self {
-        Self { kind: self.kind, message: format!("{place}: {}", self.message) }
+        Self {
+            kind: self.kind,
+            message: format!("{place}: {}", self.message),
+        }
     }
 }
 

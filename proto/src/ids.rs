@@ -80,7 +80,9 @@ pub struct OffsetRange {
 }
 
 /// The version of the catalog: each change to segments, offsets or coverage makes a larger one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct CatalogVersion(pub u64);
 

@@ -37,7 +37,12 @@ mod tests {
     /// The expected hashes are those of Kafka's own `UtilsTest`.
     #[test]
     fn murmur2_gives_kafkas_hashes() {
-        for (key, hash) in [("21", -973_932_308_i32), ("foobar", -790_332_482), ("a-little-bit-long-string", -985_981_536), ("abc", 479_470_107)] {
+        for (key, hash) in [
+            ("21", -973_932_308_i32),
+            ("foobar", -790_332_482),
+            ("a-little-bit-long-string", -985_981_536),
+            ("abc", 479_470_107),
+        ] {
             assert_eq!(murmur2(key.as_bytes()) as i32, hash, "{key}");
         }
     }

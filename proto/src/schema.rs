@@ -112,7 +112,10 @@ impl Column {
     /// The Arrow type of the column: a list for a multi-value one.
     pub fn arrow_type(&self) -> ArrowType {
         if self.multi_value {
-            ArrowType::List(Arc::new(Field::new_list_field(self.data_type.arrow(), true)))
+            ArrowType::List(Arc::new(Field::new_list_field(
+                self.data_type.arrow(),
+                true,
+            )))
         } else {
             self.data_type.arrow()
         }
@@ -146,7 +149,10 @@ impl Schema {
     /// The Arrow schema, columns in order, without virtual columns.
     pub fn arrow(&self) -> SchemaRef {
         Arc::new(arrow_schema::Schema::new(
-            self.columns.iter().map(Column::arrow_field).collect::<Vec<_>>(),
+            self.columns
+                .iter()
+                .map(Column::arrow_field)
+                .collect::<Vec<_>>(),
         ))
     }
 }

@@ -53,11 +53,14 @@ pub(crate) fn resolve(query: &mut Query, tables: &Tables) -> Result<Resolved> {
                 .map(|(name, _)| (*name).to_owned()),
         );
     }
-    let _ = VisitMut::visit(query, &mut Rewriter {
-        scope: &scope,
-        renamed: &renamed,
-        uses_virtual_columns: resolved.uses_virtual_columns,
-    });
+    let _ = VisitMut::visit(
+        query,
+        &mut Rewriter {
+            scope: &scope,
+            renamed: &renamed,
+            uses_virtual_columns: resolved.uses_virtual_columns,
+        },
+    );
     Ok(resolved)
 }
 

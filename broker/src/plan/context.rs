@@ -9,7 +9,9 @@ use datafusion::datasource::provider_as_source;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner};
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF,
+};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,20 +27,42 @@ pub struct PlanningContext<'a> {
 impl ContextProvider for PlanningContext<'_> {
     fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
         let key = (name.schema().map(str::to_owned), name.table().to_owned());
-        let provider = self.tables.get(&key).ok_or_else(|| plan_datafusion_err!("no table {name}"))?;
+        let provider = self
+            .tables
+            .get(&key)
+            .ok_or_else(|| plan_datafusion_err!("no table {name}"))?;
         Ok(provider_as_source(Arc::clone(provider)))
     }
 
-    fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> Result<Arc<dyn TableSource>> {
-        let function = self.state.table_functions().get(name).ok_or_else(|| plan_datafusion_err!("no table function {name}"))?;
-        let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_config_options(Arc::clone(self.state.config_options())).build());
+    fn get_table_function_source(
+        &self,
+        name: &str,
+        args: Vec<Expr>,
+    ) -> Result<Arc<dyn TableSource>> {
+        let function = self
+            .state
+            .table_functions()
+            .get(name)
+            .ok_or_else(|| plan_datafusion_err!("no table function {name}"))?;
+        let simplifier = ExprSimplifier::new(
+            SimplifyContext::builder()
+                .with_config_options(Arc::clone(self.state.config_options()))
+                .build(),
+        );
         let schema = DFSchema::empty();
-        let args = args.into_iter().map(|arg| simplifier.simplify(simplifier.coerce(arg, &schema)?)).collect::<Result<Vec<_>>>()?;
-        Ok(provider_as_source(function.create_table_provider_with_args(TableFunctionArgs::new(&args, self.state))?))
+        let args = args
+            .into_iter()
+            .map(|arg| simplifier.simplify(simplifier.coerce(arg, &schema)?))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(provider_as_source(
+            function.create_table_provider_with_args(TableFunctionArgs::new(&args, self.state))?,
+        ))
     }
 
     fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> Result<Arc<dyn TableSource>> {
-        Ok(provider_as_source(Arc::new(CteWorkTable::new(name, schema))))
+        Ok(provider_as_source(Arc::new(CteWorkTable::new(
+            name, schema,
+        ))))
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
@@ -74,7 +98,11 @@ impl ContextProvider for PlanningContext<'_> {
     }
 
     fn higher_order_function_names(&self) -> Vec<String> {
-        self.state.higher_order_functions().keys().cloned().collect()
+        self.state
+            .higher_order_functions()
+            .keys()
+            .cloned()
+            .collect()
     }
 
     fn udaf_names(&self) -> Vec<String> {

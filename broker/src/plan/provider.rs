@@ -37,12 +37,31 @@ pub struct LeafTable {
 
 impl LeafTable {
     /// A table, with its virtual columns behind the others when the statement names any.
-    pub fn new(table: &TableSnapshot, halves: Halves, with_virtual_columns: bool, use_leaf_pushdown: bool) -> Self {
-        let mut fields: Vec<Field> = table.schema.columns.iter().map(|c| c.arrow_field()).collect();
+    pub fn new(
+        table: &TableSnapshot,
+        halves: Halves,
+        with_virtual_columns: bool,
+        use_leaf_pushdown: bool,
+    ) -> Self {
+        let mut fields: Vec<Field> = table
+            .schema
+            .columns
+            .iter()
+            .map(|c| c.arrow_field())
+            .collect();
         if with_virtual_columns {
-            fields.extend(virtual_columns::ALL.iter().map(|(name, data_type)| Field::new(*name, data_type.clone(), true)));
+            fields.extend(
+                virtual_columns::ALL
+                    .iter()
+                    .map(|(name, data_type)| Field::new(*name, data_type.clone(), true)),
+            );
         }
-        let rows_estimate = table.segments.iter().filter(|s| halves == Halves::Covered || halves == Halves::Whole(s.half)).map(|s| s.rows).sum();
+        let rows_estimate = table
+            .segments
+            .iter()
+            .filter(|s| halves == Halves::Covered || halves == Halves::Whole(s.half))
+            .map(|s| s.rows)
+            .sum();
         Self {
             name: Arc::clone(&table.name),
             halves,
@@ -61,19 +80,31 @@ impl LeafTable {
         let unqualified = expr
             .clone()
             .transform(|e| match e {
-                Expr::Column(c) if c.relation.is_some() => Ok(Transformed::yes(Expr::Column(Column::new_unqualified(c.name)))),
+                Expr::Column(c) if c.relation.is_some() => Ok(Transformed::yes(Expr::Column(
+                    Column::new_unqualified(c.name),
+                ))),
                 other => Ok(Transformed::no(other)),
             })
             .data()
             .ok()?;
         let schema = DFSchema::try_from(Arc::clone(&self.arrow_schema)).ok()?;
-        let physical = create_physical_expr(&unqualified, &schema, &ExecutionProps::new(), &PhysicalPlanningContext::default()).ok()?;
+        let physical = create_physical_expr(
+            &unqualified,
+            &schema,
+            &ExecutionProps::new(),
+            &PhysicalPlanningContext::default(),
+        )
+        .ok()?;
         let leaf = to_leaf(&physical, &self.inputs(), &self.arrow_schema)?;
         Some(to_filter(leaf, &self.table_schema))
     }
 
     fn inputs(&self) -> Vec<Input> {
-        self.arrow_schema.fields().iter().map(|f| Input::Expr(LeafExpr::Column(f.name().clone()))).collect()
+        self.arrow_schema
+            .fields()
+            .iter()
+            .map(|f| Input::Expr(LeafExpr::Column(f.name().clone())))
+            .collect()
     }
 }
 
@@ -87,7 +118,10 @@ impl TableProvider for LeafTable {
         TableType::Base
     }
 
-    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
         Ok(filters
             .iter()
             .map(|f| match self.filter(f) {
@@ -97,18 +131,46 @@ impl TableProvider for LeafTable {
             .collect())
     }
 
-    async fn scan(&self, _state: &dyn Session, projection: Option<&Vec<usize>>, filters: &[Expr], limit: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let schema = match projection {
             Some(columns) => Arc::new(self.arrow_schema.project(columns)?),
             None => Arc::clone(&self.arrow_schema),
         };
         let mut parts = Vec::with_capacity(filters.len());
         for filter in filters {
-            parts.push(self.filter(filter).ok_or_else(|| to_datafusion(strandline_proto::Error::internal(format!("the leaf took the filter {filter} and can't apply it"))))?);
+            parts.push(self.filter(filter).ok_or_else(|| {
+                to_datafusion(strandline_proto::Error::internal(format!(
+                    "the leaf took the filter {filter} and can't apply it"
+                )))
+            })?);
         }
-        let project = schema.fields().iter().map(|f| LeafExpr::Column(f.name().clone())).collect();
-        let work = LeafWork { filter: all(parts), output: LeafOutput::Rows { project, limit, order: Vec::new() }, schema };
-        Ok(Arc::new(LeafExec::new(Arc::clone(&self.name), self.halves, Arc::clone(&self.table_schema), work, self.rows_estimate)))
+        let project = schema
+            .fields()
+            .iter()
+            .map(|f| LeafExpr::Column(f.name().clone()))
+            .collect();
+        let work = LeafWork {
+            filter: all(parts),
+            output: LeafOutput::Rows {
+                project,
+                limit,
+                order: Vec::new(),
+            },
+            schema,
+        };
+        Ok(Arc::new(LeafExec::new(
+            Arc::clone(&self.name),
+            self.halves,
+            Arc::clone(&self.table_schema),
+            work,
+            self.rows_estimate,
+        )))
     }
 }
 
@@ -121,7 +183,9 @@ pub struct SystemTable {
 
 impl fmt::Debug for SystemTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SystemTable").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("SystemTable")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -135,16 +199,38 @@ impl TableProvider for SystemTable {
         TableType::View
     }
 
-    async fn scan(&self, state: &dyn Session, projection: Option<&Vec<usize>>, filters: &[Expr], limit: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let rows = self.rows.rows(&self.name).await.map_err(to_datafusion)?;
-        MemTable::try_new(Arc::clone(&self.schema), vec![rows])?.scan(state, projection, filters, limit).await
+        MemTable::try_new(Arc::clone(&self.schema), vec![rows])?
+            .scan(state, projection, filters, limit)
+            .await
     }
 }
 
 /// The provider of a table that a statement names.
-pub fn provider(table: &NamedTable, system: &Arc<dyn SystemTables>, with_virtual_columns: bool, use_leaf_pushdown: bool) -> Arc<dyn TableProvider> {
+pub fn provider(
+    table: &NamedTable,
+    system: &Arc<dyn SystemTables>,
+    with_virtual_columns: bool,
+    use_leaf_pushdown: bool,
+) -> Arc<dyn TableProvider> {
     match table {
-        NamedTable::Leaf { table, halves } => Arc::new(LeafTable::new(table, *halves, with_virtual_columns, use_leaf_pushdown)),
-        NamedTable::System { name, schema } => Arc::new(SystemTable { name: name.clone(), schema: Arc::clone(schema), rows: Arc::clone(system) }),
+        NamedTable::Leaf { table, halves } => Arc::new(LeafTable::new(
+            table,
+            *halves,
+            with_virtual_columns,
+            use_leaf_pushdown,
+        )),
+        NamedTable::System { name, schema } => Arc::new(SystemTable {
+            name: name.clone(),
+            schema: Arc::clone(schema),
+            rows: Arc::clone(system),
+        }),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::load::progress_bar;
 use super::{Failure, Outcome};
+use crate::host::catalog::warning_messages;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,38 +45,66 @@ pub struct BuildArgs {
 pub(crate) async fn run(arguments: BuildArgs) -> Outcome {
     tokio::task::spawn_blocking(move || build(&arguments))
         .await
-        .unwrap_or_else(|error| Err(Error::internal(format!("the build ended early: {error}")).into()))
+        .unwrap_or_else(|error| {
+            Err(Error::internal(format!("the build ended early: {error}")).into())
+        })
 }
 
 fn build(arguments: &BuildArgs) -> Outcome {
     let started = Instant::now();
     let config = read_config(arguments).map_err(Failure::Usage)?;
-    let format = InputFormat::from_name(arguments.format.as_deref().unwrap_or_default()).map_err(Failure::Usage)?;
+    let format = arguments
+        .format
+        .as_deref()
+        .map(InputFormat::parse)
+        .transpose()
+        .map_err(Failure::Usage)?;
     let files = input::expand(&arguments.files).map_err(Failure::Usage)?;
     if files.is_empty() {
-        return Err(Failure::Usage(Error::invalid("no input files: name files, or folders that hold parquet, avro, json or csv files")));
+        return Err(Failure::Usage(Error::invalid(
+            "no input files: name files, or folders that hold parquet, avro, json or csv files",
+        )));
     }
-    std::fs::create_dir_all(&arguments.out)
-        .map_err(|error| Failure::Usage(Error::invalid(format!("folder {}: {error}", arguments.out.display()))))?;
+    std::fs::create_dir_all(&arguments.out).map_err(|error| {
+        Failure::Usage(Error::invalid(format!(
+            "folder {}: {error}",
+            arguments.out.display()
+        )))
+    })?;
     let mut segments = Segments {
         config: &config,
         out: &arguments.out,
         // Names are unique for all time, so that two builds can be pushed into one table.
-        run: uuid::Uuid::new_v4().simple().to_string().chars().take(12).collect(),
+        run: uuid::Uuid::new_v4()
+            .simple()
+            .to_string()
+            .chars()
+            .take(12)
+            .collect(),
         rows_max: arguments.segment_rows,
         current: None,
         made: Vec::new(),
         rows: 0,
     };
     let bar = progress_bar();
-    bar.set_length(files.iter().filter_map(|file| std::fs::metadata(file).ok()).map(|metadata| metadata.len()).sum());
+    bar.set_length(
+        files
+            .iter()
+            .filter_map(|file| std::fs::metadata(file).ok())
+            .map(|metadata| metadata.len())
+            .sum(),
+    );
     let mut bytes_before = 0;
     for file in &files {
         let mut source = input::open(file, format, &config, BATCH_ROWS)?;
         while let Some(batch) = source.next_batch()? {
             segments.push(&batch)?;
             bar.set_position(bytes_before + source.bytes_read());
-            bar.set_message(format!("{} rows, {} segments", segments.rows, segments.made.len()));
+            bar.set_message(format!(
+                "{} rows, {} segments",
+                segments.rows,
+                segments.made.len()
+            ));
         }
         bytes_before += source.bytes_total();
     }
@@ -99,14 +128,15 @@ fn build(arguments: &BuildArgs) -> Outcome {
 
 fn read_config(arguments: &BuildArgs) -> Result<TableConfig> {
     let read = |path: &Path| {
-        std::fs::read_to_string(path).map_err(|error| Error::invalid(format!("file {}: {error}", path.display())))
+        std::fs::read_to_string(path)
+            .map_err(|error| Error::invalid(format!("file {}: {error}", path.display())))
     };
-    let (schema, warnings) =
-        config::parse_schema(&read(&arguments.schema)?, 1).map_err(|error| error.at(arguments.schema.display()))?;
-    super::client::print_warnings(&warnings);
+    let (schema, warnings) = config::parse_schema(&read(&arguments.schema)?, 1)
+        .map_err(|error| error.at(arguments.schema.display()))?;
+    super::client::print_warnings(&warning_messages(warnings));
     let (config, warnings) = config::parse_table(&read(&arguments.config)?, &Arc::new(schema))
         .map_err(|error| error.at(arguments.config.display()))?;
-    super::client::print_warnings(&warnings);
+    super::client::print_warnings(&warning_messages(warnings));
     if config.half != Half::Offline {
         return Err(Error::invalid(format!(
             "{} is the config of a realtime table; segments are built for the offline half",
@@ -138,16 +168,24 @@ impl Segments<'_> {
             let builder = match &mut self.current {
                 Some(builder) => builder,
                 None => {
-                    let builder = SegmentBuilder::new(Arc::clone(&self.config.spec), &self.name(), Half::Offline, None)?;
+                    let builder = SegmentBuilder::new(
+                        Arc::clone(&self.config.spec),
+                        &self.name(),
+                        Half::Offline,
+                        None,
+                    )?;
                     self.current.insert(builder)
                 }
             };
-            let room = usize::try_from(self.rows_max.saturating_sub(builder.rows())).unwrap_or(usize::MAX);
+            let room =
+                usize::try_from(self.rows_max.saturating_sub(builder.rows())).unwrap_or(usize::MAX);
             let take = room.clamp(1, batch.num_rows() - from);
             builder.push(&batch.slice(from, take))?;
             from += take;
             self.rows += take as u64;
-            if builder.rows() >= self.rows_max || builder.bytes_estimate() >= SEGMENT_BUILD_BYTES_MAX {
+            if builder.rows() >= self.rows_max
+                || builder.bytes_estimate() >= SEGMENT_BUILD_BYTES_MAX
+            {
                 self.cut()?;
             }
         }

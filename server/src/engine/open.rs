@@ -1,0 +1,171 @@
+//! Opening an engine: from a data folder to a server that answers.
+
+use super::admin::EngineStatements;
+use super::{Engine, EngineOptions};
+use crate::host::Registry;
+use crate::host::catalog::Publisher;
+use crate::host::consumer::ConsumingBudget;
+use crate::host::data_dir::DataDir;
+use crate::host::deep::DeepStore;
+use crate::host::load::Loader;
+use crate::host::realtime::{RealtimeTables, Shared};
+use crate::host::step::{KillPoint, Steps};
+use crate::host::system::EngineSystemTables;
+use crate::leaf::{LocalLeaf, ScanPool};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use strandline_broker::transport::CatalogSource;
+use strandline_broker::{Broker, BrokerOptions};
+use strandline_proto::ids::Half;
+use strandline_proto::{Error, Result};
+use strandline_storage::meta::Metastore;
+use strandline_storage::meta::sql::SqlMetastore;
+use strandline_storage::stream::log::EmbeddedLog;
+
+/// Names a commit step at which the process aborts, for tests of recovery: `build.before:2`.
+const KILL_AT: &str = "STRANDLINE_KILL_AT";
+/// How often what no query names any more is looked for, between publications.
+const SWEEP_PERIOD: Duration = Duration::from_secs(1);
+/// How often coverage that follows the clock is computed again.
+const PUBLISH_PERIOD: Duration = Duration::from_secs(30);
+
+impl Engine {
+    /// Takes the data folder, opens its segments and starts its consumers.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when another process holds the folder or a newer version wrote it.
+    pub async fn open(options: EngineOptions) -> Result<Arc<Self>> {
+        let EngineOptions {
+            data_dir,
+            load_roots,
+            memory_bytes_max,
+            query_memory_bytes_max,
+            query_timeout_ms_default,
+            scan_threads,
+            environment,
+        } = options;
+        let load_roots = load_roots
+            .iter()
+            .map(|root| {
+                std::fs::canonicalize(root)
+                    .map_err(|e| Error::invalid(format!("load root {root}: {e}")))
+            })
+            .collect::<Result<Vec<PathBuf>>>()?;
+        let data_dir = DataDir::open(&data_dir)?;
+        let steps = Arc::new(Steps::new(
+            std::env::var(KILL_AT)
+                .ok()
+                .map(|text| text.parse::<KillPoint>())
+                .transpose()?,
+        ));
+
+        let sql = Arc::new(
+            SqlMetastore::open(&data_dir.metastore(), Arc::clone(&environment.clock)).await?,
+        );
+        let metastore: Arc<dyn Metastore> = Arc::clone(&sql) as Arc<dyn Metastore>;
+        let deep_store = Arc::new(DeepStore::local_folder(
+            &data_dir.deep(),
+            environment.clone(),
+        )?);
+        let log = EmbeddedLog::open(&data_dir.log(), environment.clone()).await?;
+        let registry = Arc::new(Registry::default());
+        let publisher = Arc::new(Publisher::new(
+            Arc::clone(&registry),
+            Arc::clone(&metastore),
+            Arc::clone(&deep_store),
+            environment.clone(),
+        ));
+        publisher.remove_orphans().await?;
+        publisher.hold_all().await?;
+        publisher.publish().await?;
+
+        let budget = Arc::new(ConsumingBudget::new(memory_bytes_max));
+        let shared = Shared {
+            metastore: Arc::clone(&metastore),
+            deep_store: Arc::clone(&deep_store),
+            publisher: Arc::clone(&publisher),
+            budget: Arc::clone(&budget),
+            log: Arc::clone(&log),
+            staging: data_dir.staging(),
+            steps,
+            environment: environment.clone(),
+        };
+        let realtime = Arc::new(RealtimeTables::new(shared));
+        let loader = Loader {
+            metastore: Arc::clone(&metastore),
+            deep_store: Arc::clone(&deep_store),
+            publisher: Arc::clone(&publisher),
+            staging: data_dir.staging(),
+            environment: environment.clone(),
+        };
+        let statements = Arc::new(EngineStatements::default());
+        let broker = Arc::new(Broker::new(
+            Arc::clone(&registry) as Arc<dyn CatalogSource>,
+            Arc::new(LocalLeaf::new(
+                Arc::clone(&registry) as Arc<dyn crate::leaf::SegmentHost>,
+                ScanPool::new(scan_threads),
+            )),
+            Arc::new(EngineSystemTables::new(Arc::clone(&statements))),
+            Arc::clone(&statements) as Arc<dyn strandline_broker::AdminStatements>,
+            BrokerOptions {
+                memory_bytes_max,
+                query_memory_bytes_max,
+                query_timeout: Duration::from_millis(query_timeout_ms_default),
+                spill_dir: Some(data_dir.spill()),
+                ..BrokerOptions::default()
+            },
+        ));
+        let engine = Arc::new(Self {
+            data_dir,
+            load_roots,
+            environment: environment.clone(),
+            registry: Arc::clone(&registry),
+            metastore: sql,
+            deep_store,
+            log,
+            publisher: Arc::clone(&publisher),
+            budget,
+            realtime: Arc::clone(&realtime),
+            loader,
+            broker,
+            tables_change: tokio::sync::Mutex::new(()),
+        });
+        if statements.0.set(Arc::downgrade(&engine)).is_err() {
+            return Err(Error::internal("an engine was opened twice"));
+        }
+        for name in engine.tables() {
+            if let Some(config) = publisher.config(&name, Half::Realtime)
+                && let Err(e) = realtime.start(config).await
+            {
+                tracing::error!(table = name, error = %e, "cannot consume");
+            }
+        }
+        engine.spawn_upkeep();
+        Ok(engine)
+    }
+
+    /// Sweeps and publishes now and then, as long as the engine lives.
+    fn spawn_upkeep(self: &Arc<Self>) {
+        let engine = Arc::downgrade(self);
+        let environment = self.environment.clone();
+        let clock = Arc::clone(&environment.clock);
+        environment.spawner.spawn(
+            "upkeep",
+            Box::pin(async move {
+                let mut published = clock.monotonic();
+                loop {
+                    clock.sleep(SWEEP_PERIOD).await;
+                    let Some(engine) = engine.upgrade() else { return };
+                    engine.registry.sweep();
+                    if clock.monotonic().saturating_sub(published) >= PUBLISH_PERIOD {
+                        published = clock.monotonic();
+                        if let Err(e) = engine.publisher.publish().await {
+                            tracing::warn!(error = %e, "cannot read the metastore; queries go on with what was published");
+                        }
+                    }
+                }
+            }),
+        );
+    }
+}

@@ -1,0 +1,190 @@
+//! The commit of sealed segments, one partition after its offsets: build -> upload -> commit -> swap.
+//!
+//! Runs beside consumption. Every step may fail and is tried again; every step may be the process's last,
+//! and then the stream is read again from the committed offset.
+
+use super::catalog::Publisher;
+use super::consumer::{Backoff, ConsumingBudget};
+use super::registry::Held;
+use super::step::{Side, Step, Steps};
+use super::tail::Tail;
+use crate::host::deep::DeepStore;
+use std::path::PathBuf;
+use std::sync::Arc;
+use strandline_proto::ids::{CatalogVersion, OffsetRange};
+use strandline_proto::{Error, Result};
+use strandline_storage::environment::{Environment, blocking};
+use strandline_storage::meta::{CommitRealtime, Metastore, SkipOffsets};
+use strandline_storage::segment::consuming::ConsumingSegment;
+use strandline_storage::segment::immutable::ImmutableSegment;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Sealed segments of one partition that may wait for their commit; then consumption waits too.
+const SEALED_MAX: usize = 2;
+
+/// A segment that takes no more rows.
+pub struct Sealed {
+    /// The segment.
+    pub segment: Arc<ConsumingSegment>,
+}
+
+/// The consumer's end of the queue to its committer.
+#[derive(Clone)]
+pub struct CommitQueue(mpsc::Sender<Sealed>);
+
+impl CommitQueue {
+    /// A queue and its other end.
+    pub fn new() -> (Self, mpsc::Receiver<Sealed>) {
+        let (send, receive) = mpsc::channel(SEALED_MAX);
+        (Self(send), receive)
+    }
+
+    /// A free place, waiting for one.
+    pub async fn reserve(&self) -> Result<mpsc::Permit<'_, Sealed>> {
+        self.0
+            .reserve()
+            .await
+            .map_err(|_| Error::cancelled("the committer has stopped"))
+    }
+}
+
+/// One partition's committer.
+pub struct Committer {
+    /// The table.
+    pub table: Arc<str>,
+    /// The partition's tail.
+    pub tail: Arc<Tail>,
+    /// Sealed segments, oldest first.
+    pub queue: mpsc::Receiver<Sealed>,
+    /// Where files are made.
+    pub staging: PathBuf,
+    /// Where they are kept.
+    pub deep_store: Arc<DeepStore>,
+    /// Where they are named.
+    pub metastore: Arc<dyn Metastore>,
+    /// Makes what was committed visible.
+    pub publisher: Arc<Publisher>,
+    /// Memory to give back.
+    pub budget: Arc<ConsumingBudget>,
+    /// Told of every step.
+    pub steps: Arc<Steps>,
+    /// Time, tasks, files.
+    pub environment: Environment,
+    /// Ends the committer between two steps.
+    pub stop: CancellationToken,
+}
+
+impl Committer {
+    /// Commits what comes until it is stopped.
+    pub async fn run(mut self) {
+        loop {
+            let sealed = tokio::select! {
+                sealed = self.queue.recv() => sealed,
+                () = self.stop.cancelled() => None,
+            };
+            let Some(Sealed { segment }) = sealed else {
+                return;
+            };
+            let mut backoff = Backoff::new();
+            while let Err(e) = self.commit(&segment).await {
+                tracing::warn!(table = %self.table, partition = %self.tail.partition(), segment = %segment.name(), error = %e,
+                    "commit failed; it is tried again");
+                self.tail
+                    .update_status(|s| s.last_error = format!("commit of {}: {e}", segment.name()));
+                if !backoff.pause(&self.environment, &self.stop).await {
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn commit(&self, segment: &Arc<ConsumingSegment>) -> Result<()> {
+        let offsets = OffsetRange {
+            start: segment.start_offset(),
+            end: segment.next_offset(),
+        };
+        if segment.rows() == 0 {
+            return self.skip(segment, offsets).await;
+        }
+        let name = segment.name().clone();
+        let path = self.staging.join(format!("{name}.seg"));
+
+        self.steps.reach(Step::Build, Side::Before);
+        let (source, target) = (Arc::clone(segment), path.clone());
+        let info = blocking(&self.environment.spawner, "build segment", move || {
+            source.build(&target)
+        })
+        .await?;
+        self.steps.reach(Step::Build, Side::After);
+
+        self.steps.reach(Step::Upload, Side::Before);
+        self.deep_store.put(&self.table, &name, &path).await?;
+        let stored = self.deep_store.local(&self.table, &name).await?;
+        let opened = blocking(&self.environment.spawner, "open segment", move || {
+            ImmutableSegment::open(&stored)
+        })
+        .await?;
+        if opened.info().checksum != info.checksum {
+            return Err(Error::data_loss(format!(
+                "segment {name}: the deep store gave back other bytes than were put; its storage needs a check"
+            )));
+        }
+        self.publisher
+            .registry()
+            .table(&self.table)
+            .hold(name.clone(), Held::Open(opened));
+        let _ = self.environment.files.remove(&path);
+        self.steps.reach(Step::Upload, Side::After);
+
+        self.steps.reach(Step::Commit, Side::Before);
+        let commit = CommitRealtime {
+            table: self.table.to_string(),
+            segment: info.clone(),
+            counts: self.tail.counts(offsets.start),
+            dead_letters: Vec::new(),
+        };
+        let version = self.metastore.commit_realtime(commit).await?.into_inner();
+        self.steps.reach(Step::Commit, Side::After);
+
+        self.steps.reach(Step::Swap, Side::Before);
+        self.swap(segment, offsets, version).await?;
+        self.steps.reach(Step::Swap, Side::After);
+        tracing::info!(table = %self.table, segment = %name, rows = info.rows, bytes = info.bytes, start = offsets.start, end = offsets.end, "committed");
+        Ok(())
+    }
+
+    /// Moves the offset past messages that gave no row.
+    async fn skip(&self, segment: &Arc<ConsumingSegment>, offsets: OffsetRange) -> Result<()> {
+        let skip = SkipOffsets {
+            table: self.table.to_string(),
+            partition: self.tail.partition().clone(),
+            from_offset: offsets.start,
+            to_offset: offsets.end,
+            counts: self.tail.counts(offsets.start),
+            dead_letters: Vec::new(),
+        };
+        let version = self.metastore.skip_offsets(skip).await?.into_inner();
+        self.swap(segment, offsets, version).await
+    }
+
+    /// Publishes what `version` says, and lets the consuming segment go once no query can name it.
+    async fn swap(
+        &self,
+        segment: &Arc<ConsumingSegment>,
+        offsets: OffsetRange,
+        version: CatalogVersion,
+    ) -> Result<()> {
+        self.publisher.publish().await?;
+        self.tail.set_committed(offsets.end);
+        let registry = self.publisher.registry();
+        registry.retire_consuming(
+            CatalogVersion(version.0.saturating_sub(1)),
+            &self.tail,
+            offsets.start,
+        );
+        self.budget.release(segment.bytes());
+        registry.sweep();
+        Ok(())
+    }
+}

@@ -1,0 +1,325 @@
+//! One partition's consumer: stream -> decoder -> consuming segment, and a seal when it is time.
+//!
+//! Rows are visible as soon as their batch is appended. A message that can't be decoded is in the
+//! dead-letter table before the offset moves past it. Whatever fails is tried again with a growing pause and
+//! shown in the tail's status; nothing is skipped.
+
+use super::commit::{CommitQueue, Sealed};
+use super::step::{Side, Step, Steps};
+use super::tail::Tail;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use strandline_proto::{Error, Result};
+use strandline_storage::config::TableConfig;
+use strandline_storage::decode::{Decoded, Decoder, Rejected};
+use strandline_storage::environment::{Environment, blocking};
+use strandline_storage::meta::{DeadLetter, IngestCounts, Metastore};
+use strandline_storage::segment::consuming::ConsumingSegment;
+use strandline_storage::stream::{MessageBatch, Stream};
+use tokio_util::sync::CancellationToken;
+
+/// Messages decoded and made visible together.
+const BATCH_MESSAGES_MAX: usize = 16_384;
+/// Payload bytes decoded and made visible together.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+/// How long a read waits for the first message; bounds how late a seal by age can be.
+const READ_WAIT: Duration = Duration::from_millis(250);
+/// The first and the longest pause after a failure.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Memory of all consuming segments of this server, and how much it may be.
+#[derive(Debug)]
+pub struct ConsumingBudget {
+    used: AtomicUsize,
+    bytes_max: usize,
+}
+
+impl ConsumingBudget {
+    /// A budget of `bytes_max`.
+    pub fn new(bytes_max: usize) -> Self {
+        Self {
+            used: AtomicUsize::new(0),
+            bytes_max,
+        }
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The limit.
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    fn grow(&self, before: usize, after: usize) {
+        if after >= before {
+            self.used.fetch_add(after - before, Ordering::Relaxed);
+        } else {
+            self.release(before - after);
+        }
+    }
+
+    /// Gives back what a retired segment held.
+    pub fn release(&self, bytes: usize) {
+        let _ = self
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                Some(used.saturating_sub(bytes))
+            });
+    }
+
+    fn is_exhausted(&self) -> bool {
+        self.used() >= self.bytes_max
+    }
+}
+
+/// A pause that doubles from failure to failure.
+pub(super) struct Backoff(Duration);
+
+impl Backoff {
+    pub(super) fn new() -> Self {
+        Self(PAUSE_MIN)
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.0 = PAUSE_MIN;
+    }
+
+    /// Pauses; false when `stop` fired meanwhile.
+    pub(super) async fn pause(
+        &mut self,
+        environment: &Environment,
+        stop: &CancellationToken,
+    ) -> bool {
+        let pause = self.0;
+        self.0 = (pause * 2).min(PAUSE_MAX);
+        tokio::select! {
+            () = environment.clock.sleep(pause) => true,
+            () = stop.cancelled() => false,
+        }
+    }
+}
+
+/// What a consumer works with.
+pub struct Consumer {
+    /// The table.
+    pub table: Arc<str>,
+    /// The realtime half's config.
+    pub config: Arc<TableConfig>,
+    /// The stream.
+    pub stream: Arc<dyn Stream>,
+    /// The partition's tail; its active segment starts at the offset to read from.
+    pub tail: Arc<Tail>,
+    /// Where dead letters go.
+    pub metastore: Arc<dyn Metastore>,
+    /// Where sealed segments go.
+    pub commits: CommitQueue,
+    /// Memory shared with the other consumers.
+    pub budget: Arc<ConsumingBudget>,
+    /// Told of the seals.
+    pub steps: Arc<Steps>,
+    /// Time, tasks.
+    pub environment: Environment,
+    /// Ends the consumer.
+    pub stop: CancellationToken,
+}
+
+impl Consumer {
+    /// Consumes until it is stopped.
+    pub async fn run(mut self) {
+        let mut backoff = Backoff::new();
+        while !self.stop.is_cancelled() {
+            match self.consume(&mut backoff).await {
+                Ok(()) => break,
+                Err(e) => {
+                    tracing::warn!(table = %self.table, partition = %self.tail.partition(), error = %e, "consumer failed; it tries again");
+                    self.tail.update_status(|s| {
+                        s.state = "RETRYING";
+                        s.last_error = e.message().to_owned();
+                    });
+                    if !backoff.pause(&self.environment, &self.stop).await {
+                        break;
+                    }
+                }
+            }
+        }
+        self.tail.update_status(|s| s.state = "STOPPED");
+    }
+
+    async fn consume(&mut self, backoff: &mut Backoff) -> Result<()> {
+        let Some(stream_config) = self.config.stream.clone() else {
+            return Err(Error::internal("a consumer needs a stream config"));
+        };
+        let partition = self.tail.partition().partition;
+        let mut reader = self.stream.open(partition, self.tail.watermark()).await?;
+        let mut decoder = Decoder::new(&self.config)?;
+        let mut opened = self.environment.clock.monotonic();
+        let mut end_seen = opened;
+        loop {
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
+            let active = self.tail.active();
+            let left = usize::try_from(stream_config.flush_rows.saturating_sub(active.rows()))
+                .unwrap_or(usize::MAX);
+            let batch = {
+                let wanted = left.clamp(1, BATCH_MESSAGES_MAX);
+                let next = reader.next(wanted, BATCH_BYTES_MAX, READ_WAIT);
+                tokio::select! {
+                    batch = next => Some(batch?),
+                    () = self.tail.seal_requested() => None,
+                    () = self.stop.cancelled() => return Ok(()),
+                }
+            };
+            if let Some(batch) = batch {
+                backoff.reset();
+                if active.next_offset() == active.start_offset() {
+                    opened = self.environment.clock.monotonic();
+                }
+                decoder = self.index(decoder, &active, batch).await?;
+            }
+            let now = self.environment.clock.monotonic();
+            if now.saturating_sub(end_seen) > Duration::from_secs(1) {
+                end_seen = now;
+                if let Ok(range) = self.stream.offsets(partition).await {
+                    self.tail.update_status(|s| s.stream_end = range.end);
+                }
+            }
+            let asked = self.tail.take_seal_request();
+            let age_ms = u64::try_from(now.saturating_sub(opened).as_millis()).unwrap_or(u64::MAX);
+            let full = active.rows() >= stream_config.flush_rows
+                || active.bytes() as u64 >= stream_config.flush_bytes
+                || age_ms >= stream_config.flush_age_ms
+                || (self.budget.is_exhausted() && active.bytes() > 0);
+            // Offsets without a row (dead letters) are committed as well, so that they are not read for ever.
+            if active.next_offset() > active.start_offset() && (asked || full) {
+                self.seal(&active).await?;
+                opened = self.environment.clock.monotonic();
+            }
+        }
+    }
+
+    /// Decodes a batch off the network threads, keeps its dead letters, and makes its rows visible.
+    async fn index(
+        &self,
+        mut decoder: Decoder,
+        active: &Arc<ConsumingSegment>,
+        batch: MessageBatch,
+    ) -> Result<Decoder> {
+        let MessageBatch {
+            messages,
+            next_offset,
+            lost,
+        } = batch;
+        if let Some(range) = lost {
+            tracing::error!(table = %self.table, partition = %self.tail.partition(), start = range.start, end = range.end,
+                "the stream dropped offsets before they were read");
+            self.tail.update_status(|s| s.lost.push(range));
+        }
+        if messages.is_empty() && next_offset <= active.next_offset() {
+            self.tail.update_status(|s| {
+                s.state = "CONSUMING";
+                s.last_error.clear();
+            });
+            return Ok(decoder);
+        }
+        let newest = messages.last().map_or(0, |m| m.timestamp_ms);
+        let (back, decoded) = blocking(&self.environment.spawner, "decode", move || {
+            let decoded = decoder.decode(&messages);
+            Ok((decoder, decoded))
+        })
+        .await?;
+        decoder = back;
+        let Decoded {
+            batch,
+            offsets,
+            rejected,
+        } = decoded;
+        let counts = IngestCounts {
+            read: (offsets.len() + rejected.len()) as u64,
+            indexed: offsets.len() as u64,
+            dead_lettered: rejected.len() as u64,
+            lost: lost.map_or(0, |range| range.end.saturating_sub(range.start)),
+            ..IngestCounts::default()
+        };
+        if !rejected.is_empty() {
+            let timestamp_ms = self.environment.clock.now_ms();
+            let letter = |r: Rejected| DeadLetter {
+                partition: self.tail.partition().clone(),
+                offset: r.offset,
+                reason: r.reason,
+                payload_bytes: r.payload.len() as u64,
+                payload: r.payload,
+                timestamp_ms,
+            };
+            let letters: Vec<_> = rejected.into_iter().map(letter).collect();
+            self.metastore
+                .record_dead_letters(&self.table, &letters)
+                .await?;
+        }
+        let segment = Arc::clone(active);
+        let before = active.bytes();
+        blocking(&self.environment.spawner, "index", move || {
+            segment.append(&batch, &offsets, next_offset)
+        })
+        .await?;
+        self.tail.count(active.start_offset(), counts);
+        self.budget.grow(before, active.bytes());
+        self.tail.update_status(|s| {
+            s.state = "CONSUMING";
+            s.last_error.clear();
+            s.stream_end = s.stream_end.max(next_offset);
+            if newest > 0 {
+                s.newest_timestamp_ms = newest;
+            }
+        });
+        Ok(decoder)
+    }
+
+    /// Puts a new consuming segment behind the active one, and hands that one to the committer.
+    async fn seal(&self, active: &Arc<ConsumingSegment>) -> Result<()> {
+        // A place in the queue first: with none free, consumption waits here and memory stays bounded.
+        let place = tokio::select! {
+            place = self.commits.reserve() => place?,
+            () = self.stop.cancelled() => return Ok(()),
+        };
+        self.steps.reach(Step::Seal, Side::Before);
+        let start = active.next_offset();
+        let name = segment_name(
+            &self.table,
+            self.tail.partition().partition,
+            start,
+            &self.environment,
+        );
+        let next = ConsumingSegment::new(
+            &name,
+            Arc::clone(&self.config.spec),
+            self.tail.partition().clone(),
+            start,
+        )?;
+        self.tail.seal(Arc::new(next));
+        self.steps.reach(Step::Seal, Side::After);
+        place.send(Sealed {
+            segment: Arc::clone(active),
+        });
+        Ok(())
+    }
+}
+
+/// The name of the segment that begins at `start_offset`. The last part makes it unique for all time: after a
+/// crash the same offsets may be cut at another end.
+pub(super) fn segment_name(
+    table: &str,
+    partition: u32,
+    start_offset: u64,
+    environment: &Environment,
+) -> String {
+    format!(
+        "{table}__{partition}__{start_offset}__{:08x}",
+        environment.random.next_u64() >> 32
+    )
+}

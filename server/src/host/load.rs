@@ -1,0 +1,447 @@
+//! Offline loads: files -> segments -> deep store -> one transaction. All or nothing.
+
+use super::catalog::Publisher;
+use super::registry::Held;
+use crate::host::deep::DeepStore;
+use parking_lot::Mutex;
+use std::path::PathBuf;
+use std::sync::Arc;
+use strandline_proto::catalog::SegmentInfo;
+use strandline_proto::coverage::Interval;
+use strandline_proto::ids::{Half, SegmentName};
+use strandline_proto::schema::{Column, Schema};
+use strandline_proto::v1::{LoadCount, LoadOptions, LoadResult, PushMode};
+use strandline_proto::{Error, Result};
+use strandline_storage::config::{PushType, TableConfig};
+use strandline_storage::environment::{Environment, blocking};
+use strandline_storage::input::{self, InputFormat};
+use strandline_storage::meta::{Metastore, PUSH_ID_BYTES_MAX, PushOffline};
+use strandline_storage::segment::builder::SegmentBuilder;
+use strandline_storage::segment::immutable::ImmutableSegment;
+use tokio_util::sync::CancellationToken;
+
+/// Rows of a segment unless the load says otherwise.
+pub const SEGMENT_ROWS_DEFAULT: u64 = 2_000_000;
+/// What a segment in the making may hold in memory before it is cut, in bytes.
+pub const SEGMENT_BUILD_BYTES_MAX: usize = 160 << 20;
+/// Rows read together.
+const BATCH_ROWS: usize = 8_192;
+
+/// Called with what a load has done so far.
+pub type Progress = Arc<dyn Fn(LoadCount) + Send + Sync>;
+
+/// What loads work with.
+#[derive(Clone)]
+pub struct Loader {
+    /// Where segments are named.
+    pub metastore: Arc<dyn Metastore>,
+    /// Where segments are kept.
+    pub deep_store: Arc<DeepStore>,
+    /// Makes what was pushed visible.
+    pub publisher: Arc<Publisher>,
+    /// Where files are made.
+    pub staging: PathBuf,
+    /// Time, randomness, tasks, files.
+    pub environment: Environment,
+}
+
+/// A segment file in staging.
+struct Staged {
+    info: SegmentInfo,
+    path: PathBuf,
+}
+
+/// Staged files, removed when the load ends, however it ends.
+struct StagedFiles {
+    environment: Environment,
+    dir: PathBuf,
+}
+
+impl Drop for StagedFiles {
+    fn drop(&mut self) {
+        if let Err(e) = std::fs::remove_dir_all(&self.dir) {
+            tracing::warn!(dir = %self.dir.display(), error = %e, "cannot remove a load's staging folder; the next start does");
+        }
+        let _ = &self.environment;
+    }
+}
+
+impl Loader {
+    /// Loads `files` into the offline half that `config` describes. Dropping the future stops the load and leaves nothing.
+    ///
+    /// # Errors
+    /// What is wrong with a file, by file, column and row; nothing of the load is then in the table.
+    pub async fn load(
+        &self,
+        config: &Arc<TableConfig>,
+        files: Vec<PathBuf>,
+        options: LoadOptions,
+        progress: Progress,
+    ) -> Result<LoadResult> {
+        let request = PushRequest::new(config, &options, &self.environment)?;
+        if let Some(done) = self.done_before(config, &request).await? {
+            return Ok(done);
+        }
+        let dir = self
+            .staging
+            .join(format!("load-{}", self.environment.random.uuid()));
+        self.environment
+            .files
+            .create_dir(&dir)
+            .map_err(|e| Error::unavailable(format!("cannot make {}: {e}", dir.display())))?;
+        let _staged_files = StagedFiles {
+            environment: self.environment.clone(),
+            dir: dir.clone(),
+        };
+        let stop = CancellationToken::new();
+        let _stop_when_dropped = stop.clone().drop_guard();
+        let build = Build {
+            config: Arc::clone(config),
+            files,
+            format: (!options.input_format.is_empty())
+                .then(|| InputFormat::parse(&options.input_format))
+                .transpose()?,
+            segment_rows_max: if options.segment_rows_max == 0 {
+                SEGMENT_ROWS_DEFAULT
+            } else {
+                options.segment_rows_max
+            },
+            dir,
+            name_suffix: format!("{:08x}", self.environment.random.next_u64() >> 32),
+            progress,
+            stop,
+        };
+        let staged = blocking(&self.environment.spawner, "load", move || build.run()).await?;
+        self.push(config, request, staged).await
+    }
+
+    /// Takes segment files that were built elsewhere.
+    ///
+    /// # Errors
+    /// When a file is damaged or does not fit the table; nothing of the push is then in the table.
+    pub async fn push_files(
+        &self,
+        config: &Arc<TableConfig>,
+        files: Vec<PathBuf>,
+        options: LoadOptions,
+    ) -> Result<LoadResult> {
+        let request = PushRequest::new(config, &options, &self.environment)?;
+        if let Some(done) = self.done_before(config, &request).await? {
+            return Ok(done);
+        }
+        let table = Arc::clone(config);
+        let staged = blocking(&self.environment.spawner, "check segments", move || {
+            files
+                .into_iter()
+                .map(|path| check_pushed(&table, path))
+                .collect::<Result<Vec<_>>>()
+        })
+        .await?;
+        self.push(config, request, staged).await
+    }
+
+    async fn done_before(
+        &self,
+        config: &TableConfig,
+        request: &PushRequest,
+    ) -> Result<Option<LoadResult>> {
+        let stored = self
+            .metastore
+            .push_result(&config.name, &request.id)
+            .await?;
+        stored
+            .map(|json| PushResult::read(&json)?.into_message(&request.id, true))
+            .transpose()
+    }
+
+    async fn push(
+        &self,
+        config: &TableConfig,
+        request: PushRequest,
+        staged: Vec<Staged>,
+    ) -> Result<LoadResult> {
+        let table = self.publisher.registry().table(&config.name);
+        let held = Mutex::new(Vec::new());
+        let stored = async {
+            for Staged { info, path } in &staged {
+                held.lock().push(info.name.clone());
+                self.deep_store.put(&config.name, &info.name, path).await?;
+                let local = self.deep_store.local(&config.name, &info.name).await?;
+                let opened = blocking(&self.environment.spawner, "open segment", move || {
+                    ImmutableSegment::open(&local)
+                })
+                .await?;
+                table.hold(info.name.clone(), Held::Open(opened));
+            }
+            let result = PushResult {
+                rows: staged.iter().map(|s| s.info.rows).sum(),
+                segments: staged.len() as u64,
+            };
+            let push = PushOffline {
+                table: config.name.clone(),
+                push_id: request.id.clone(),
+                segments: staged.iter().map(|s| s.info.clone()).collect(),
+                mode: request.mode,
+                declared: request.declared,
+                result_json: result.write()?,
+            };
+            self.metastore.push_offline(push).await
+        }
+        .await;
+        let outcome = match stored {
+            Ok(outcome) => outcome,
+            Err(e) => {
+                self.discard(config, &held.into_inner()).await;
+                return Err(e);
+            }
+        };
+        let already_done = outcome.is_already_done();
+        if already_done {
+            // Another request with this id came first: its segments stand, these go.
+            self.discard(config, &held.into_inner()).await;
+        }
+        let pushed = outcome.into_inner();
+        if !already_done {
+            self.publisher.publish().await?;
+            let replaced = pushed.removed.into_iter().map(|s| s.name).collect();
+            self.publisher
+                .retire_segments(pushed.version, &config.name, replaced);
+        }
+        PushResult::read(&pushed.result_json)?.into_message(&request.id, already_done)
+    }
+
+    /// Removes segments that the metastore never named.
+    async fn discard(&self, config: &TableConfig, names: &[SegmentName]) {
+        for name in names {
+            self.publisher.registry().table(&config.name).forget(name);
+            if let Err(e) = self.deep_store.delete(&config.name, name).await {
+                tracing::warn!(segment = %name, error = %e, "cannot remove an unused segment file; the next start does");
+            }
+        }
+    }
+}
+
+/// What a push answers, now and when it is repeated.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct PushResult {
+    rows: u64,
+    segments: u64,
+}
+
+impl PushResult {
+    fn write(&self) -> Result<String> {
+        serde_json::to_string(self).map_err(|e| Error::internal(format!("push result: {e}")))
+    }
+
+    fn read(json: &str) -> Result<Self> {
+        serde_json::from_str(json).map_err(|e| {
+            Error::data_loss(format!("the stored result of a push can't be read: {e}"))
+        })
+    }
+
+    fn into_message(self, push_id: &str, already_done: bool) -> Result<LoadResult> {
+        Ok(LoadResult {
+            push_id: push_id.to_owned(),
+            rows: self.rows,
+            segments: self.segments,
+            already_done,
+            coverage: None,
+        })
+    }
+}
+
+/// A push as its options say it.
+struct PushRequest {
+    id: String,
+    mode: PushType,
+    declared: Option<Interval>,
+}
+
+impl PushRequest {
+    fn new(config: &TableConfig, options: &LoadOptions, environment: &Environment) -> Result<Self> {
+        if options.push_id.len() > PUSH_ID_BYTES_MAX {
+            return Err(Error::invalid(format!(
+                "a push id has at most {PUSH_ID_BYTES_MAX} bytes; this one has {}",
+                options.push_id.len()
+            )));
+        }
+        let mode = PushMode::try_from(options.mode)
+            .map_err(|_| Error::invalid(format!("unknown push mode {}", options.mode)))?;
+        let declared = match &options.declared_coverage {
+            None => None,
+            Some(i) if i.start_ms >= i.end_ms => {
+                return Err(Error::invalid(format!(
+                    "declared coverage is empty: it starts at {} ms and ends at {} ms",
+                    i.start_ms, i.end_ms
+                )));
+            }
+            Some(_) if config.time_column.is_none() => {
+                return Err(Error::invalid(format!(
+                    "table {} has no time column, so no coverage can be declared for it",
+                    config.name
+                )));
+            }
+            Some(i) => Some(Interval {
+                start_ms: i.start_ms,
+                end_ms: i.end_ms,
+            }),
+        };
+        let id = if options.push_id.is_empty() {
+            environment.random.uuid().to_string()
+        } else {
+            options.push_id.clone()
+        };
+        let mode = if mode == PushMode::Refresh || config.push_type == PushType::Refresh {
+            PushType::Refresh
+        } else {
+            PushType::Append
+        };
+        Ok(Self { id, mode, declared })
+    }
+}
+
+/// The blocking part of a load: files to staged segments, one segment in memory at a time.
+struct Build {
+    config: Arc<TableConfig>,
+    files: Vec<PathBuf>,
+    format: Option<InputFormat>,
+    segment_rows_max: u64,
+    dir: PathBuf,
+    name_suffix: String,
+    progress: Progress,
+    stop: CancellationToken,
+}
+
+impl Build {
+    fn run(self) -> Result<Vec<Staged>> {
+        let files = input::expand(&self.files)?;
+        if files.is_empty() {
+            return Err(Error::invalid(
+                "no input files: name files, or folders that hold parquet, avro, json or csv files",
+            ));
+        }
+        let mut count = LoadCount {
+            bytes_total: files
+                .iter()
+                .filter_map(|f| std::fs::metadata(f).ok())
+                .map(|m| m.len())
+                .sum(),
+            ..LoadCount::default()
+        };
+        let mut staged = Vec::new();
+        let mut building: Option<SegmentBuilder> = None;
+        for file in &files {
+            let mut rows = input::open(file, self.format, &self.config, BATCH_ROWS)?;
+            let before = count.bytes_read;
+            while let Some(batch) = rows.next_batch()? {
+                if self.stop.is_cancelled() {
+                    return Err(Error::cancelled(
+                        "the load was cancelled; nothing of it was kept",
+                    ));
+                }
+                let mut from = 0;
+                while from < batch.num_rows() {
+                    if building.is_none() {
+                        building = Some(self.builder(staged.len())?);
+                    }
+                    let Some(builder) = building.as_mut() else {
+                        continue;
+                    };
+                    let room = usize::try_from(self.segment_rows_max - builder.rows())
+                        .unwrap_or(usize::MAX);
+                    let take = room.min(batch.num_rows() - from);
+                    builder.push(&batch.slice(from, take))?;
+                    from += take;
+                    if builder.rows() >= self.segment_rows_max
+                        || builder.bytes_estimate() >= SEGMENT_BUILD_BYTES_MAX
+                    {
+                        staged.extend(self.finish(building.take())?);
+                    }
+                }
+                count.rows += batch.num_rows() as u64;
+                count.bytes_read = before + rows.bytes_read();
+                count.segments_built = staged.len() as u64;
+                (self.progress)(count);
+            }
+            count.bytes_read = before + rows.bytes_total();
+        }
+        staged.extend(self.finish(building)?);
+        count.segments_built = staged.len() as u64;
+        (self.progress)(count);
+        Ok(staged)
+    }
+
+    fn builder(&self, number: usize) -> Result<SegmentBuilder> {
+        let name = format!("{}__{}_{number}", self.config.name, self.name_suffix);
+        SegmentBuilder::new(Arc::clone(&self.config.spec), &name, Half::Offline, None)
+    }
+
+    fn finish(&self, builder: Option<SegmentBuilder>) -> Result<Option<Staged>> {
+        let Some(builder) = builder.filter(|b| b.rows() > 0) else {
+            return Ok(None);
+        };
+        let path = self
+            .dir
+            .join(format!("{:06}.seg", builder_number(&self.dir)));
+        let info = builder.finish(&path)?;
+        check_times(&self.config, &info)?;
+        Ok(Some(Staged { info, path }))
+    }
+}
+
+fn builder_number(dir: &std::path::Path) -> usize {
+    std::fs::read_dir(dir).map_or(0, |entries| entries.count())
+}
+
+/// A row without a time would belong to neither half.
+fn check_times(config: &TableConfig, info: &SegmentInfo) -> Result<()> {
+    let Some(time) = &config.time_column else {
+        return Ok(());
+    };
+    match info.columns.iter().find(|c| c.name == *time) {
+        Some(stats) if stats.nulls > 0 => Err(Error::invalid(format!(
+            "{} rows have no value in the time column {time}: give each row a time, or the column a defaultNullValue in the schema",
+            stats.nulls
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn check_pushed(config: &TableConfig, path: PathBuf) -> Result<Staged> {
+    let segment = ImmutableSegment::open(&path)?;
+    let info = segment.info().clone();
+    if info.half != Half::Offline {
+        return Err(Error::invalid(format!(
+            "segment {} was built for a realtime half; only offline segments can be pushed",
+            info.name
+        )));
+    }
+    check_columns(&config.spec.schema, segment.schema())
+        .map_err(|e| e.at(format!("segment {}", info.name)))?;
+    check_times(config, &info)?;
+    Ok(Staged { info, path })
+}
+
+/// Whether a segment's columns hold what the table's columns of these names are.
+fn check_columns(table: &Schema, segment: &Schema) -> Result<()> {
+    for built in &segment.columns {
+        if let Some(column) = table.column(&built.name)
+            && (column.data_type, column.multi_value) != (built.data_type, built.multi_value)
+        {
+            let shown = |c: &Column| {
+                format!(
+                    "{}{}",
+                    c.data_type.pinot_name(),
+                    if c.multi_value { " (multi-value)" } else { "" }
+                )
+            };
+            return Err(Error::invalid(format!(
+                "column {} is {}, in the table {}: build it with the table's schema",
+                built.name,
+                shown(built),
+                shown(column)
+            )));
+        }
+    }
+    Ok(())
+}

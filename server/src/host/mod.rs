@@ -1,0 +1,19 @@
+//! What this server holds: immutable segments, stream tails, and the catalog snapshot that names them.
+//!
+//! The order that keeps every answer exact: a segment is loaded here before the metastore names it, the
+//! metastore changes in one transaction, the snapshot is published after it, and what the new snapshot
+//! does not name any more is dropped only when no query holds an older one.
+
+pub mod catalog;
+pub mod commit;
+pub mod consumer;
+pub mod data_dir;
+pub mod deep;
+pub mod load;
+pub mod realtime;
+pub mod registry;
+pub mod step;
+pub mod system;
+pub mod tail;
+
+pub use registry::Registry;

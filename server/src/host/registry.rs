@@ -1,0 +1,252 @@
+//! The tables this server holds and the snapshot it last published.
+
+use super::tail::Tail;
+use crate::leaf::SegmentHost;
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, RwLock};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Weak};
+use strandline_broker::transport::{CatalogSource, Watermark};
+use strandline_proto::catalog::CatalogSnapshot;
+use strandline_proto::ids::{CatalogVersion, SegmentName, StreamPartition};
+use strandline_proto::leaf::{SegmentTask, TailTask};
+use strandline_proto::{Error, Result};
+use strandline_storage::segment::SegmentReader;
+use strandline_storage::segment::immutable::ImmutableSegment;
+
+/// A segment that is held, or why it can't be.
+#[derive(Clone)]
+pub enum Held {
+    /// Open and checked.
+    Open(Arc<ImmutableSegment>),
+    /// Its file failed a check: queries that need it fail with this and nothing is answered from it.
+    Quarantined(Error),
+}
+
+/// The rows of one table on this server.
+#[derive(Default)]
+pub struct HostedTable {
+    segments: RwLock<HashMap<SegmentName, Held>>,
+    tails: RwLock<BTreeMap<StreamPartition, Arc<Tail>>>,
+}
+
+/// Something that a snapshot no longer names.
+enum Retired {
+    Segment {
+        table: String,
+        name: SegmentName,
+        file: Option<Box<dyn FnOnce() + Send>>,
+    },
+    Consuming {
+        tail: Arc<Tail>,
+        start_offset: u64,
+    },
+}
+
+/// All tables of this server.
+pub struct Registry {
+    tables: RwLock<HashMap<String, Arc<HostedTable>>>,
+    current: ArcSwap<CatalogSnapshot>,
+    published: Mutex<Vec<Weak<CatalogSnapshot>>>,
+    retired: Mutex<Vec<(CatalogVersion, Retired)>>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry")
+            .field("version", &self.current.load().version)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            tables: RwLock::default(),
+            current: ArcSwap::from_pointee(CatalogSnapshot::default()),
+            published: Mutex::default(),
+            retired: Mutex::default(),
+        }
+    }
+}
+
+impl Registry {
+    /// The table's rows; made empty when it is new.
+    pub fn table(&self, name: &str) -> Arc<HostedTable> {
+        if let Some(table) = self.tables.read().get(name) {
+            return Arc::clone(table);
+        }
+        Arc::clone(self.tables.write().entry(name.to_owned()).or_default())
+    }
+
+    /// Makes `snapshot` the current one, unless a newer one already is.
+    pub fn publish(&self, snapshot: CatalogSnapshot) {
+        let snapshot = Arc::new(snapshot);
+        let mut published = self.published.lock();
+        if snapshot.version < self.current.load().version {
+            return;
+        }
+        published.retain(|s| s.strong_count() > 0);
+        published.push(Arc::downgrade(&snapshot));
+        self.current.store(snapshot);
+        drop(published);
+        self.sweep();
+    }
+
+    /// Drops a segment once no query can name it; then runs `file`, which removes what is stored of it.
+    pub fn retire_segment(
+        &self,
+        last_version: CatalogVersion,
+        table: &str,
+        name: SegmentName,
+        file: Option<Box<dyn FnOnce() + Send>>,
+    ) {
+        self.retired.lock().push((
+            last_version,
+            Retired::Segment {
+                table: table.to_owned(),
+                name,
+                file,
+            },
+        ));
+    }
+
+    /// Drops a consuming segment once no query can name it.
+    pub fn retire_consuming(
+        &self,
+        last_version: CatalogVersion,
+        tail: &Arc<Tail>,
+        start_offset: u64,
+    ) {
+        self.retired.lock().push((
+            last_version,
+            Retired::Consuming {
+                tail: Arc::clone(tail),
+                start_offset,
+            },
+        ));
+    }
+
+    /// Drops what no live snapshot names. Called at each publication and now and then.
+    pub fn sweep(&self) {
+        let oldest = {
+            let mut published = self.published.lock();
+            published.retain(|s| s.strong_count() > 0);
+            published
+                .iter()
+                .filter_map(Weak::upgrade)
+                .map(|s| s.version)
+                .min()
+        };
+        let Some(oldest) = oldest else { return };
+        let droppable = {
+            let mut retired = self.retired.lock();
+            let (droppable, kept) = retired
+                .drain(..)
+                .partition(|(last_version, _)| *last_version < oldest);
+            *retired = kept;
+            let droppable: Vec<(CatalogVersion, Retired)> = droppable;
+            droppable
+        };
+        for (_, retired) in droppable {
+            match retired {
+                Retired::Segment { table, name, file } => {
+                    self.table(&table).segments.write().remove(&name);
+                    if let Some(remove) = file {
+                        remove();
+                    }
+                }
+                Retired::Consuming { tail, start_offset } => tail.retire(start_offset),
+            }
+        }
+    }
+}
+
+impl HostedTable {
+    /// Holds a segment, so that a snapshot may name it.
+    pub fn hold(&self, name: SegmentName, held: Held) {
+        self.segments.write().insert(name, held);
+    }
+
+    /// Forgets a segment that no snapshot ever named.
+    pub fn forget(&self, name: &SegmentName) {
+        self.segments.write().remove(name);
+    }
+
+    /// Adds a partition's tail; one that is there already stays.
+    pub fn add_tail(&self, tail: Arc<Tail>) -> Arc<Tail> {
+        Arc::clone(
+            self.tails
+                .write()
+                .entry(tail.partition().clone())
+                .or_insert(tail),
+        )
+    }
+
+    /// Removes all tails, after their consumers have stopped.
+    pub fn clear_tails(&self) {
+        self.tails.write().clear();
+    }
+
+    /// The tails, by partition.
+    pub fn tails(&self) -> Vec<Arc<Tail>> {
+        self.tails.read().values().cloned().collect()
+    }
+
+    /// Segments whose files failed a check, with the errors.
+    pub fn quarantined(&self) -> Vec<(SegmentName, Error)> {
+        let segments = self.segments.read();
+        segments
+            .iter()
+            .filter_map(|(name, held)| match held {
+                Held::Quarantined(e) => Some((name.clone(), e.clone())),
+                Held::Open(_) => None,
+            })
+            .collect()
+    }
+}
+
+impl CatalogSource for Registry {
+    fn snapshot(&self) -> Arc<CatalogSnapshot> {
+        self.current.load_full()
+    }
+}
+
+impl SegmentHost for Registry {
+    fn segment(&self, table: &str, task: &SegmentTask) -> Result<Arc<dyn SegmentReader>> {
+        match self.table(table).segments.read().get(&task.name) {
+            Some(Held::Open(segment)) if segment.info().checksum == task.checksum => {
+                Ok(Arc::clone(segment) as Arc<dyn SegmentReader>)
+            }
+            Some(Held::Quarantined(e)) => Err(e.clone()),
+            _ => Err(Error::segment_gone(format!(
+                "segment {} of table {table} is not on this server",
+                task.name
+            ))),
+        }
+    }
+
+    fn tail(&self, table: &str, task: &TailTask) -> Result<Vec<Arc<dyn SegmentReader>>> {
+        let table = self.table(table);
+        let tails = table.tails.read();
+        match tails.get(&task.partition) {
+            Some(tail) => tail.views(task),
+            None => Err(Error::segment_gone(format!(
+                "partition {} is not consumed on this server",
+                task.partition
+            ))),
+        }
+    }
+
+    fn watermarks(&self, table: &str) -> Result<Vec<Watermark>> {
+        let table = self.table(table);
+        let tails = table.tails.read();
+        Ok(tails
+            .values()
+            .map(|t| Watermark {
+                partition: t.partition().clone(),
+                to_offset: t.watermark(),
+            })
+            .collect())
+    }
+}
