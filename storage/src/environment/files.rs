@@ -360,7 +360,10 @@ mod tests {
         );
         files.clear();
         assert_eq!(files.read(&path).unwrap(), b"one");
-        assert_eq!(files.list(path.parent().unwrap()).unwrap(), [path.clone()]);
+        assert_eq!(
+            files.list(path.parent().unwrap()).unwrap(),
+            std::slice::from_ref(&path)
+        );
         files.remove(&path).unwrap();
         files.remove(&path).unwrap();
     }

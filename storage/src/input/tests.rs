@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::{parse_schema, parse_table};
+use ::parquet::arrow::ArrowWriter;
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array,
     Float32Array, Float64Array, Int32Array, Int64Array, ListArray, StringArray,
@@ -8,7 +9,6 @@ use arrow::array::{
 use arrow::datatypes::{
     Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMillisecondType,
 };
-use ::parquet::arrow::ArrowWriter;
 use std::path::PathBuf;
 use std::sync::Arc;
 use strandline_proto::ErrorKind;

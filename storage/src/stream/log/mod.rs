@@ -14,7 +14,11 @@
 //! itself and numbers its messages may repeat any request: what is stored already is acknowledged
 //! again and not stored twice, also after a restart.
 
+#[cfg(test)]
+mod fault_tests;
 mod format;
+#[cfg(test)]
+mod kill_tests;
 mod partition;
 mod producers;
 mod reader;
