@@ -5,7 +5,10 @@
 //! copy is checked on its way back without opening it. What was put is durable (in a folder: synced) when
 //! [`DeepStore::put`] answers. Every operation may be repeated.
 
-use crate::environment::{Environment, blocking, file_error};
+#[cfg(test)]
+mod tests;
+
+use crate::environment::{Environment, Files, blocking, file_error};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
@@ -132,7 +135,8 @@ impl DeepStore {
         blocking(&environment.spawner, "open deep store", move || {
             files
                 .create_dir(&dir)
-                .map_err(|e| file_error("create", &dir, &e))
+                .and_then(|()| sweep(&*files, &dir))
+                .map_err(|e| file_error("open", &dir, &e))
         })
         .await?;
         let store = LocalFileSystem::new_with_prefix(root)
@@ -230,24 +234,37 @@ impl DeepStore {
         Ok(())
     }
 
+    /// Where a segment's file can be mapped in place, when the store is a folder and has it. Not checked here.
+    pub async fn local_path(
+        &self,
+        table: &str,
+        segment: &SegmentName,
+        checksum: u64,
+    ) -> Result<Option<PathBuf>> {
+        let folder = folder(table, segment)?;
+        let Some(root) = &self.root else {
+            return Ok(None);
+        };
+        let stored = self.objects(&folder).await?;
+        let path = stored
+            .into_iter()
+            .find(|(_, content)| content.checksum == checksum);
+        Ok(path.map(|(path, _)| root.join(path.as_ref())))
+    }
+
     /// A table's stored segments, by name.
     pub async fn list(&self, table: &str) -> Result<Vec<StoredSegment>> {
         validate("table", table)?;
         let stored = self.objects(&ObjectPath::from_iter([table])).await?;
-        let mut segments: Vec<_> = stored
+        Ok(named(stored)
             .into_iter()
-            .filter_map(|(path, content)| {
-                let name = path.parts().nth(1)?;
-                let name = decode(name.as_ref())?;
-                Some(StoredSegment {
-                    name: SegmentName::new(&name),
-                    checksum: content.checksum,
-                    bytes: content.bytes,
-                })
-            })
-            .collect();
-        segments.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(segments)
+            .map(|(_, segment)| segment)
+            .collect())
+    }
+
+    /// All stored segments with their tables, by table and name.
+    pub async fn list_all(&self) -> Result<Vec<(String, StoredSegment)>> {
+        Ok(named(self.objects(&ObjectPath::default()).await?))
     }
 
     /// The objects below `folder` that are whole segments' copies by their names.
@@ -400,6 +417,52 @@ fn folder(table: &str, segment: &SegmentName) -> Result<ObjectPath> {
     Ok(ObjectPath::from_iter([table, segment.as_str()]))
 }
 
+/// Tables and segments that objects belong to, in order.
+fn named(objects: Vec<(ObjectPath, Content)>) -> Vec<(String, StoredSegment)> {
+    let mut named: Vec<_> = objects
+        .into_iter()
+        .filter_map(
+            |(
+                path,
+                Content {
+                    checksum, bytes, ..
+                },
+            )| {
+                let mut parts = path.parts();
+                let (table, name) = (
+                    decode(parts.next()?.as_ref())?,
+                    decode(parts.next()?.as_ref())?,
+                );
+                Some((
+                    table,
+                    StoredSegment {
+                        name: SegmentName::new(&name),
+                        checksum,
+                        bytes,
+                    },
+                ))
+            },
+        )
+        .collect();
+    named.sort_by(|a, b| (&a.0, &a.1.name).cmp(&(&b.0, &b.1.name)));
+    named
+}
+
+/// Removes what uploads that were cut off left in a folder (`<object>#<number>`); blocks.
+fn sweep(files: &dyn Files, dir: &Path) -> io::Result<()> {
+    for path in files.list(dir)? {
+        if path.is_dir() {
+            sweep(files, &path)?;
+        } else if path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().contains('#'))
+        {
+            files.remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
 fn verify(path: &ObjectPath, content: Content, crc: u32, bytes: u64) -> Result<()> {
     if (crc, bytes) == (content.crc, content.bytes) {
         return Ok(());
@@ -430,140 +493,5 @@ fn crc_of(path: &Path) -> Result<(u32, u64)> {
         crc = crc32c::crc32c_append(crc, &chunk);
         bytes += chunk.len() as u64;
         file = rest;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use object_store::memory::InMemory;
-
-    async fn contract(store: &DeepStore) {
-        let dir = tempfile::tempdir().unwrap();
-        let (file, back) = (dir.path().join("segment"), dir.path().join("back"));
-        for bytes in [
-            vec![],
-            vec![1; 100],
-            (0..11_000_000_u32).map(|i| (i % 251) as u8).collect(),
-        ] {
-            std::fs::write(&file, &bytes).unwrap();
-            let (name, checksum) = (
-                SegmentName::new(&format!("a ~%ü*__0__{}", bytes.len())),
-                bytes.len() as u64,
-            );
-            store.put("t", &name, checksum, &file).await.unwrap();
-            store.put("t", &name, checksum, &file).await.unwrap();
-            store.get("t", &name, checksum, &back).await.unwrap();
-            store.get("t", &name, checksum, &back).await.unwrap();
-            assert_eq!(std::fs::read(&back).unwrap(), bytes);
-            assert_eq!(
-                store.list("t").await.unwrap(),
-                [StoredSegment {
-                    name: name.clone(),
-                    checksum,
-                    bytes: bytes.len() as u64
-                }]
-            );
-            assert_eq!(
-                store
-                    .get("t", &name, checksum + 1, &back)
-                    .await
-                    .unwrap_err()
-                    .kind(),
-                ErrorKind::NotFound
-            );
-            assert_eq!(store.list("u").await.unwrap(), []);
-            store.delete("t", &name, checksum).await.unwrap();
-            store.delete("t", &name, checksum).await.unwrap();
-            assert_eq!(
-                store
-                    .get("t", &name, checksum, &back)
-                    .await
-                    .unwrap_err()
-                    .kind(),
-                ErrorKind::NotFound
-            );
-        }
-        for name in [
-            "",
-            "..",
-            "../x",
-            "a/b",
-            "a\\b",
-            "a\0",
-            ".x",
-            &"x".repeat(201),
-        ] {
-            assert_eq!(
-                store
-                    .put("t", &SegmentName::new(name), 1, &file)
-                    .await
-                    .unwrap_err()
-                    .kind(),
-                ErrorKind::InvalidArgument,
-                "{name:?}"
-            );
-            assert_eq!(
-                store
-                    .get(name, &SegmentName::new("s"), 1, &back)
-                    .await
-                    .unwrap_err()
-                    .kind(),
-                ErrorKind::InvalidArgument,
-                "{name:?}"
-            );
-        }
-        let missing = store
-            .put("t", &SegmentName::new("s"), 1, &dir.path().join("none"))
-            .await
-            .unwrap_err();
-        assert_eq!(missing.kind(), ErrorKind::NotFound);
-    }
-
-    #[tokio::test]
-    async fn a_folder_and_memory_keep_segments_alike() {
-        let dir = tempfile::tempdir().unwrap();
-        contract(
-            &DeepStore::local(&dir.path().join("deep"), Environment::real())
-                .await
-                .unwrap(),
-        )
-        .await;
-        contract(&DeepStore::new(
-            Arc::new(InMemory::new()),
-            Environment::real(),
-        ))
-        .await;
-    }
-
-    #[tokio::test]
-    async fn a_damaged_copy_is_never_handed_out_and_put_repairs_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = DeepStore::local(&dir.path().join("deep"), Environment::real())
-            .await
-            .unwrap();
-        let (file, back, name) = (
-            dir.path().join("segment"),
-            dir.path().join("back"),
-            SegmentName::new("s"),
-        );
-        std::fs::write(&file, b"the content").unwrap();
-        store.put("t", &name, 7, &file).await.unwrap();
-        let stored = std::fs::read_dir(dir.path().join("deep/t/s"))
-            .unwrap()
-            .next()
-            .unwrap()
-            .unwrap()
-            .path();
-        for damage in [&b"the contemt"[..], b"the con", b""] {
-            std::fs::write(&stored, damage).unwrap();
-            let error = store.get("t", &name, 7, &back).await.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::DataLoss, "{error}");
-            assert!(!back.exists() && !dir.path().join("back.get").exists());
-            store.put("t", &name, 7, &file).await.unwrap();
-            store.get("t", &name, 7, &back).await.unwrap();
-            assert_eq!(std::fs::read(&back).unwrap(), b"the content");
-            std::fs::remove_file(&back).unwrap();
-        }
     }
 }
