@@ -1,4 +1,5 @@
-//! The reader against librdkafka's own mock cluster. A real server is for the end-to-end tests.
+//! The reader against librdkafka's own mock cluster, and, where `STRANDLINE_KAFKA` names one (host:port), a real
+//! server: only that has transactions.
 
 use super::client::end_offset;
 use super::*;
@@ -6,8 +7,10 @@ use crate::stream::contract;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
+use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord, Producer};
 use std::time::Duration;
 use strandline_proto::ErrorKind;
 
@@ -38,15 +41,16 @@ impl Cluster {
     }
 }
 
-fn produce(
+fn produce_to(
+    topic: &str,
     producer: &FutureProducer,
     partition: u32,
     pairs: Vec<(Option<Bytes>, Bytes)>,
 ) -> BoxFuture<'static, Result<()>> {
-    let producer = producer.clone();
+    let (producer, topic) = (producer.clone(), topic.to_owned());
     Box::pin(async move {
         for (key, payload) in pairs {
-            let mut record = FutureRecord::<[u8], [u8]>::to("t")
+            let mut record = FutureRecord::<[u8], [u8]>::to(&topic)
                 .partition(partition as i32)
                 .payload(&payload[..]);
             if let Some(key) = &key {
@@ -59,6 +63,14 @@ fn produce(
         }
         Ok(())
     })
+}
+
+fn produce(
+    producer: &FutureProducer,
+    partition: u32,
+    pairs: Vec<(Option<Bytes>, Bytes)>,
+) -> BoxFuture<'static, Result<()>> {
+    produce_to("t", producer, partition, pairs)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -194,4 +206,116 @@ async fn what_retention_removed_is_told_exactly_and_reading_goes_on() {
         })
     );
     assert_eq!(offsets, (start..end).collect::<Vec<_>>());
+}
+
+/// All messages up to the end that the server tells, and where the reader then goes on.
+async fn read_to_end(stream: &KafkaStream, from: u64) -> (Vec<u64>, u64) {
+    let end = stream.offsets(0).await.unwrap().end;
+    let mut reader = stream.open(0, from).await.unwrap();
+    let (mut offsets, mut next) = (Vec::new(), from);
+    for _ in 0..20 {
+        if next >= end {
+            break;
+        }
+        let batch = reader
+            .next(100, 1 << 20, Duration::from_millis(500))
+            .await
+            .unwrap();
+        offsets.extend(batch.messages.iter().map(|message| message.offset));
+        next = batch.next_offset;
+    }
+    (offsets, next)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_servers_transactions_and_deletions_are_passed_exactly() {
+    let Ok(brokers) = std::env::var("STRANDLINE_KAFKA") else {
+        eprintln!("SKIPPED: STRANDLINE_KAFKA (host:port) is not set; see tests/kafka.sh");
+        return;
+    };
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &brokers);
+    let topic = format!("streams-{}", Environment::real().random.uuid());
+    let admin: AdminClient<DefaultClientContext> = config.create().unwrap();
+    let new = NewTopic::new(&topic, 2, TopicReplication::Fixed(1));
+    admin
+        .create_topics([&new], &AdminOptions::new())
+        .await
+        .unwrap()[0]
+        .as_ref()
+        .unwrap();
+    let stream = KafkaStream::new(&brokers, &topic, &BTreeMap::new(), Environment::real()).unwrap();
+    while stream.partitions().await != Ok(2) {}
+
+    let plain: FutureProducer = config.create().unwrap();
+    let produce = |partition, pairs| -> BoxFuture<'_, Result<()>> {
+        produce_to(&topic, &plain, partition, pairs)
+    };
+    contract::check(&stream, &produce).await.unwrap();
+
+    let begin = stream.offsets(0).await.unwrap().end;
+    let transactional: FutureProducer = config
+        .clone()
+        .set("transactional.id", &topic)
+        .create()
+        .unwrap();
+    let wait = Duration::from_secs(20);
+    transactional.init_transactions(wait).unwrap();
+    for (messages, committed) in [(3, true), (2, false), (1, true)] {
+        transactional.begin_transaction().unwrap();
+        let pairs = vec![(None, Bytes::from_static(b"x")); messages];
+        produce_to(&topic, &transactional, 0, pairs).await.unwrap();
+        if committed {
+            transactional.commit_transaction(wait).unwrap()
+        } else {
+            transactional.abort_transaction(wait).unwrap()
+        }
+    }
+    // Three messages, a marker, two aborted ones, a marker, one message, a marker.
+    let end = begin + 9;
+    assert_eq!(stream.offsets(0).await.unwrap().end, end);
+    let committed = vec![begin, begin + 1, begin + 2, begin + 7];
+    assert_eq!(read_to_end(&stream, begin).await, (committed, end));
+    assert_eq!(
+        read_to_end(&stream, begin + 3).await,
+        (vec![begin + 7], end)
+    );
+
+    // What is not committed yet is not there, and not passed.
+    transactional.begin_transaction().unwrap();
+    produce_to(
+        &topic,
+        &transactional,
+        0,
+        vec![(None, Bytes::from_static(b"y"))],
+    )
+    .await
+    .unwrap();
+    let mut reader = stream.open(0, end).await.unwrap();
+    let idle = reader.next(10, 1000, Duration::from_secs(1)).await.unwrap();
+    assert_eq!((idle.messages.len(), idle.next_offset), (0, end));
+    transactional.commit_transaction(wait).unwrap();
+    assert_eq!(
+        reader.next(10, 1000, wait).await.unwrap().messages[0].offset,
+        end
+    );
+
+    let mut before = rdkafka::TopicPartitionList::new();
+    before
+        .add_partition_offset(&topic, 0, rdkafka::Offset::Offset(begin as i64 + 2))
+        .unwrap();
+    admin
+        .delete_records(&before, &AdminOptions::new())
+        .await
+        .unwrap();
+    let mut late = stream.open(0, begin - 1).await.unwrap();
+    let batch = late.next(1, 1000, wait).await.unwrap();
+    assert_eq!(
+        batch.lost,
+        Some(OffsetRange {
+            start: begin - 1,
+            end: begin + 2
+        })
+    );
+    assert_eq!(batch.messages[0].offset, begin + 2);
 }
