@@ -120,6 +120,16 @@ impl Frame {
         base.wrapping_add(delta as i64)
     }
 
+    /// The last value, 0 without values; none when they don't ascend from 0 or a later number.
+    pub(crate) fn last_if_ascending(&self) -> Option<i64> {
+        let (mut previous, mut ascending) = (0, true);
+        self.for_blocks(0, self.len, |block| {
+            ascending &= block.first().is_none_or(|&first| first >= previous) && block.is_sorted();
+            previous = block.last().copied().unwrap_or(previous);
+        });
+        ascending.then_some(previous)
+    }
+
     /// Unpacks a block.
     fn unpack(&self, block: usize, out: &mut [i64; BLOCK]) {
         let (base, width, start) = self.entry(block);
@@ -186,5 +196,40 @@ impl Frame {
                 sink(&picked[..part.len()]);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extremes_and_narrow_blocks_come_back() {
+        let mut values: Vec<i64> = vec![i64::MIN, i64::MAX, 0, -1];
+        values.extend((0..3000).map(|i| 1_700_000_000_000 + i * 250));
+        values.extend([7; 2000]);
+        values.extend((0..700).map(|i| i64::from(i % 3) << 40));
+        let mut bytes = Vec::new();
+        Frame::write(values.len(), |i| values[i], &mut bytes);
+        let frame = Frame::open(Bytes::from(bytes)).unwrap();
+        let mut all = Vec::new();
+        frame.for_blocks(0, values.len(), |block| all.extend_from_slice(block));
+        assert_eq!(all, values);
+        assert!((0..values.len()).all(|i| frame.get(i) == values[i]));
+        let docs: Vec<u32> = (0..values.len() as u32)
+            .filter(|d| d % 5 == 0 || *d < 1300)
+            .collect();
+        let mut picked = Vec::new();
+        frame.for_each(&DocSelection::Docs(&docs), |block| {
+            picked.extend_from_slice(block)
+        });
+        assert!(
+            picked
+                .iter()
+                .zip(&docs)
+                .all(|(v, &d)| *v == values[d as usize])
+                && picked.len() == docs.len()
+        );
+        assert_eq!(frame.last_if_ascending(), None);
     }
 }

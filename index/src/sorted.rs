@@ -15,7 +15,7 @@ use std::ops::Range;
 #[derive(Clone, Debug)]
 pub(crate) struct SortedRuns {
     /// One end for each id.
-    ends: Vec<u32>,
+    ends: Frame,
 }
 
 impl SortedRuns {
@@ -36,18 +36,8 @@ impl SortedRuns {
     }
 
     pub(crate) fn open(bytes: bytes::Bytes, docs: u32) -> Result<Self, IndexError> {
-        let frame = Frame::open(bytes)?;
-        let mut ends = Vec::with_capacity(frame.len());
-        let mut previous = 0;
-        let mut ascending = true;
-        frame.for_blocks(0, frame.len(), |block| {
-            for &end in block {
-                ascending &= end >= previous;
-                previous = end;
-                ends.push(end as u32);
-            }
-        });
-        if !ascending || previous != i64::from(docs) {
+        let ends = Frame::open(bytes)?;
+        if ends.last_if_ascending() != Some(i64::from(docs)) {
             return Err(corrupt(
                 "a sorted column's document ranges don't follow each other",
             ));
@@ -59,15 +49,11 @@ impl SortedRuns {
         self.ends.len()
     }
 
+    /// Where the documents of `id` begin; for ids past the last one, where all end.
     fn start_of(&self, id: DictId) -> DocId {
-        match (id as usize).checked_sub(1) {
+        match (id as usize).min(self.ids()).checked_sub(1) {
             None => 0,
-            Some(before) => self
-                .ends
-                .get(before)
-                .or(self.ends.last())
-                .copied()
-                .unwrap_or(0),
+            Some(before) => self.ends.get(before) as DocId,
         }
     }
 
@@ -79,8 +65,18 @@ impl SortedRuns {
         self.start_of(ids.start)..self.start_of(ids.end)
     }
 
-    fn id_at(&self, doc: DocId) -> usize {
-        self.ends.partition_point(|&end| end <= doc)
+    /// The id that `doc` holds, at or after `from`.
+    fn id_at(&self, doc: DocId, from: usize) -> usize {
+        let (mut low, mut high) = (from, self.ids());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.ends.get(middle) <= i64::from(doc) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
     }
 
     /// Gives the ids of a selection, at most 1,024 at a time.
@@ -89,20 +85,19 @@ impl SortedRuns {
         match docs {
             DocSelection::Range(range) => {
                 let mut doc = range.start;
-                let mut id = self.id_at(doc);
-                while doc < range.end {
+                let mut id = self.id_at(doc, 0);
+                let mut end = self.start_of(id as DictId + 1);
+                while doc < range.end && id < self.ids() {
                     let until = range.end.min(doc.saturating_add(block.len() as u32));
                     let mut filled = 0;
-                    while doc < until {
-                        let Some(&end) = self.ends.get(id) else {
-                            return;
-                        };
+                    while doc < until && id < self.ids() {
                         let run = end.min(until).saturating_sub(doc) as usize;
-                        block[filled..filled + run].fill(id as u32);
+                        block[filled..filled + run].fill(id as DictId);
                         filled += run;
                         doc += run as u32;
                         if end <= doc {
                             id += 1;
+                            end = self.start_of(id as DictId + 1);
                         }
                     }
                     sink(&block[..filled]);
@@ -110,15 +105,19 @@ impl SortedRuns {
             }
             DocSelection::Docs(docs) => {
                 let mut id = 0;
+                let mut end = self.start_of(1);
                 for part in docs.chunks(block.len()) {
                     for (slot, &doc) in block.iter_mut().zip(part) {
-                        if self.ends.get(id).is_some_and(|&end| end <= doc) {
-                            id += 1;
-                            if self.ends.get(id).is_some_and(|&end| end <= doc) {
-                                id = self.id_at(doc);
-                            }
+                        if doc >= end {
+                            let next = self.start_of(id as DictId + 2);
+                            id = if doc < next {
+                                id + 1
+                            } else {
+                                self.id_at(doc, id + 1)
+                            };
+                            end = self.start_of(id as DictId + 1);
                         }
-                        *slot = id as u32;
+                        *slot = id as DictId;
                     }
                     sink(&block[..part.len()]);
                 }

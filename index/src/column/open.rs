@@ -121,13 +121,9 @@ impl ImmutableColumn {
         }
         match &self.list_ends {
             Some(ends) if multi_value => {
-                let (mut previous, mut ascending) = (0, ends.len() == docs as usize);
-                ends.for_blocks(0, ends.len(), |block| {
-                    ascending &=
-                        block.first().is_none_or(|&first| first >= previous) && block.is_sorted();
-                    previous = block.last().copied().unwrap_or(previous);
-                });
-                if !ascending || previous != i64::from(values) {
+                if ends.len() != docs as usize
+                    || ends.last_if_ascending() != Some(i64::from(values))
+                {
                     return fail("the ends of the lists");
                 }
             }

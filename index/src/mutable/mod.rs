@@ -27,6 +27,8 @@ mod value_log;
 mod view;
 
 use crate::column::ColumnData;
+use crate::doc_bits::{CHUNK_DOCS, DocBits};
+use crate::kernels::select_id_range;
 use crate::reader::{ColumnReader, DictId, DocId, IndexError, PhysicalType};
 use crate::wire::corrupt;
 use append_vec::{AppendVec, AppendWriter};
@@ -276,7 +278,7 @@ impl Shared {
     }
 
     /// Calls `sink` with every id of `docs` that is not null, and its document.
-    fn for_pairs(&self, docs: Range<DocId>, sink: &mut dyn FnMut(DictId, DocId)) {
+    fn for_pairs(&self, docs: Range<DocId>, mut sink: impl FnMut(DictId, DocId)) {
         let Store::Ids { ids, .. } = &self.store else {
             return;
         };
@@ -286,6 +288,7 @@ impl Shared {
         } else {
             &self.null_docs
         };
+        let any_null = nulls.any(values.end);
         let mut null_bits = None;
         let mut doc = docs.start;
         let mut end = self.list_start(doc + 1);
@@ -296,7 +299,7 @@ impl Shared {
                     doc += 1;
                     end = self.list_start(doc + 1);
                 }
-                if !nulls.contains(position, values.end, &mut null_bits) {
+                if !any_null || !nulls.contains(position, values.end, &mut null_bits) {
                     sink(id, doc);
                 }
                 position += 1;
@@ -304,8 +307,28 @@ impl Shared {
         }
     }
 
+    /// Adds the documents of `docs`, which lie in one chunk, that hold `id`.
+    fn scan(&self, id: DictId, docs: Range<DocId>, out: &mut DocBits) {
+        let (Store::Ids { ids, .. }, None) = (&self.store, &self.list_ends) else {
+            return self.for_pairs(docs, |found, doc| {
+                if found == id {
+                    out.insert(doc as u16);
+                }
+            });
+        };
+        let mut start = docs.start % CHUNK_DOCS;
+        for slice in ids.slices(docs.start as usize..docs.end as usize) {
+            select_id_range(slice, id..id.saturating_add(1), start, out);
+            start += slice.len() as u32;
+        }
+    }
+
     fn piece(&self, docs: Range<DocId>) -> Piece {
-        Piece::new(docs.clone(), |sink| self.for_pairs(docs, sink))
+        let mut pairs = Vec::with_capacity(docs.len());
+        self.for_pairs(docs.clone(), |id, doc| {
+            pairs.push(u64::from(id) << 32 | u64::from(doc))
+        });
+        Piece::new(docs, pairs)
     }
 
     /// How long the dictionary was after the first `docs` documents: ids are given in the order of documents, so

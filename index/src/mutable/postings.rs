@@ -30,13 +30,8 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    /// Groups pairs of id and document, which come in document order; an id repeated in one document counts once.
-    pub(crate) fn new(
-        docs: Range<DocId>,
-        pairs: impl FnOnce(&mut dyn FnMut(DictId, DocId)),
-    ) -> Self {
-        let mut sorted: Vec<u64> = Vec::with_capacity(docs.len());
-        pairs(&mut |id, doc| sorted.push(u64::from(id) << 32 | u64::from(doc)));
+    /// Groups pairs of id (high half) and document (low half); an id repeated in one document counts once.
+    pub(crate) fn new(docs: Range<DocId>, mut sorted: Vec<u64>) -> Self {
         sorted.sort_unstable();
         sorted.dedup();
         let (mut ids, mut ends, mut lists) = (Vec::new(), Vec::new(), Vec::new());

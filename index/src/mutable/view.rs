@@ -212,11 +212,7 @@ impl Postings for MutableView {
         let end = (start + u64::from(CHUNK_DOCS)).min(rest.end.into()) as u32;
         let from = start.max(rest.start.into()).min(end.into()) as u32;
         if from < end {
-            self.shared.for_pairs(from..end, &mut |found, doc| {
-                if found == id {
-                    out.insert(doc as u16);
-                }
-            });
+            self.shared.scan(id, from..end, out);
         }
     }
 
