@@ -244,3 +244,51 @@ impl PackedIds {
         low as u32
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_width_gives_back_what_was_packed() {
+        for width in 0..=64u32 {
+            let mask = if width == 0 {
+                0
+            } else {
+                u64::MAX >> (64 - width)
+            };
+            for count in [1usize, 31, 512, 1023, 1024] {
+                let value = |i: usize| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) & mask;
+                let values: Vec<u64> = (0..count).map(value).collect();
+                let mut packed = Vec::new();
+                pack_u64(&values, width, &mut packed);
+                assert_eq!(packed.len(), block_len(width));
+                let mut out = [1; BLOCK];
+                unpack_u64(&packed, width, &mut out);
+                assert_eq!(out[..count], values);
+                assert!((0..count).all(|i| pick_u64(&packed, width, i) == values[i]));
+                if width <= 32 {
+                    let values: Vec<u32> = values.iter().map(|&v| v as u32).collect();
+                    packed.clear();
+                    pack_u32(&values, width, &mut packed);
+                    assert_eq!(packed.len(), block_len(width));
+                    let mut out = [1; BLOCK];
+                    unpack_u32(&packed, width, &mut out);
+                    assert_eq!(out[..count], values);
+                    assert!((0..count).all(|i| pick_u32(&packed, width, i) == values[i]));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_too_short_for_a_block_give_zeros() {
+        let mut out = [1; BLOCK];
+        unpack_u32(&[0xff; 100], 9, &mut out);
+        assert_eq!(out, [0; BLOCK]);
+        assert_eq!(pick_u32(&[0xff; 3], 9, 1000), 0);
+        assert_eq!(pick_u64(&[], 64, 0), 0);
+        assert!(PackedIds::open(Bytes::from_static(&[0; 100]), 9, 500).is_err());
+        assert!(PackedIds::open(Bytes::new(), 33, 0).is_err());
+    }
+}

@@ -97,3 +97,21 @@ impl BloomFilter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_absent_values_pass_and_all_present_ones_do() {
+        let hash = |n: i64| hash_scalar(&Scalar::I64(n));
+        let mut bytes = Vec::new();
+        BloomFilter::write(10_000, (0..10_000).map(|n| hash(n * 2)), &mut bytes);
+        let filter = BloomFilter::open(Bytes::from(bytes)).unwrap();
+        assert!((0..10_000).all(|n| filter.may_contain(&Scalar::I64(n * 2))));
+        let passed = (0..10_000)
+            .filter(|n| filter.may_contain(&Scalar::I64(n * 2 + 1)))
+            .count();
+        assert!(passed < 150, "{passed} of 10,000 absent values pass");
+    }
+}

@@ -50,3 +50,38 @@ pub(crate) fn hash_scalar(value: &crate::reader::Scalar<'_>) -> u64 {
         Scalar::Bytes(v) => hash_bytes(v),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_are_those_that_stored_filters_hold() {
+        let hashes = [
+            hash_u64(0),
+            hash_u64(1),
+            hash_u128(1 << 100),
+            hash_bytes(b""),
+            hash_bytes(b"strandline"),
+        ];
+        let stored = [
+            0x3fcb_9187_9f77_0957,
+            0x5a69_cd9f_7854_65d8,
+            0xce9a_f53a_656c_f684,
+            0,
+            0x55d6_2e23_85f4_e393,
+        ];
+        assert_eq!(hashes, stored);
+    }
+
+    #[test]
+    fn hashes_of_near_values_spread_in_both_halves() {
+        let mut low: Vec<u32> = (0..100_000).map(|n| hash_u64(n) as u32).collect();
+        let mut high: Vec<u32> = (0..100_000).map(|n| (hash_u64(n) >> 32) as u32).collect();
+        for half in [&mut low, &mut high] {
+            half.sort_unstable();
+            half.dedup();
+            assert!(half.len() > 99_900, "{} distinct halves", half.len());
+        }
+    }
+}

@@ -217,3 +217,66 @@ impl Container<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sets with every kind of container, in few and in many containers.
+    fn sets() -> Vec<Vec<u32>> {
+        let mut sets = vec![
+            vec![7],
+            vec![65_535, 65_536],
+            (0..200_000).collect(),
+            (0..300_000).filter(|d| d % 3 != 1).collect(),
+            (0..300_000).filter(|d| d % 700 == 0).collect(),
+            (100..90_000)
+                .chain((200_000..400_000).step_by(2))
+                .chain(600_000..600_010)
+                .collect(),
+        ];
+        sets.push(
+            (0..10)
+                .flat_map(|chunk| (0..(chunk + 1) * 700).map(move |d| chunk * 131_072 + d * 2))
+                .collect(),
+        );
+        sets
+    }
+
+    #[test]
+    fn chunks_are_filled_with_what_was_written() {
+        for docs in sets() {
+            let mut bytes = Vec::new();
+            write(&docs, &mut bytes);
+            let last = *docs.last().unwrap();
+            PortableSet::validate(&bytes, last + 1).unwrap();
+            assert!(
+                PortableSet::validate(&bytes, last).is_err(),
+                "a document beyond the column is refused"
+            );
+            let set = PortableSet::new(&bytes).unwrap();
+            assert_eq!(set.count(), docs.len() as u64);
+            let mut found = Vec::new();
+            for chunk in 0..=(last >> 16) + 1 {
+                let mut bits = DocBits::new();
+                set.fill(chunk, &mut bits);
+                bits.append_docs(chunk << 16, &mut found);
+            }
+            assert_eq!(found, docs);
+            let reference = Bitmap::try_deserialize::<Portable>(&bytes).unwrap();
+            assert!(reference.internal_validate().is_ok());
+            assert_eq!(reference.to_vec(), docs);
+        }
+    }
+
+    #[test]
+    fn cut_sets_are_refused() {
+        for docs in sets() {
+            let mut bytes = Vec::new();
+            write(&docs, &mut bytes);
+            for len in (0..bytes.len()).step_by((bytes.len() / 50).max(1)) {
+                assert!(PortableSet::validate(&bytes[..len], u32::MAX).is_err());
+            }
+        }
+    }
+}

@@ -60,4 +60,8 @@ pub struct ImmutableColumn {
 }
 
 #[cfg(test)]
+mod corruption_tests;
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
 mod tests;

@@ -3,10 +3,10 @@
 use super::*;
 use crate::conformance::{ColumnRows, Row, check};
 use crate::mutable::{MutableColumn, MutableOptions};
-use crate::reader::{PhysicalType, Scalar};
+use crate::reader::{ColumnReader, PhysicalType, Scalar};
 use std::borrow::Cow;
 
-const TYPES: [PhysicalType; 6] = [
+pub(super) const TYPES: [PhysicalType; 6] = [
     PhysicalType::I32,
     PhysicalType::I64,
     PhysicalType::F32,
@@ -16,10 +16,10 @@ const TYPES: [PhysicalType; 6] = [
 ];
 
 /// A small deterministic source of numbers.
-pub(crate) struct Numbers(pub(crate) u64);
+pub(super) struct Numbers(pub(super) u64);
 
 impl Numbers {
-    pub(crate) fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -27,13 +27,13 @@ impl Numbers {
         self.0 >> 29
     }
 
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 }
 
 /// The value that stands for a number in each type.
-pub(crate) fn value(physical: PhysicalType, n: u64) -> Scalar<'static> {
+pub(super) fn value(physical: PhysicalType, n: u64) -> Scalar<'static> {
     let signed = n as i64 - 20;
     match physical {
         PhysicalType::I32 => Scalar::I32(signed as i32),
@@ -56,15 +56,15 @@ pub(crate) fn value(physical: PhysicalType, n: u64) -> Scalar<'static> {
     }
 }
 
-pub(crate) struct Shape {
-    pub(crate) docs: usize,
-    pub(crate) distinct: u64,
-    pub(crate) multi_value: bool,
-    pub(crate) nulls: bool,
-    pub(crate) sorted: bool,
+pub(super) struct Shape {
+    pub(super) docs: usize,
+    pub(super) distinct: u64,
+    pub(super) multi_value: bool,
+    pub(super) nulls: bool,
+    pub(super) sorted: bool,
 }
 
-pub(crate) fn rows(physical: PhysicalType, shape: &Shape, seed: u64) -> ColumnRows {
+pub(super) fn rows(physical: PhysicalType, shape: &Shape, seed: u64) -> ColumnRows {
     let mut numbers = Numbers(seed);
     let mut rows: Vec<Row> = (0..shape.docs)
         .map(|_| {
@@ -98,7 +98,7 @@ pub(crate) fn rows(physical: PhysicalType, shape: &Shape, seed: u64) -> ColumnRo
     }
 }
 
-pub(crate) fn probes(physical: PhysicalType, distinct: u64) -> Vec<Scalar<'static>> {
+pub(super) fn probes(physical: PhysicalType, distinct: u64) -> Vec<Scalar<'static>> {
     let mut probes: Vec<_> = [0, 1, 3, 4, 17, distinct / 2, distinct - 1, distinct + 5]
         .map(|n| value(physical, n))
         .into();
@@ -106,7 +106,7 @@ pub(crate) fn probes(physical: PhysicalType, distinct: u64) -> Vec<Scalar<'stati
     probes
 }
 
-pub(crate) fn open(written: &WrittenColumn) -> Result<ImmutableColumn, crate::IndexError> {
+pub(super) fn open(written: &WrittenColumn) -> Result<ImmutableColumn, crate::IndexError> {
     let sections = written.sections.iter();
     ImmutableColumn::open(sections.map(|(kind, bytes)| (kind.code(), Bytes::from(bytes.clone()))))
 }
@@ -121,7 +121,7 @@ const ALL_INDEXES: ColumnOptions = ColumnOptions {
 
 fn shapes() -> Vec<Shape> {
     let mut shapes = Vec::new();
-    for docs in [0, 1, 300, 5000] {
+    for docs in [0, 1, 2600] {
         for (multi_value, nulls, sorted) in [
             (false, false, false),
             (false, false, true),
@@ -163,34 +163,54 @@ fn immutable_and_consuming_columns_answer_as_their_rows() {
 }
 
 #[test]
+fn a_sorted_column_of_several_chunks_answers_as_its_rows() {
+    for distinct in [50, 50_000] {
+        let shape = Shape {
+            docs: 140_000,
+            distinct,
+            multi_value: false,
+            nulls: false,
+            sorted: true,
+        };
+        let rows = rows(PhysicalType::I64, &shape, 3);
+        let data = rows.data(0..shape.docs);
+        let options = ColumnOptions {
+            range: true,
+            ..ColumnOptions::default()
+        };
+        let column = open(&write_column(&data.data(), &options).unwrap()).unwrap();
+        assert!(
+            column.is_sorted() && column.inverted().is_some() && column.sorted_docs(0..1).is_some()
+        );
+        check(&column, &rows, &probes(PhysicalType::I64, distinct)[..3]).unwrap();
+    }
+}
+
+#[test]
 fn columns_of_several_chunks_answer_as_their_rows() {
-    for physical in [PhysicalType::I32, PhysicalType::Bytes] {
-        for (multi_value, nulls, sorted) in [
-            (false, false, false),
-            (false, true, false),
-            (true, true, false),
-        ] {
-            for distinct in [3, 30_000] {
-                let shape = Shape {
-                    docs: 150_000,
-                    distinct,
-                    multi_value,
-                    nulls,
-                    sorted,
-                };
-                let rows = rows(physical, &shape, 9);
-                check_all(
-                    &rows,
-                    &probes(physical, distinct)[..4],
-                    &format!("{physical:?}, {multi_value}, {distinct}"),
-                );
-            }
-        }
+    for (physical, multi_value, nulls, distinct) in [
+        (PhysicalType::I32, false, true, 3),
+        (PhysicalType::I32, true, true, 9000),
+        (PhysicalType::Bytes, false, false, 9000),
+    ] {
+        let shape = Shape {
+            docs: 70_000,
+            distinct,
+            multi_value,
+            nulls,
+            sorted: false,
+        };
+        let rows = rows(physical, &shape, 9);
+        check_all(
+            &rows,
+            &probes(physical, distinct)[..3],
+            &format!("{physical:?}, {distinct}"),
+        );
     }
 }
 
 /// Every way of storing and reading the rows.
-fn check_all(rows: &ColumnRows, probes: &[Scalar<'static>], about: &str) {
+pub(super) fn check_all(rows: &ColumnRows, probes: &[Scalar<'static>], about: &str) {
     let data = rows.data(0..rows.rows.len());
     let raw = ColumnOptions {
         dictionary: false,

@@ -1,1 +1,156 @@
 //! Consuming columns while they grow.
+
+use super::*;
+use crate::doc_bits::{CHUNK_DOCS, DocBits};
+use crate::reader::{DocSelection, Scalar, ValueBuffer};
+use std::sync::atomic::AtomicBool;
+
+/// What document `doc` holds.
+fn value_of(doc: u32) -> i64 {
+    i64::from(doc % 97) * 1000
+}
+
+/// Reads a view in several ways and holds the answers against what its documents must hold.
+fn check_view(view: &dyn ColumnReader, docs: u32) {
+    assert_eq!(view.num_docs(), docs);
+    let dictionary = view.dictionary().unwrap();
+    assert_eq!(dictionary.len(), docs.min(97));
+    let mut values = ValueBuffer::new(PhysicalType::I64);
+    view.values(DocSelection::Range(0..docs), &mut values);
+    let ValueBuffer::I64(values) = values else {
+        unreachable!()
+    };
+    assert!(values.iter().copied().eq((0..docs).map(value_of)));
+    let probe = docs % 97;
+    let Some(id) = dictionary.id_of(&Scalar::I64(value_of(probe))) else {
+        return assert!(probe >= docs);
+    };
+    let postings = view.inverted().unwrap();
+    let mut found = Vec::new();
+    for chunk in 0..=docs / CHUNK_DOCS {
+        let mut bits = DocBits::new();
+        postings.fill(id, chunk, &mut bits);
+        let mut nulls = DocBits::new();
+        view.null_bits(chunk, &mut nulls);
+        bits.and_not(&nulls);
+        bits.append_docs(chunk * CHUNK_DOCS, &mut found);
+    }
+    let expected = (0..docs).filter(|doc| doc % 97 == probe && doc % 50 != 0);
+    assert!(
+        found.iter().copied().eq(expected),
+        "documents of value {probe} among {docs}"
+    );
+    assert!(postings.count(id) >= found.len() as u64);
+}
+
+#[test]
+fn views_stay_as_they_were_while_the_writer_appends() {
+    let options = MutableOptions {
+        dictionary: true,
+        inverted: true,
+    };
+    let column = MutableColumn::new(PhysicalType::I64, false, options).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut held: Vec<(u32, Arc<dyn ColumnReader>)> = Vec::new();
+                while !done.load(Ordering::Relaxed) {
+                    let docs = column.num_docs();
+                    let view = column.view(docs);
+                    check_view(&*view, docs);
+                    held.push((docs, view));
+                    let (docs, view) = &held[held.len() / 2];
+                    check_view(&**view, *docs);
+                }
+            });
+        }
+        let mut docs = 0;
+        for step in (1..).map(|step| step * 37 % 2500) {
+            let end = docs + step;
+            let values = ValueBuffer::I64((docs..end).map(value_of).collect());
+            let null_docs: Vec<u32> = (docs..end)
+                .filter(|doc| doc % 50 == 0)
+                .map(|doc| doc - docs)
+                .collect();
+            column
+                .append(&ColumnData {
+                    null_docs: &null_docs,
+                    ..ColumnData::single(&values)
+                })
+                .unwrap();
+            docs = end;
+            if docs > 150_000 {
+                break;
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let docs = column.num_docs();
+    for docs in [
+        docs,
+        docs - 1,
+        131_072,
+        131_071,
+        65_537,
+        65_536,
+        8192,
+        8191,
+        1,
+        0,
+    ] {
+        check_view(&*column.view(docs), docs);
+    }
+}
+
+#[test]
+fn an_append_that_does_not_fit_leaves_the_column_as_it_was() {
+    let column = MutableColumn::new(PhysicalType::I32, false, MutableOptions::default()).unwrap();
+    column
+        .append(&ColumnData::single(&ValueBuffer::I32(vec![1])))
+        .unwrap();
+    let values = ValueBuffer::I32(vec![2, 3]);
+    for data in [
+        ColumnData::single(&ValueBuffer::I64(vec![2])),
+        ColumnData::multi(&values, &[1, 2]),
+        ColumnData {
+            null_docs: &[2],
+            ..ColumnData::single(&values)
+        },
+        ColumnData {
+            null_docs: &[1, 0],
+            ..ColumnData::single(&values)
+        },
+        ColumnData {
+            null_elements: &[0],
+            ..ColumnData::single(&values)
+        },
+    ] {
+        assert!(column.check(&data).is_err());
+        assert!(column.append(&data).is_err());
+    }
+    let lists = MutableColumn::new(PhysicalType::I32, true, MutableOptions::default()).unwrap();
+    for ends in [&[1][..], &[2, 1], &[1, 3]] {
+        assert!(lists.append(&ColumnData::multi(&values, ends)).is_err());
+    }
+    assert_eq!((column.num_docs(), lists.num_docs()), (1, 0));
+    assert_eq!(column.view(9).num_docs(), 1);
+}
+
+#[test]
+fn memory_is_accounted_for_as_rows_come() {
+    let options = MutableOptions {
+        dictionary: false,
+        inverted: false,
+    };
+    let column = MutableColumn::new(PhysicalType::Bytes, false, options).unwrap();
+    let mut values = ValueBuffer::new(PhysicalType::Bytes);
+    (0..1000).for_each(|_| values.push_bytes(&[7; 100]));
+    let before = column.bytes();
+    column.append(&ColumnData::single(&values)).unwrap();
+    let grown = column.bytes() - before;
+    assert!(
+        (100_000..200_000).contains(&grown),
+        "{grown} bytes for 100,000"
+    );
+}
