@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use strandline_index::column::{ColumnData, ColumnOptions};
 use strandline_index::mutable::{MutableColumn, MutableOptions};
 use strandline_index::{ColumnReader, IndexError, PhysicalType, ValueBuffer};
-use strandline_proto::schema::Column;
+use strandline_proto::schema::{Column, ColumnRole};
 use strandline_proto::{Error, Result};
 
 /// Rows of one segment: `$docId` is an Int32.
@@ -249,17 +249,36 @@ fn check_spec(spec: &SegmentSpec) -> Result<()> {
             )));
         }
     }
-    let Some(sorted) = &spec.sorted_column else {
-        return Ok(());
-    };
-    match spec.schema.column(sorted) {
-        Some(column) if !column.multi_value => Ok(()),
-        Some(_) => Err(Error::invalid(format!(
-            "rows can't be sorted by the multi-value column {sorted}"
-        ))),
-        None => Err(Error::invalid(format!(
-            "the sorted column {sorted} is not in the schema of table {}",
-            spec.schema.name
-        ))),
+    if let Some(time) = &spec.time_column {
+        match spec.schema.column(time) {
+            Some(column)
+                if matches!(column.role, ColumnRole::DateTime { .. }) && !column.multi_value => {}
+            Some(_) => {
+                return Err(Error::invalid(format!(
+                    "the time column {time} is not a single-value dateTime field of the schema of table {}",
+                    spec.schema.name
+                )));
+            }
+            None => return Err(missing("time", time, spec)),
+        }
     }
+    if let Some(sorted) = &spec.sorted_column {
+        match spec.schema.column(sorted) {
+            Some(column) if !column.multi_value => {}
+            Some(_) => {
+                return Err(Error::invalid(format!(
+                    "rows can't be sorted by the multi-value column {sorted}"
+                )));
+            }
+            None => return Err(missing("sorted", sorted, spec)),
+        }
+    }
+    Ok(())
+}
+
+fn missing(which: &str, column: &str, spec: &SegmentSpec) -> Error {
+    Error::invalid(format!(
+        "the {which} column {column} is not in the schema of table {}",
+        spec.schema.name
+    ))
 }

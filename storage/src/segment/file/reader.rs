@@ -179,8 +179,8 @@ fn verify_footer(file: &[u8]) -> Result<Range<usize>, &'static str> {
         let from = usize::try_from(u64_at(footer, 0)?).ok()?;
         let length = u32_at(footer, 8)? as usize;
         let whole = from >= HEADER_BYTES
-            && from % ALIGNMENT == 0
-            && length % ENTRY_BYTES == 0
+            && from.is_multiple_of(ALIGNMENT)
+            && length.is_multiple_of(ENTRY_BYTES)
             && from.checked_add(length)? == start;
         whole.then_some(from..start)
     };
@@ -198,7 +198,11 @@ fn parse_entry(entry: &[u8], directory: &Range<usize>) -> Option<(SectionId, Ran
         column: u32_at(entry, 16)?,
         kind: u16_at(entry, 20)?,
     };
-    (from % ALIGNMENT == 0 && end <= directory.start).then_some((id, from..end, u32_at(entry, 24)?))
+    (from.is_multiple_of(ALIGNMENT) && end <= directory.start).then_some((
+        id,
+        from..end,
+        u32_at(entry, 24)?,
+    ))
 }
 
 /// Between two sections lie less than 64 bytes, all zero.

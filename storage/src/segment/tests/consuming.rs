@@ -156,7 +156,7 @@ fn readers_see_whole_batches_while_a_writer_appends() {
                 while !done.load(Ordering::Relaxed) {
                     let view = segment.view();
                     let rows = view.num_docs();
-                    assert!(rows >= last && rows % BATCH as u32 == 0);
+                    assert!(rows >= last && rows.is_multiple_of(BATCH as u32));
                     last = rows;
                     let mut values = ValueBuffer::I64(Vec::new());
                     view.column("n")
@@ -305,6 +305,8 @@ fn a_spec_that_cannot_be_stored_is_refused() {
         spec(columns(both, false), None, None),
         spec(columns(ColumnSpec::default(), true), Some("c"), None),
         spec(columns(ColumnSpec::default(), false), Some("d"), None),
+        spec(columns(ColumnSpec::default(), false), None, Some("c")),
+        spec(columns(ColumnSpec::default(), false), None, Some("d")),
     ] {
         assert_eq!(
             SegmentBuilder::new(spec.clone(), "s", Half::Offline, None)

@@ -16,7 +16,7 @@ const PATH: &str = concat!(
     "/tests/golden/segment-1.strandline"
 );
 /// The checksum of the committed file.
-const CHECKSUM: u64 = 0;
+const CHECKSUM: u64 = 0xbd9b_ac78_469d_5b81;
 
 /// Every type, single- and multi-value, with a dictionary and raw, with every index.
 pub(super) fn spec() -> Arc<SegmentSpec> {
