@@ -67,7 +67,8 @@ impl Draw<'_> {
             8 if integer => Sql::fill("abs(CAST(@ AS BIGINT))", &[&name]),
             8 => Sql::fill("abs(@)", &[&name]),
             9 if integer => Sql::fill("nullif(@, 1)", &[&name]),
-            9 => Sql::fill("floor(CAST(@ AS DOUBLE))", &[&name]),
+            9 if is_float(column) => Sql::fill("floor(@)", &[&name]),
+            9 => Sql::fill("(@ * 10)", &[&name]),
             10 => {
                 let list = self.column_where(|c| c.multi_value);
                 let list = self.named(list);

@@ -6,7 +6,9 @@
 
 pub mod answer;
 pub mod arrays;
+pub mod arrow_files;
 pub mod client;
+pub mod export;
 pub mod expression;
 pub mod kills;
 pub mod oracle;

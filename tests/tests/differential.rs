@@ -1,7 +1,10 @@
 //! Drawn queries over drawn tables, held against plain DataFusion over the same rows.
 //!
 //! `STRANDLINE_DIFFERENTIAL_QUERIES` sets how many (2,000 otherwise), `STRANDLINE_DIFFERENTIAL_SEED` from which seed on.
+//! `STRANDLINE_DIFFERENTIAL_EXPORT` names a folder that tables and queries are written to, for `duckdb_oracle.py`.
 
+use std::path::PathBuf;
+use strandline_tests::export::write_round;
 use strandline_tests::oracle::Oracle;
 use strandline_tests::query::{Query, named};
 use strandline_tests::table::Table;
@@ -26,12 +29,14 @@ fn drawn_queries_are_understood_by_the_oracle() {
     run(async {
         let mut tally = Tally::default();
         let mut refused = Vec::new();
+        let export = std::env::var_os("STRANDLINE_DIFFERENTIAL_EXPORT").map(PathBuf::from);
         for round in 0..10 {
             let t = Table::main(round, round as usize, 400);
             let u = Table::joined(round, round as usize, 40, &t);
             let oracle = Oracle::new();
             oracle.put("t", t.visible());
             oracle.put("u", u.visible());
+            let mut queries = Vec::new();
             for i in 0..QUERIES_PER_ROUND / 2 {
                 let seed = round * QUERIES_PER_ROUND + i;
                 let query = Query::draw(&t, &u, seed, seed);
@@ -42,11 +47,16 @@ fn drawn_queries_are_understood_by_the_oracle() {
                     answer.is_err(),
                     answer.as_ref().is_ok_and(|a| a.rows.is_empty()),
                 );
-                if let Err(error) = answer
+                if let Err(error) = &answer
                     && query.kind != "error"
                 {
                     refused.push(format!("seed {seed} ({}): {error}\n  {sql}", query.kind));
                 }
+                queries.push((seed, query, answer.ok()));
+            }
+            if let Some(folder) = &export {
+                write_round(folder, round as usize, &t, &u, &queries)
+                    .expect("the export is written");
             }
         }
         println!("{tally}");
