@@ -3,14 +3,16 @@
 use crate::answer::Answer;
 use arrow::ipc::reader::StreamReader;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 use strandline_proto::v1::admin_service_client::AdminServiceClient;
 use strandline_proto::v1::ingest_service_client::IngestServiceClient;
 use strandline_proto::v1::query_response::Part;
 use strandline_proto::v1::query_service_client::QueryServiceClient;
 use strandline_proto::v1::{
-    AppendRequest, AppendResponse, CreateTableRequest, Message, PutSchemaRequest, QueryRequest,
-    QueryStatistics, ResultFormat,
+    AppendRequest, AppendResponse, CreateTableRequest, LoadOptions, LoadResult, Message,
+    PutSchemaRequest, QueryRequest, QueryStatistics, ResultFormat, UploadHeader, UploadRequest,
+    upload_request,
 };
 use tonic::transport::Channel;
 
@@ -90,6 +92,34 @@ impl Client {
             .create_table(CreateTableRequest { config_json })
             .await?;
         Ok(())
+    }
+
+    /// Uploads a file into an offline table.
+    pub async fn upload(
+        &mut self,
+        table: &str,
+        path: &Path,
+        options: LoadOptions,
+    ) -> Result<LoadResult, tonic::Status> {
+        let content = std::fs::read(path)?;
+        let header = UploadHeader {
+            table: table.to_owned(),
+            file_name: path
+                .file_name()
+                .map_or(String::new(), |n| n.to_string_lossy().into_owned()),
+            options: Some(options),
+        };
+        let mut parts = vec![upload_request::Part::Header(header)];
+        parts.extend(
+            content
+                .chunks(1 << 20)
+                .map(|chunk| upload_request::Part::Chunk(chunk.to_vec().into())),
+        );
+        let requests = parts
+            .into_iter()
+            .map(|part| UploadRequest { part: Some(part) });
+        let stream = futures::stream::iter(requests);
+        Ok(self.ingest.upload(stream).await?.into_inner())
     }
 
     /// Appends messages to a partition of a topic, as `producer` from `first_sequence` on.

@@ -16,6 +16,7 @@ pub mod pinot;
 pub mod predicate;
 pub mod process;
 pub mod query;
+pub mod slt;
 pub mod sql;
 pub mod table;
 pub mod tally;
