@@ -14,7 +14,7 @@ import duckdb
 
 
 def cell(value):
-    return "null" if value is None else str(value)
+    return "NULL" if value is None else str(value)
 
 
 def main():

@@ -1,6 +1,9 @@
 //! Benchmarks: seeded data, the Star Schema Benchmark beside DuckDB, and the cost of loading.
 
+pub mod load;
 pub mod peer;
 pub mod rows;
 pub mod ssb;
+pub mod ssb_run;
+pub mod target;
 pub mod wide;

@@ -3,6 +3,9 @@
 use clap::{Parser, Subcommand};
 use std::error::Error;
 use std::path::PathBuf;
+use strandline_benches::ssb_run::Options;
+use strandline_benches::target::Source;
+use strandline_benches::{load, ssb_run};
 
 #[derive(Parser)]
 #[command(name = "strandline-bench", about = "Benchmarks of Strandline", version)]
@@ -27,6 +30,8 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Ssb {
+    /// Runs the statements on Strandline and DuckDB, checks the answers, writes ratios
+    Run(Options),
     /// Writes the table as Parquet files, sorted by order date
     Generate {
         /// Scale factor: about 6 million rows at 1
@@ -43,6 +48,14 @@ enum Ssb {
 
 #[derive(Subcommand)]
 enum Load {
+    /// Loads a generated file and prints rows/s, the server's largest memory and the segments' size
+    Run {
+        #[command(flatten)]
+        source: Source,
+        /// The file that `load generate` wrote
+        #[arg(long)]
+        file: PathBuf,
+    },
     /// Writes a Parquet file of 20 columns
     Generate {
         /// Rows to write
@@ -57,7 +70,8 @@ enum Load {
     },
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
     match Arguments::parse().command {
         Command::Ssb {
             action: Ssb::Generate { scale, out, seed },
@@ -69,6 +83,12 @@ fn main() -> Result<(), Box<dyn Error>> {
                 out.display()
             );
         }
+        Command::Ssb {
+            action: Ssb::Run(options),
+        } => ssb_run::run(&options).await?,
+        Command::Load {
+            action: Load::Run { source, file },
+        } => load::run(&source, &file).await?,
         Command::Load {
             action: Load::Generate { rows, out, seed },
         } => {

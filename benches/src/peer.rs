@@ -81,7 +81,7 @@ impl Peer {
                 .map(|row| {
                     list(row)
                         .iter()
-                        .map(|cell| cell.as_str().unwrap_or("null").to_owned())
+                        .map(|cell| cell.as_str().unwrap_or("NULL").to_owned())
                         .collect()
                 })
                 .collect(),

@@ -1,27 +1,18 @@
 //! Rows of an answer as text cells, and whether two answers say the same.
 
-use arrow::array::RecordBatch;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
+use strandline_tests::answer::Answer;
+use strandline_tests::slt::cell_text;
 
 /// Rows of text cells.
 pub type Rows = Vec<Vec<String>>;
 
-/// The rows of `batches`.
-pub fn of_batches(batches: &[RecordBatch]) -> Result<Rows, arrow::error::ArrowError> {
-    let options = FormatOptions::default().with_null("null");
-    let mut rows = Vec::new();
-    for batch in batches {
-        let columns = batch
-            .columns()
-            .iter()
-            .map(|c| ArrayFormatter::try_new(c, &options))
-            .collect::<Result<Vec<_>, _>>()?;
-        rows.extend(
-            (0..batch.num_rows())
-                .map(|row| columns.iter().map(|c| c.value(row).to_string()).collect()),
-        );
-    }
-    Ok(rows)
+/// The rows of an answer.
+pub fn of_answer(answer: &Answer) -> Rows {
+    answer
+        .rows
+        .iter()
+        .map(|row| row.iter().map(cell_text).collect())
+        .collect()
 }
 
 fn same_cell(a: &str, b: &str) -> bool {

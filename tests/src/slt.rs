@@ -54,7 +54,8 @@ pub fn records(path: &Path) -> Vec<Record> {
     records
 }
 
-fn text(cell: &Cell) -> String {
+/// A cell as the files write it.
+pub fn cell_text(cell: &Cell) -> String {
     match cell {
         Cell::Null => "NULL".to_owned(),
         Cell::Text(text) if text.is_empty() => "(empty)".to_owned(),
@@ -62,7 +63,7 @@ fn text(cell: &Cell) -> String {
         Cell::Float(v) => format!("{v:?}"),
         Cell::Instant(nanos) => crate::sql::timestamp_text((nanos / 1_000_000) as i64),
         Cell::List(list) => {
-            let cells: Vec<String> = list.iter().map(text).collect();
+            let cells: Vec<String> = list.iter().map(cell_text).collect();
             format!("[{}]", cells.join(", "))
         }
         other => other.to_string(),
@@ -87,7 +88,7 @@ pub fn check(record: &Record, answer: &Answer) -> Result<(), String> {
     let mut ours: Vec<String> = answer
         .rows
         .iter()
-        .map(|row| row.iter().map(text).collect::<Vec<_>>().join("\t"))
+        .map(|row| row.iter().map(cell_text).collect::<Vec<_>>().join("\t"))
         .collect();
     if !record.ordered {
         ours.sort();
