@@ -20,3 +20,4 @@ pub mod slt;
 pub mod sql;
 pub mod table;
 pub mod tally;
+pub mod variants;

@@ -1,0 +1,473 @@
+//! The whole main job through a server of its own: tables, rows, SQL over gRPC, kills, bad input.
+
+use serde_json::json;
+use std::path::Path;
+use std::time::Duration;
+use strandline_proto::v1::{
+    ForceCommitRequest, GetBoundaryRequest, LoadOptions, PinBoundaryRequest,
+    ReleaseBoundaryRequest, TimeInterval,
+};
+use strandline_tests::answer::Cell;
+use strandline_tests::client::Client;
+use strandline_tests::kills::{self, Plan};
+use strandline_tests::process::Process;
+use strandline_tests::slt;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_strandline-under-test");
+
+fn number_from(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).map_or(otherwise, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable} must be a number, not {text:?}"))
+    })
+}
+
+fn log_stream(topic: &str, partitions: u32, flush_rows: u64) -> serde_json::Value {
+    json!({
+        "streamType": "log",
+        "stream.log.topic.name": topic,
+        "stream.log.partitions": partitions.to_string(),
+        "stream.log.decoder.class.name": "org.apache.pinot.plugin.inputformat.json.JSONMessageDecoder",
+        "stream.log.consumer.prop.auto.offset.reset": "smallest",
+        "realtime.segment.flush.threshold.rows": flush_rows.to_string(),
+        "realtime.segment.flush.threshold.time": "24h",
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_the_embedded_log_survive_kills_exactly() {
+    let plan = Plan {
+        seed: number_from("STRANDLINE_KILL_SEED", 1),
+        partitions: 3,
+        rows_per_partition: number_from("STRANDLINE_KILL_ROWS", 3_000),
+        kills: u32::try_from(number_from("STRANDLINE_KILLS", 5)).expect("few kills"),
+        flush_rows: 400,
+        batch_rows: 25,
+        pause: Duration::from_millis(15),
+    };
+    let data = tempfile::tempdir().expect("a folder");
+    let stream = log_stream("kills-topic", plan.partitions, plan.flush_rows);
+    let report = kills::run(
+        PROGRAM,
+        data.path(),
+        plan.clone(),
+        &stream,
+        |address, progress| {
+            (0..plan.partitions)
+                .map(|partition| {
+                    tokio::spawn(kills::produce_to_log(
+                        address.clone(),
+                        "kills-topic".to_owned(),
+                        partition,
+                        plan.clone(),
+                        progress.clone(),
+                    ))
+                })
+                .collect()
+        },
+    )
+    .await;
+    println!(
+        "{} rows exact after {} kills, {} of them inside a commit ({:?}); {} answers meanwhile, {} segments; freshness p50 {:?} ms, p99 {:?} ms",
+        plan.rows_per_partition * u64::from(plan.partitions),
+        report.places.len(),
+        report.kills_in_commits(),
+        report.places,
+        report.answers,
+        report.segments,
+        report.freshness_percentile(50),
+        report.freshness_percentile(99),
+    );
+    assert!(report.answers > 0, "queries were answered meanwhile");
+}
+
+async fn server(data: &std::path::Path) -> (Process, Client) {
+    let process = Process::start(PROGRAM, data, None).unwrap_or_else(|e| panic!("{e}"));
+    let client = Client::connect(&process.grpc).await.expect("it is up");
+    (process, client)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_statements_get_an_error_and_the_server_goes_on() {
+    let data = tempfile::tempdir().expect("a folder");
+    let (_process, mut client) = server(data.path()).await;
+    client
+        .create(
+            &kills::schema_json(),
+            &kills::table_json(&log_stream("bad-topic", 1, 1000)),
+        )
+        .await
+        .expect("the table is made");
+    let payloads: Vec<Vec<u8>> = (0..10).map(|s| kills::message(0, s)).collect();
+    client
+        .append("bad-topic", 0, &payloads, "", 0)
+        .await
+        .expect("rows are taken");
+    for (sql, part) in [
+        ("SELECT * FROM no_such_table", "no_such_table"),
+        ("SELECT word2 FROM kills", "word"),
+        (
+            "SELECT no_such_function(seq) FROM kills",
+            "no_such_function",
+        ),
+        ("SELECT FROM WHERE", ""),
+        ("COPY kills TO '/tmp/strandline-must-not-exist.csv'", ""),
+        (
+            "CREATE EXTERNAL TABLE x STORED AS CSV LOCATION '/etc/passwd'",
+            "",
+        ),
+        ("SELECT * FROM '/etc/passwd'", ""),
+        ("INSERT INTO kills VALUES (1, 2, 'x', 3)", ""),
+        ("SET datafusion.execution.batch_size = 1", ""),
+        ("SELECT sum(word) FROM kills", ""),
+        ("", ""),
+    ] {
+        let error = client.ask(sql).await.expect_err(sql);
+        println!("{sql:?}: {error}");
+        assert!(error.contains(part), "{sql}: {error}");
+        assert!(!error.starts_with("Internal"), "{sql}: {error}");
+    }
+    let since = std::time::Instant::now();
+    loop {
+        let (answer, _) = client
+            .ask("SELECT count(*) FROM kills")
+            .await
+            .expect("the server goes on");
+        if answer.rows[0][0] == Cell::Number(10, 0) {
+            break;
+        }
+        assert!(
+            since.elapsed() < Duration::from_secs(20),
+            "rows do not appear"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_messages_are_counted_and_the_rest_goes_on() {
+    let data = tempfile::tempdir().expect("a folder");
+    let (_process, mut client) = server(data.path()).await;
+    client
+        .create(
+            &kills::schema_json(),
+            &kills::table_json(&log_stream("mixed-topic", 1, 1000)),
+        )
+        .await
+        .expect("the table is made");
+    let bad: [&[u8]; 5] = [
+        b"no JSON",
+        b"[1, 2]",
+        b"{\"part\": \"many\", \"seq\": 1, \"sent_ms\": 1}",
+        b"{\"part\": 1",
+        b"\xff\xfe",
+    ];
+    let mut payloads = Vec::new();
+    for (i, message) in bad.iter().enumerate() {
+        payloads.push(kills::message(0, i as u64));
+        payloads.push(message.to_vec());
+    }
+    client
+        .append("mixed-topic", 0, &payloads, "", 0)
+        .await
+        .expect("what is in messages is the consumer's matter");
+    let since = std::time::Instant::now();
+    loop {
+        let (answer, _) = client
+            .ask("SELECT count(*), count(DISTINCT seq) FROM kills")
+            .await
+            .expect("the server goes on");
+        if answer.rows[0] == [Cell::Number(5, 0), Cell::Number(5, 0)] {
+            break;
+        }
+        assert!(
+            since.elapsed() < Duration::from_secs(20),
+            "{:?} after 20 s, not 5 rows",
+            answer.rows
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_schemas_and_configs_are_refused_by_name() {
+    let data = tempfile::tempdir().expect("a folder");
+    let (_process, mut client) = server(data.path()).await;
+    let schema = |name: &str, columns: serde_json::Value| {
+        json!({"schemaName": name, "dimensionFieldSpecs": columns}).to_string()
+    };
+    let one = json!([{"name": "a", "dataType": "INT"}]);
+    for (document, part) in [
+        (schema("../escape", one.clone()), "../escape"),
+        (schema("", one.clone()), ""),
+        (
+            schema(
+                "twice",
+                json!([{"name": "a", "dataType": "INT"}, {"name": "a", "dataType": "LONG"}]),
+            ),
+            "a",
+        ),
+        (
+            schema("empty", json!([{"name": "", "dataType": "INT"}])),
+            "",
+        ),
+        (
+            schema("odd", json!([{"name": "a", "dataType": "NUMBER"}])),
+            "NUMBER",
+        ),
+        ("{not json".to_owned(), ""),
+    ] {
+        let request = strandline_proto::v1::PutSchemaRequest {
+            schema_json: document.clone(),
+        };
+        let status = client.admin.put_schema(request).await.expect_err(&document);
+        println!("{document}: {status}");
+        assert!(status.message().contains(part), "{document}: {status}");
+        assert_ne!(status.code(), tonic::Code::Internal, "{document}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_process_is_kept_out_of_the_data_folder() {
+    let data = tempfile::tempdir().expect("a folder");
+    let (_process, mut client) = server(data.path()).await;
+    let second = Process::start(PROGRAM, data.path(), None);
+    assert!(second.is_err(), "two processes share a data folder");
+    client.ask("SELECT 1").await.expect("the first goes on");
+}
+
+/// Puts the quickstart's rows into `airlineStats`: three declared days-long files, and a stream that overlaps the last.
+async fn load_flights(client: &mut Client) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../server/quickstart");
+    let read =
+        |name: &str| std::fs::read_to_string(folder.join(name)).expect("the quickstart has it");
+    let schema = read("schema.json");
+    client
+        .create(&schema, &read("offline.json"))
+        .await
+        .expect("offline");
+    client
+        .create(&schema, &read("realtime.json"))
+        .await
+        .expect("realtime");
+    let day = |day: i64| (16_071 + day - 1) * 86_400_000;
+    for (days, from, to) in [("01_08", 1, 9), ("09_16", 9, 17), ("17_24", 17, 25)] {
+        let options = LoadOptions {
+            push_id: days.to_owned(),
+            declared_coverage: Some(TimeInterval {
+                start_ms: day(from),
+                end_ms: day(to),
+            }),
+            ..LoadOptions::default()
+        };
+        let path = folder.join(format!("airlineStats_2014-01-{days}.parquet"));
+        client
+            .upload("airlineStats", &path, options)
+            .await
+            .expect("a file loads");
+    }
+    let packed = std::fs::File::open(folder.join("airlineStats_2014-01-20_31.jsonl.zst"))
+        .expect("the quickstart has it");
+    let lines = zstd::decode_all(packed).expect("zstd");
+    let payloads: Vec<Vec<u8>> = lines
+        .split(|b| *b == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(<[u8]>::to_vec)
+        .collect();
+    assert_eq!(payloads.len(), 3_705);
+    for partition in 0..2 {
+        let mine: Vec<Vec<u8>> = payloads
+            .iter()
+            .skip(partition as usize)
+            .step_by(2)
+            .cloned()
+            .collect();
+        for chunk in mine.chunks(500) {
+            client
+                .append("flights", partition, chunk, "", 0)
+                .await
+                .expect("rows are taken");
+        }
+    }
+    wait_for(client, "airlineStats_REALTIME", 3_705).await;
+}
+
+async fn wait_for(client: &mut Client, table: &str, rows: i128) {
+    let since = std::time::Instant::now();
+    let sql = format!("SELECT count(*) FROM {table}");
+    loop {
+        let (answer, _) = client.ask(&sql).await.expect("the server answers");
+        if answer.rows[0][0] == Cell::Number(rows, 0) {
+            return;
+        }
+        assert!(
+            since.elapsed() < Duration::from_secs(60),
+            "{sql}: {:?}",
+            answer.rows
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flights_answer_as_duckdb_does_and_alike_at_every_boundary() {
+    let data = tempfile::tempdir().expect("a folder");
+    let (process, mut client) = server(data.path()).await;
+    load_flights(&mut client).await;
+    let check_all = async |client: &mut Client| {
+        let mut wrong = Vec::new();
+        let mut checked = 0;
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("slt");
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .expect("the folder is there")
+            .map(|entry| entry.expect("an entry").path())
+            .collect();
+        files.sort();
+        for path in files {
+            for record in slt::records(&path) {
+                checked += 1;
+                let result = match client.ask(&record.sql).await {
+                    Ok((answer, _)) => slt::check(&record, &answer),
+                    Err(error) => Err(error),
+                };
+                if let Err(what) = result {
+                    wrong.push(format!(
+                        "{}:{}: {what}\n  {}",
+                        path.display(),
+                        record.line,
+                        record.sql
+                    ));
+                }
+            }
+        }
+        assert!(
+            wrong.is_empty(),
+            "{} of {checked} records:\n{}",
+            wrong.len(),
+            wrong.join("\n")
+        );
+    };
+    check_all(&mut client).await;
+
+    let boundary = client
+        .admin
+        .get_boundary(GetBoundaryRequest {
+            table: "airlineStats".to_owned(),
+        })
+        .await
+        .expect("a boundary")
+        .into_inner();
+    assert_eq!(boundary.boundary_ms, 16_095 * 86_400_000);
+    assert_eq!(
+        (
+            boundary.visible_offline_rows,
+            boundary.visible_realtime_rows,
+            boundary.hidden_realtime_rows
+        ),
+        (7_589, 2_157, 1_548)
+    );
+    // The halves hold the same days 20 to 24, so the total stands wherever the boundary is pinned between them.
+    let mut splits = Vec::new();
+    for day in [21, 22, 24] {
+        let pin = PinBoundaryRequest {
+            table: "airlineStats".to_owned(),
+            boundary_ms: (16_071 + day - 1) * 86_400_000,
+        };
+        let pinned = client
+            .admin
+            .pin_boundary(pin)
+            .await
+            .expect("it is pinned")
+            .into_inner();
+        splits.push((pinned.visible_offline_rows, pinned.visible_realtime_rows));
+        let (answer, _) = client
+            .ask("SELECT count(*) FROM airlineStats")
+            .await
+            .expect("an answer");
+        assert_eq!(
+            answer.rows[0][0],
+            Cell::Number(9_746, 0),
+            "pinned at day {day}"
+        );
+    }
+    splits.dedup();
+    assert_eq!(
+        splits.len(),
+        3,
+        "each boundary has its own split: {splits:?}"
+    );
+    assert!(
+        splits
+            .iter()
+            .all(|(offline, realtime)| offline + realtime == 9_746)
+    );
+    let release = ReleaseBoundaryRequest {
+        table: "airlineStats".to_owned(),
+    };
+    client
+        .admin
+        .release_boundary(release)
+        .await
+        .expect("it is released");
+
+    let all = ForceCommitRequest {
+        table: "airlineStats".to_owned(),
+    };
+    client.admin.force_commit(all).await.expect("it commits");
+    check_all(&mut client).await;
+    drop(process);
+    let (_process, mut client) = server(data.path()).await;
+    wait_for(&mut client, "airlineStats_REALTIME", 3_705).await;
+    check_all(&mut client).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_repeated_under_its_id_adds_nothing() {
+    let data = tempfile::tempdir().expect("a folder");
+    let (_process, mut client) = server(data.path()).await;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../server/quickstart");
+    let read =
+        |name: &str| std::fs::read_to_string(folder.join(name)).expect("the quickstart has it");
+    client
+        .create(&read("schema.json"), &read("offline.json"))
+        .await
+        .expect("offline");
+    let path = folder.join("airlineStats_2014-01-01_08.parquet");
+    let options = |id: &str| LoadOptions {
+        push_id: id.to_owned(),
+        ..LoadOptions::default()
+    };
+    let first = client
+        .upload("airlineStats", &path, options("one"))
+        .await
+        .expect("it loads");
+    let again = client
+        .upload("airlineStats", &path, options("one"))
+        .await
+        .expect("a no-op");
+    assert!(!first.already_done && again.already_done);
+    assert_eq!(first.rows, again.rows);
+    wait_for(&mut client, "airlineStats", i128::from(first.rows)).await;
+
+    // A file cut short, and one that is none, are refused as a whole.
+    let whole = std::fs::read(&path).expect("the file");
+    let cut = data.path().join("cut.parquet");
+    for content in [
+        &whole[..whole.len() / 2],
+        &b"no parquet at all"[..],
+        &b""[..],
+    ] {
+        std::fs::write(&cut, content).expect("a file");
+        let status = client
+            .upload(
+                "airlineStats",
+                &cut,
+                options(&format!("cut-{}", content.len())),
+            )
+            .await
+            .expect_err("it is no Parquet file");
+        println!("{} bytes: {status}", content.len());
+        assert_ne!(status.code(), tonic::Code::Internal, "{status}");
+    }
+    wait_for(&mut client, "airlineStats", i128::from(first.rows)).await;
+}
