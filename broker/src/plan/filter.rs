@@ -31,7 +31,7 @@ fn filter(expr: LeafExpr, negated: bool, schema: &Schema) -> LeafFilter {
                 filter(*right, negated, schema),
             ];
             if (op == BinaryOp::And) != negated {
-                all(sides)
+                all(sides, schema)
             } else {
                 any(sides)
             }
@@ -55,13 +55,16 @@ pub fn constant(value: bool) -> LeafFilter {
     }
 }
 
-/// The conjunction, flat, with the two bounds of a column joined into one range.
-pub fn all(parts: impl IntoIterator<Item = LeafFilter>) -> LeafFilter {
+/// The conjunction, flat, with the two bounds of a single-value column joined into one range. The bounds on a
+/// multi-value column stay apart: one element may pass the lower, another the upper.
+pub fn all(parts: impl IntoIterator<Item = LeafFilter>, schema: &Schema) -> LeafFilter {
     let mut flat: Vec<LeafFilter> = Vec::new();
     for part in parts {
         match part {
-            LeafFilter::And(inner) => inner.into_iter().for_each(|f| push_conjunct(&mut flat, f)),
-            other => push_conjunct(&mut flat, other),
+            LeafFilter::And(inner) => inner
+                .into_iter()
+                .for_each(|f| push_conjunct(&mut flat, f, schema)),
+            other => push_conjunct(&mut flat, other, schema),
         }
     }
     match flat.len() {
@@ -70,12 +73,13 @@ pub fn all(parts: impl IntoIterator<Item = LeafFilter>) -> LeafFilter {
     }
 }
 
-fn push_conjunct(flat: &mut Vec<LeafFilter>, part: LeafFilter) {
+fn push_conjunct(flat: &mut Vec<LeafFilter>, part: LeafFilter, schema: &Schema) {
     if let LeafFilter::Column(ColumnPredicate {
         column,
         test: ColumnTest::Range { low, high },
         negated: false,
     }) = &part
+        && schema.column(column).is_none_or(|c| !c.multi_value)
     {
         for earlier in flat.iter_mut() {
             let LeafFilter::Column(ColumnPredicate {
@@ -445,4 +449,48 @@ fn to_ms(ticks: i64, unit: TimeUnit) -> Option<(i64, i64)> {
 /// Whether a filter keeps every row.
 pub fn keeps_all(filter: &LeafFilter) -> bool {
     matches!(filter, LeafFilter::And(parts) if parts.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strandline_proto::schema::{Column, ColumnRole, DataType as Type};
+
+    fn bound(column: &str, low: bool) -> LeafFilter {
+        let operand = Some((Operand::Literal(Value::Int(5)), false));
+        let test = if low {
+            ColumnTest::Range {
+                low: operand,
+                high: None,
+            }
+        } else {
+            ColumnTest::Range {
+                low: None,
+                high: operand,
+            }
+        };
+        column_filter(column, test, false)
+    }
+
+    #[test]
+    fn bounds_on_a_multi_value_column_may_be_passed_by_different_elements() {
+        let columns = [("one", false), ("many", true)].map(|(name, multi_value)| Column {
+            name: name.to_owned(),
+            data_type: Type::Int,
+            multi_value,
+            role: ColumnRole::Dimension,
+            default: Value::Null,
+            not_null: false,
+        });
+        let schema = Schema {
+            name: "t".to_owned(),
+            version: 1,
+            columns: columns.into(),
+            primary_key: Vec::new(),
+        };
+        let joined = all([bound("one", true), bound("one", false)], &schema);
+        assert!(matches!(joined, LeafFilter::Column(_)));
+        let apart = all([bound("many", true), bound("many", false)], &schema);
+        assert!(matches!(apart, LeafFilter::And(parts) if parts.len() == 2));
+    }
 }

@@ -156,7 +156,7 @@ impl TableProvider for LeafTable {
             .map(|f| LeafExpr::Column(f.name().clone()))
             .collect();
         let work = LeafWork {
-            filter: all(parts),
+            filter: all(parts, &self.table_schema),
             output: LeafOutput::Rows {
                 project,
                 limit,
