@@ -58,7 +58,7 @@ def cell(value):
     if isinstance(value, datetime.datetime):
         return decimal.Decimal((value - EPOCH) // datetime.timedelta(milliseconds=1))
     if isinstance(value, datetime.date):
-        return decimal.Decimal((datetime.datetime(value.year, value.month, value.day) - EPOCH) // datetime.timedelta(milliseconds=1))
+        return value.isoformat()
     if isinstance(value, (list, tuple)):
         return tuple(cell(v) for v in value)
     return value

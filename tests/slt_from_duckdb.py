@@ -52,7 +52,7 @@ def text(value):
     if isinstance(value, datetime.datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S.") + f"{value.microsecond // 1000:03d}"
     if isinstance(value, datetime.date):
-        return value.strftime("%Y-%m-%d 00:00:00.000")
+        return value.isoformat()
     if isinstance(value, decimal.Decimal):
         return format(value.normalize(), "f")
     if isinstance(value, float):

@@ -32,6 +32,8 @@ pub enum Cell {
     Bytes(Vec<u8>),
     /// Nanoseconds since the epoch.
     Instant(i128),
+    /// Days since the epoch.
+    Date(i32),
     /// A list.
     List(Vec<Cell>),
 }
@@ -150,9 +152,7 @@ fn cells(array: &ArrayRef) -> Result<Vec<Cell>, String> {
                 Cell::Instant(v.into())
             })
         }
-        DataType::Date32 => collect!(array.as_primitive::<Date32Type>(), |v| Cell::Instant(
-            i128::from(v) * 86_400_000_000_000
-        )),
+        DataType::Date32 => collect!(array.as_primitive::<Date32Type>(), Cell::Date),
         DataType::Dictionary(_, values) => cells(&as_type(values)?)?,
         DataType::List(_) => {
             let lists = array.as_list::<i32>();
@@ -184,6 +184,10 @@ impl fmt::Display for Cell {
             Self::Text(v) => write!(f, "{v:?}"),
             Self::Bytes(v) => write!(f, "{v:02x?}"),
             Self::Instant(v) => write!(f, "@{v}"),
+            Self::Date(days) => {
+                let (year, month, day) = crate::sql::civil(i64::from(*days));
+                write!(f, "{year:04}-{month:02}-{day:02}")
+            }
             Self::List(v) => {
                 f.write_char('[')?;
                 for (i, cell) in v.iter().enumerate() {

@@ -65,6 +65,7 @@ fn cell_json(cell: &Cell) -> Json {
         Cell::Text(v) => json!(v),
         Cell::Bytes(v) => json!({"bytes": v}),
         Cell::Instant(nanos) => json!({"ms": nanos.div_euclid(1_000_000).to_string()}),
+        Cell::Date(_) => json!(cell.to_string()),
         Cell::List(v) => Json::Array(v.iter().map(cell_json).collect()),
     }
 }

@@ -1,14 +1,13 @@
 //! A drawn table as the documents and messages that a server takes: schema, table configs, stream messages.
 
 use crate::sql::decimal_text;
-use crate::table::{Column, Storage, Table, TimeColumn};
+use crate::table::{Column, Storage, Table, TimeColumn, is_metric};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{
     DataType as ArrowType, Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type,
     TimestampMillisecondType,
 };
 use serde_json::{Map, Value as Json, json};
-use strandline_proto::schema::DataType;
 
 /// The schema document of `table` under another name.
 pub fn schema_json(table: &Table, name: &str) -> String {
@@ -27,7 +26,7 @@ pub fn schema_json(table: &Table, name: &str) -> String {
         } else if column.multi_value {
             spec["singleValueField"] = json!(false);
             dimensions.push(spec);
-        } else if column.data_type == DataType::Double && column.name.ends_with("_1") {
+        } else if is_metric(column) {
             metrics.push(spec);
         } else {
             dimensions.push(spec);

