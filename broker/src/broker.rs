@@ -5,9 +5,10 @@ use crate::answer::{self, Limits, Output};
 use crate::bind::{QueryRun, ScanCounts};
 use crate::error::from_datafusion;
 use crate::explain;
-use crate::literal::parameter_scalar;
+use crate::literal::{parameter_scalar, value_of};
 use crate::memory::QueryMemory;
 use crate::options::QueryOptions;
+use crate::plan_cache::{Kept, PlanCache, can_be_kept};
 use crate::planner::Planner;
 use crate::request::{BrokerOptions, QueryAnswer, QueryRequest, QueryStats};
 use crate::server_side::{AdminStatements, SystemTables};
@@ -19,12 +20,14 @@ use datafusion::common::ScalarValue;
 use datafusion::execution::TaskContext;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionState;
+use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::sqlparser::ast::Query;
 use futures::StreamExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use strandline_proto::value::Value;
 use strandline_proto::{Error, ErrorKind, Result};
 
 /// Answers SQL from the tables of one catalog.
@@ -38,6 +41,7 @@ pub struct Broker {
     runtime: Result<Arc<RuntimeEnv>>,
     /// Planning without the leaf's rules, and with them.
     states: [SessionState; 2],
+    plans: PlanCache,
     next_query_id: AtomicU64,
 }
 
@@ -76,6 +80,7 @@ impl Broker {
     ) -> Self {
         let runtime = session::runtime(&options);
         let shared = runtime.clone().unwrap_or_default();
+        let plans = PlanCache::new(options.plans_max);
         let states = [
             session::state(&options, &shared, false),
             session::state(&options, &shared, true),
@@ -89,6 +94,7 @@ impl Broker {
             runtime,
             states,
             next_query_id: AtomicU64::new(1),
+            plans,
         }
     }
 
@@ -172,7 +178,7 @@ impl Broker {
         let mut tries = 0;
         loop {
             let started = async {
-                let planned = self.plan(query, ast, false).await?;
+                let planned = self.plan(query, ast).await?;
                 let stream =
                     execute_stream(planned.plan, planned.task).map_err(|e| from_datafusion(&e))?;
                 Output::start(stream, &query.limits).await
@@ -205,34 +211,94 @@ impl Broker {
         }
     }
 
-    async fn plan(&self, query: &RunningQuery, ast: &Query, analyze: bool) -> Result<Planned> {
+    async fn plan(&self, query: &RunningQuery, ast: &Query) -> Result<Planned> {
         let begun = Instant::now();
         let tables = self.tables();
         query
             .stats
             .catalog_version
             .store(tables.snapshot.version.0, Ordering::Relaxed);
-        let mut state = self.states[usize::from(query.options.use_leaf_pushdown)].clone();
-        state.mark_start_execution();
-        let planner = Planner {
-            state,
-            tables: &tables,
-            system: &self.system,
-            options: &query.options,
-            sql: &query.sql,
-        };
-        let plan = planner.plan(ast.clone(), &query.parameters).await?;
+        let (plan, literals) = self.plan_or_kept(query, ast, &tables).await?;
         query.stats.plan_us.store(
             u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
             Ordering::Relaxed,
         );
-        self.bind(query, plan, tables, analyze)
+        self.bind(query, plan, literals, tables, false)
+    }
+
+    /// A plan and the literals it is to be bound to: a kept one, or a new one.
+    async fn plan_or_kept(
+        &self,
+        query: &RunningQuery,
+        ast: &Query,
+        tables: &Tables,
+    ) -> Result<(Arc<dyn ExecutionPlan>, Vec<Value>)> {
+        let shared = &self.states[usize::from(query.options.use_leaf_pushdown)];
+        let planner = || {
+            let mut state = shared.clone();
+            state.mark_start_execution();
+            Planner {
+                state,
+                tables,
+                system: &self.system,
+                options: &query.options,
+                sql: &query.sql,
+            }
+        };
+        let shape = match query.options.use_plan_cache && self.options.plans_max > 0 {
+            true => self.plans.shape(
+                ast,
+                &query.parameters,
+                tables,
+                shared,
+                query.options.use_leaf_pushdown,
+            ),
+            false => None,
+        };
+        let values = shape
+            .as_ref()
+            .and_then(|s| s.literals.iter().map(value_of).collect::<Option<Vec<_>>>());
+        let (Some(shape), Some(values)) = (shape, values) else {
+            return Ok((
+                planner().plan(ast.clone(), &query.parameters).await?,
+                Vec::new(),
+            ));
+        };
+        match self.plans.get(&shape) {
+            Some(Kept::Plan(plan)) => {
+                query.stats.plan_cached.store(true, Ordering::Relaxed);
+                return Ok((
+                    reset_plan_states(plan).map_err(|e| from_datafusion(&e))?,
+                    values,
+                ));
+            }
+            Some(Kept::Unfit) => {}
+            None => {
+                if let Ok(plan) = planner()
+                    .plan_shape(shape.query.clone(), &shape.literals)
+                    .await
+                    && can_be_kept(&plan)
+                {
+                    self.plans.keep(&shape, Kept::Plan(Arc::clone(&plan)));
+                    return Ok((
+                        reset_plan_states(plan).map_err(|e| from_datafusion(&e))?,
+                        values,
+                    ));
+                }
+                self.plans.keep(&shape, Kept::Unfit);
+            }
+        }
+        Ok((
+            planner().plan(ast.clone(), &query.parameters).await?,
+            Vec::new(),
+        ))
     }
 
     fn bind(
         &self,
         query: &RunningQuery,
         plan: Arc<dyn ExecutionPlan>,
+        parameters: Vec<Value>,
         tables: Tables,
         analyze: bool,
     ) -> Result<Planned> {
@@ -249,7 +315,7 @@ impl Broker {
             cancel: query.limits.cancel.clone(),
             deadline: Some(query.limits.deadline),
             memory: Arc::clone(&memory),
-            parameters: Vec::new(),
+            parameters,
             batch_rows: self.options.batch_rows,
             watermarks: Default::default(),
             scans: analyze.then(ScanCounts::default),
@@ -275,7 +341,23 @@ impl Broker {
         ast: &Query,
         analyze: bool,
     ) -> Result<Vec<String>> {
-        let planned = self.plan(query, ast, analyze).await?;
+        let tables = self.tables();
+        let mut state = self.states[usize::from(query.options.use_leaf_pushdown)].clone();
+        state.mark_start_execution();
+        let begun = Instant::now();
+        let planner = Planner {
+            state,
+            tables: &tables,
+            system: &self.system,
+            options: &query.options,
+            sql: &query.sql,
+        };
+        let plan = planner.plan(ast.clone(), &query.parameters).await?;
+        query.stats.plan_us.store(
+            u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
+        let planned = self.bind(query, plan, Vec::new(), tables, analyze)?;
         if analyze {
             let mut stream = execute_stream(Arc::clone(&planned.plan), Arc::clone(&planned.task))
                 .map_err(|e| from_datafusion(&e))?;

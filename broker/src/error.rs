@@ -16,6 +16,12 @@ pub(crate) fn from_datafusion(error: &DataFusionError) -> Error {
         return ours;
     }
     let message = message(error);
+    if matches!(error.find_root(), DataFusionError::ResourcesExhausted(text) if text.contains("DiskManager is disabled"))
+    {
+        return Error::exhausted(
+            "the query outgrew its memory limit and the server has no spill directory: narrow the query, raise the limit with SET memoryBytesMax = n, or start the server with a spill directory",
+        );
+    }
     let kind = match error.find_root() {
         DataFusionError::ResourcesExhausted(_) => ErrorKind::ResourceExhausted,
         DataFusionError::NotImplemented(_) => {

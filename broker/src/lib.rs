@@ -17,12 +17,15 @@ pub mod multi_value;
 mod names;
 mod options;
 pub mod plan;
+mod plan_cache;
 mod planner;
 pub mod request;
 pub mod server_side;
 mod session;
 mod statement;
 mod tables;
+#[cfg(test)]
+mod tests;
 pub mod transport;
 
 pub use broker::Broker;

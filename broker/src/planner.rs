@@ -5,6 +5,7 @@ use crate::names::{self, Resolved, nearest};
 use crate::options::QueryOptions;
 use crate::plan::context::PlanningContext;
 use crate::plan::provider::provider;
+use crate::plan_cache;
 use crate::server_side::SystemTables;
 use crate::statement::place;
 use crate::tables::Tables;
@@ -56,8 +57,19 @@ impl Planner<'_> {
         self.physical(&logical).await
     }
 
+    /// The plan of a shape, over placeholders for its literals; an error when they end anywhere else than in a leaf.
+    pub(crate) async fn plan_shape(
+        &self,
+        query: Query,
+        literals: &[ScalarValue],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let logical =
+            plan_cache::typed(self.logical(query)?, literals).map_err(|e| self.explained(&e))?;
+        self.physical(&logical).await
+    }
+
     /// The optimized physical plan of a logical one.
-    pub(crate) async fn physical(&self, logical: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+    async fn physical(&self, logical: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
         self.state
             .create_physical_plan(logical)
             .await
@@ -65,7 +77,7 @@ impl Planner<'_> {
     }
 
     /// The logical plan of a query, with its names resolved.
-    pub(crate) fn logical(&self, mut query: Query) -> Result<LogicalPlan> {
+    fn logical(&self, mut query: Query) -> Result<LogicalPlan> {
         let resolved = names::resolve(&mut query, self.tables)?;
         let context = self.context(&resolved);
         for _ in 0..REPAIRS_MAX {

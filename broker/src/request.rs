@@ -75,7 +75,7 @@ pub struct BrokerOptions {
     pub partitions: usize,
     /// Rows of the largest batch.
     pub batch_rows: usize,
-    /// Statement shapes whose plans are kept.
+    /// Statement shapes whose plans are kept; 0: none.
     pub plans_max: u64,
     /// How often a query is planned again because a segment was replaced under it.
     pub replans_max: u32,
@@ -93,7 +93,7 @@ impl Default for BrokerOptions {
                 .map_or(2, usize::from)
                 .max(2),
             batch_rows: 8192,
-            plans_max: 1024,
+            plans_max: 0,
             replans_max: 5,
         }
     }

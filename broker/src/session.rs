@@ -89,7 +89,7 @@ pub(crate) fn state(
         .with_optimizer_rules(optimizer.rules)
         .with_physical_optimizer_rules(physical)
         .with_expr_planners(expr_planners)
-        .with_scalar_functions(functions::all_scalar().values().cloned().collect())
+        .with_scalar_functions(functions::in_order())
         .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
         .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
         .with_window_functions(SessionStateDefaults::default_window_functions())

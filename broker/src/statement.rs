@@ -36,7 +36,6 @@ pub(crate) enum Statement {
 
 /// A statement that changes a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "see `AdminStatements`")]
 pub(crate) enum AdminStatement {
     DropTable { table: String, if_exists: bool },
     PinBoundary { table: String, boundary: String },
@@ -322,7 +321,10 @@ fn syntax_error(error: ParserError) -> Error {
                     at.replace("Column:", "column"),
                     crate::error::tidy(what)
                 )),
-                None => Error::invalid(format!("syntax error: {}", crate::error::tidy(&text))),
+                None => Error::invalid(format!(
+                    "at the end of the statement: syntax error: {}",
+                    crate::error::tidy(&text)
+                )),
             }
         }
     }
@@ -547,9 +549,16 @@ mod tests {
         assert!(
             error("SELECT a FROM t\nWHERE (b = 1")
                 .message()
-                .starts_with("line"),
+                .starts_with("at the end"),
             "{}",
             error("SELECT a FROM t\nWHERE (b = 1")
+        );
+        assert!(
+            error("SELECT a b c FROM t")
+                .message()
+                .starts_with("line 1, column 12"),
+            "{}",
+            error("SELECT a b c FROM t")
         );
         assert!(
             error("SELCT 1")

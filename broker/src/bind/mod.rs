@@ -63,7 +63,7 @@ pub struct QueryRun {
     pub deadline: Option<Instant>,
     /// The query's memory.
     pub memory: Arc<dyn MemoryPool>,
-    /// Values of the plan's parameters.
+    /// Values of the literals that a kept plan is bound to.
     pub parameters: Vec<Value>,
     /// Rows of the largest batch.
     pub batch_rows: usize,
@@ -167,7 +167,7 @@ impl QueryRun {
                 table: Arc::clone(&table.name),
                 schema: Arc::clone(&table.schema),
                 work: Arc::clone(work),
-                parameters: self.parameters.clone(),
+                parameters: Vec::new(),
                 segments: Vec::new(),
                 tails: Vec::new(),
                 coverage: None,
@@ -181,7 +181,7 @@ impl QueryRun {
             if halves != Halves::Covered && halves != Halves::Whole(segment.half) {
                 continue;
             }
-            bound.add_segment(table, segment, coverage.as_ref(), work, &self.parameters);
+            bound.add_segment(table, segment, coverage.as_ref(), work);
         }
         if table.has_realtime && halves != Halves::Whole(Half::Offline) {
             let watermarks = self.watermarks(table)?;
@@ -231,7 +231,6 @@ impl BoundScan {
         segment: &Arc<SegmentInfo>,
         coverage: Option<&CoverageFilter>,
         work: &LeafWork,
-        parameters: &[Value],
     ) {
         let hidden = coverage.is_some() && coverage::hides(table, segment);
         let reason = if hidden {
@@ -244,7 +243,7 @@ impl BoundScan {
                 Half::Realtime => "inside coverage".to_owned(),
             })
         } else {
-            prune::excluded_by(&work.filter, parameters, segment)
+            prune::excluded_by(&work.filter, &[], segment)
         };
         match reason {
             Some(reason) => {

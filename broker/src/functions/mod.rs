@@ -2,6 +2,8 @@
 //!
 //! A leaf resolves [`LeafExpr::Call`](strandline_proto::leaf::LeafExpr::Call) by the same names.
 
+mod pinot;
+
 use crate::multi_value;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::ScalarUDF;
@@ -10,11 +12,7 @@ use std::sync::{Arc, LazyLock};
 
 static SCALAR: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
     let mut by_name = HashMap::new();
-    let ours = multi_value::functions().iter().cloned();
-    for udf in SessionStateDefaults::default_scalar_functions()
-        .into_iter()
-        .chain(ours)
-    {
+    for udf in in_order() {
         for alias in udf.aliases() {
             by_name.insert(alias.clone(), Arc::clone(&udf));
         }
@@ -31,4 +29,19 @@ pub fn scalar(name: &str) -> Option<Arc<ScalarUDF>> {
 /// All scalar functions, by name and by alias.
 pub fn all_scalar() -> &'static HashMap<String, Arc<ScalarUDF>> {
     &SCALAR
+}
+
+/// All scalar functions in the order in which they are registered: a later one takes an earlier one's name.
+pub fn in_order() -> Vec<Arc<ScalarUDF>> {
+    SessionStateDefaults::default_scalar_functions()
+        .into_iter()
+        .chain(ours())
+        .collect()
+}
+
+fn ours() -> impl Iterator<Item = Arc<ScalarUDF>> {
+    multi_value::functions()
+        .iter()
+        .cloned()
+        .chain(pinot::functions())
 }

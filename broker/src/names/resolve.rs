@@ -5,9 +5,10 @@ use crate::statement::place;
 use crate::tables::{NamedTable, Tables};
 use datafusion::common::Column;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, Query, Select,
-    SelectItem, SelectItemQualifiedWildcardKind, TableAlias, TableFactor, Value, Visit, VisitMut,
-    Visitor, VisitorMut,
+    DuplicateTreatment, Expr, Function, FunctionArguments, Ident, JoinConstraint, JoinOperator,
+    ObjectName, ObjectNamePart, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
+    TableAlias, TableFactor, Value, Visit, VisitMut, Visitor, VisitorMut,
+    WildcardAdditionalOptions,
 };
 use datafusion::sql::sqlparser::tokenizer::Location;
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +60,7 @@ pub(crate) fn resolve(query: &mut Query, tables: &Tables) -> Result<Resolved> {
             scope: &scope,
             renamed: &renamed,
             uses_virtual_columns: resolved.uses_virtual_columns,
+            tables: &resolved.tables,
         },
     );
     Ok(resolved)
@@ -264,6 +266,7 @@ struct Rewriter<'a> {
     scope: &'a Scope,
     renamed: &'a BTreeMap<Vec<String>, (Option<String>, String)>,
     uses_virtual_columns: bool,
+    tables: &'a BTreeMap<(Option<String>, String), NamedTable>,
 }
 
 fn settle(ident: &mut Ident, names: &BTreeSet<String>) {
@@ -286,10 +289,116 @@ impl Rewriter<'_> {
     }
 }
 
+impl Rewriter<'_> {
+    /// Spells `*` out over tables of the catalog, which show their virtual columns to this statement and not to `*`.
+    /// Left as it is over joins that merge columns.
+    fn expand_wildcards(&self, select: &mut Select) {
+        let factors: Vec<_> = select
+            .from
+            .iter()
+            .flat_map(|f| std::iter::once(&f.relation).chain(f.joins.iter().map(|j| &j.relation)))
+            .collect();
+        let merges = select.from.iter().flat_map(|f| &f.joins).any(|j| {
+            matches!(
+                constraint(&mut j.join_operator.clone()),
+                Some(JoinConstraint::Using(_) | JoinConstraint::Natural)
+            )
+        });
+        let Some(expanded) = factors
+            .into_iter()
+            .map(|f| self.columns_of(f))
+            .collect::<Option<Vec<_>>>()
+        else {
+            return;
+        };
+        if merges {
+            return;
+        }
+        let items = std::mem::take(&mut select.projection);
+        for item in items {
+            match &item {
+                SelectItem::Wildcard(options)
+                    if *options == WildcardAdditionalOptions::default() =>
+                {
+                    select
+                        .projection
+                        .extend(expanded.iter().flat_map(|(_, items)| items.iter().cloned()));
+                }
+                SelectItem::QualifiedWildcard(
+                    SelectItemQualifiedWildcardKind::ObjectName(name),
+                    options,
+                ) if *options == WildcardAdditionalOptions::default() => {
+                    let wanted = name
+                        .0
+                        .last()
+                        .and_then(ObjectNamePart::as_ident)
+                        .map(|i| i.value.as_str())
+                        .unwrap_or_default();
+                    match expanded
+                        .iter()
+                        .find(|(q, _)| q.eq_ignore_ascii_case(wanted))
+                    {
+                        Some((_, items)) => select.projection.extend(items.iter().cloned()),
+                        None => select.projection.push(item),
+                    }
+                }
+                _ => select.projection.push(item),
+            }
+        }
+    }
+
+    /// How a table is qualified, and what `*` is over it.
+    fn columns_of(&self, factor: &TableFactor) -> Option<(String, Vec<SelectItem>)> {
+        let (qualifier, columns) = match factor {
+            TableFactor::Table {
+                name,
+                alias,
+                args: None,
+                ..
+            } => {
+                let found = self.renamed.get(&key_of(name))?;
+                if alias.as_ref().is_some_and(|a| !a.columns.is_empty()) {
+                    return None;
+                }
+                let qualifier = alias
+                    .as_ref()
+                    .map_or_else(|| found.1.clone(), |a| a.name.value.clone());
+                (qualifier, self.tables.get(found).map(NamedTable::columns))
+            }
+            TableFactor::Derived {
+                alias: Some(alias), ..
+            } => (alias.name.value.clone(), None),
+            _ => return None,
+        };
+        let quoted = |value: &str| Ident::with_quote('"', value);
+        let items = match columns {
+            Some(columns) => columns
+                .iter()
+                .map(|c| {
+                    SelectItem::UnnamedExpr(Expr::CompoundIdentifier(vec![
+                        quoted(&qualifier),
+                        quoted(c),
+                    ]))
+                })
+                .collect(),
+            None => vec![SelectItem::QualifiedWildcard(
+                SelectItemQualifiedWildcardKind::ObjectName(ObjectName::from(vec![quoted(
+                    &qualifier,
+                )])),
+                WildcardAdditionalOptions::default(),
+            )],
+        };
+        Some((qualifier, items))
+    }
+}
+
 impl VisitorMut for Rewriter<'_> {
     type Break = ();
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        if self.uses_virtual_columns {
+            self.expand_wildcards(select);
+        }
         for item in &mut select.projection {
             match item {
                 // The user's own spelling, before names are changed below it.
@@ -356,6 +465,7 @@ impl VisitorMut for Rewriter<'_> {
         match expr {
             Expr::Identifier(ident) => settle(ident, &self.scope.columns),
             Expr::CompoundIdentifier(parts) => self.settle_parts(parts),
+            Expr::Function(function) => pinot_function(function),
             Expr::Value(value) => {
                 if let Value::Placeholder(name) = &value.value
                     && let Some(column) = virtual_column(name)
@@ -371,6 +481,27 @@ impl VisitorMut for Rewriter<'_> {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// Pinot's names of functions that exist under other names.
+fn pinot_function(function: &mut Function) {
+    let [ObjectNamePart::Identifier(name)] = function.name.0.as_mut_slice() else {
+        return;
+    };
+    let renamed = match name.value.to_ascii_lowercase().as_str() {
+        "distinctcount" => {
+            let FunctionArguments::List(arguments) = &mut function.args else {
+                return;
+            };
+            arguments.duplicate_treatment = Some(DuplicateTreatment::Distinct);
+            "count"
+        }
+        "distinctcounthll" => "approx_distinct",
+        "arraylength" => "cardinality",
+        "startswith" => "starts_with",
+        _ => return,
+    };
+    name.value = renamed.to_owned();
 }
 
 /// Whether a select item is a column by its name alone.

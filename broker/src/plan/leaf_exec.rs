@@ -6,7 +6,8 @@
 use crate::bind::{Halves, QueryRun};
 use crate::error::to_datafusion;
 use crate::plan::display::Shown;
-use crate::plan::filter::keeps_all;
+use crate::plan::filter::{all, keeps_all, to_filter};
+use crate::plan::parameter;
 use datafusion::arrow::array::RecordBatchOptions;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
@@ -27,8 +28,9 @@ use futures::{StreamExt, TryStreamExt};
 use std::fmt::{self, Formatter};
 use std::sync::Arc;
 use std::time::Instant;
-use strandline_proto::leaf::{LeafOutput, LeafWork};
+use strandline_proto::leaf::{LeafExpr, LeafOutput, LeafWork};
 use strandline_proto::schema::Schema;
+use strandline_proto::value::Value;
 
 /// Scans one table by a leaf query.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub struct LeafExec {
     halves: Halves,
     table_schema: Arc<Schema>,
     work: Arc<LeafWork>,
+    /// Further conditions, whose literals are bound when it runs.
+    unbound: Vec<LeafExpr>,
     rows_estimate: u64,
     properties: Arc<PlanProperties>,
 }
@@ -61,6 +65,7 @@ impl LeafExec {
             halves,
             table_schema,
             work: Arc::new(work),
+            unbound: Vec::new(),
             rows_estimate,
             properties: Arc::new(properties),
         }
@@ -75,6 +80,32 @@ impl LeafExec {
             work,
             self.rows_estimate,
         )
+        .with_unbound(self.unbound.clone())
+    }
+
+    /// The same scan with conditions that are bound when it runs.
+    pub fn with_unbound(mut self, unbound: Vec<LeafExpr>) -> Self {
+        self.unbound = unbound;
+        self
+    }
+
+    /// The work with the literals of a run.
+    fn bound_work(&self, values: &[Value]) -> strandline_proto::Result<Arc<LeafWork>> {
+        if self.unbound.is_empty() {
+            return Ok(Arc::clone(&self.work));
+        }
+        let mut parts = vec![self.work.filter.clone()];
+        for expr in &self.unbound {
+            parts.push(to_filter(
+                parameter::bind(expr, values)?,
+                &self.table_schema,
+            ));
+        }
+        Ok(Arc::new(LeafWork {
+            filter: all(parts, &self.table_schema),
+            output: self.work.output.clone(),
+            schema: Arc::clone(&self.work.schema),
+        }))
     }
 
     /// The table's name, without `_OFFLINE` or `_REALTIME`.
@@ -153,10 +184,6 @@ impl ExecutionPlan for LeafExec {
         Ok(self)
     }
 
-    #[expect(
-        deprecated,
-        reason = "required by the trait; replace_children is what is called"
-    )]
     fn with_new_children(
         self: Arc<Self>,
         _children: Vec<Arc<dyn ExecutionPlan>>,
@@ -175,8 +202,9 @@ impl ExecutionPlan for LeafExec {
         let Some(run) = context.session_config().get_extension::<QueryRun>() else {
             return internal_err!("a leaf scan runs only within a query of the broker");
         };
+        let work = self.bound_work(&run.parameters).map_err(to_datafusion)?;
         let bound = run
-            .bind(&self.table, self.halves, &self.work)
+            .bind(&self.table, self.halves, &work)
             .map_err(to_datafusion)?;
         let schema = Arc::clone(&self.work.schema);
         let mut leaf_context = run.context();

@@ -4,7 +4,9 @@ use crate::bind::Halves;
 use crate::error::to_datafusion;
 use crate::plan::filter::{all, to_filter};
 use crate::plan::leaf_exec::LeafExec;
+use crate::plan::parameter;
 use crate::plan::to_leaf::{Input, to_leaf};
+use crate::plan_cache::literal_index;
 use crate::server_side::SystemTables;
 use crate::tables::NamedTable;
 use async_trait::async_trait;
@@ -13,14 +15,16 @@ use datafusion::catalog::{MemTable, Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, DFSchema, Result};
 use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::create_physical_expr;
 use datafusion::physical_plan::ExecutionPlan;
 use std::fmt;
 use std::sync::Arc;
+use strandline_proto::Error;
 use strandline_proto::catalog::TableSnapshot;
-use strandline_proto::leaf::{LeafExpr, LeafFilter, LeafOutput, LeafWork};
+use strandline_proto::leaf::{LeafExpr, LeafOutput, LeafWork};
 use strandline_proto::schema::{Schema, virtual_columns};
 
 /// A table whose rows a leaf reads.
@@ -73,7 +77,7 @@ impl LeafTable {
     }
 
     /// The filter that a leaf can apply, or none when it stays above.
-    fn filter(&self, expr: &Expr) -> Option<LeafFilter> {
+    fn filter(&self, expr: &Expr) -> Option<LeafExpr> {
         if !self.use_leaf_pushdown {
             return None;
         }
@@ -83,6 +87,19 @@ impl LeafTable {
                 Expr::Column(c) if c.relation.is_some() => Ok(Transformed::yes(Expr::Column(
                     Column::new_unqualified(c.name),
                 ))),
+                Expr::Placeholder(Placeholder {
+                    id,
+                    field: Some(field),
+                }) => match literal_index(&id) {
+                    Some(index) => Ok(Transformed::yes(parameter::call(
+                        index,
+                        field.data_type().clone(),
+                    ))),
+                    None => Ok(Transformed::no(Expr::Placeholder(Placeholder {
+                        id,
+                        field: Some(field),
+                    }))),
+                },
                 other => Ok(Transformed::no(other)),
             })
             .data()
@@ -95,8 +112,7 @@ impl LeafTable {
             &PhysicalPlanningContext::default(),
         )
         .ok()?;
-        let leaf = to_leaf(&physical, &self.inputs(), &self.arrow_schema)?;
-        Some(to_filter(leaf, &self.table_schema))
+        to_leaf(&physical, &self.inputs(), &self.arrow_schema)
     }
 
     fn inputs(&self) -> Vec<Input> {
@@ -143,12 +159,18 @@ impl TableProvider for LeafTable {
             None => Arc::clone(&self.arrow_schema),
         };
         let mut parts = Vec::with_capacity(filters.len());
+        let mut unbound = Vec::new();
         for filter in filters {
-            parts.push(self.filter(filter).ok_or_else(|| {
-                to_datafusion(strandline_proto::Error::internal(format!(
+            let expr = self.filter(filter).ok_or_else(|| {
+                to_datafusion(Error::internal(format!(
                     "the leaf took the filter {filter} and can't apply it"
                 )))
-            })?);
+            })?;
+            if parameter::has_parameters(&expr) {
+                unbound.push(expr)
+            } else {
+                parts.push(to_filter(expr, &self.table_schema))
+            }
         }
         let project = schema
             .fields()
@@ -164,13 +186,14 @@ impl TableProvider for LeafTable {
             },
             schema,
         };
-        Ok(Arc::new(LeafExec::new(
+        let scan = LeafExec::new(
             Arc::clone(&self.name),
             self.halves,
             Arc::clone(&self.table_schema),
             work,
             self.rows_estimate,
-        )))
+        );
+        Ok(Arc::new(scan.with_unbound(unbound)))
     }
 }
 
@@ -214,7 +237,7 @@ impl TableProvider for SystemTable {
 }
 
 /// The provider of a table that a statement names.
-pub fn provider(
+pub(crate) fn provider(
     table: &NamedTable,
     system: &Arc<dyn SystemTables>,
     with_virtual_columns: bool,

@@ -7,7 +7,7 @@ use crate::functions;
 use crate::leaf_expr::{binary_op, operator_calls};
 use crate::literal::{is_supported, value_of};
 use datafusion::arrow::datatypes::{DataType, Schema};
-use datafusion::arrow::util::display::FormatOptions;
+use datafusion::common::format::DEFAULT_CAST_OPTIONS;
 use datafusion::logical_expr::{Operator, Volatility};
 use datafusion::physical_expr::ScalarFunctionExpr;
 use datafusion::physical_expr::expressions::{
@@ -61,10 +61,7 @@ pub fn to_leaf(
     }
     if let Some(cast) = expr.downcast_ref::<CastExpr>() {
         // Casts to types that don't travel, or with formats of their own, stay above.
-        if !is_supported(cast.cast_type())
-            || cast.cast_options().safe
-            || cast.cast_options().format_options != FormatOptions::default()
-        {
+        if !is_supported(cast.cast_type()) || *cast.cast_options() != DEFAULT_CAST_OPTIONS {
             return None;
         }
         return Some(LeafExpr::Cast {
