@@ -3,7 +3,7 @@
 use super::filter::Scratch;
 use arrow::array::ArrayRef;
 use std::sync::Arc;
-use strandline_index::{CHUNK_DOCS, ColumnReader, DocBits, DocSelection, PhysicalType, Scalar};
+use strandline_index::{CHUNK_DOCS, ColumnReader, DocBits, DocSelection};
 use strandline_proto::Result;
 use strandline_proto::schema::DataType;
 use strandline_storage::segment::arrow::read_array;
@@ -88,18 +88,6 @@ impl BoundColumn {
             (start, step) = (end, step.saturating_mul(4).min(CHUNK_DOCS));
         }
         false
-    }
-}
-
-/// What stands in the forward index where a value is null.
-pub(super) fn placeholder(physical: PhysicalType) -> Scalar<'static> {
-    match physical {
-        PhysicalType::I32 => Scalar::I32(0),
-        PhysicalType::I64 => Scalar::I64(0),
-        PhysicalType::F32 => Scalar::F32(0.0),
-        PhysicalType::F64 => Scalar::F64(0.0),
-        PhysicalType::I128 => Scalar::I128(0),
-        PhysicalType::Bytes => Scalar::Bytes((&[][..]).into()),
     }
 }
 

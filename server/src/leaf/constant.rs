@@ -30,7 +30,7 @@ struct ConstantDictionary {
 impl ConstantColumn {
     /// `docs` documents that are all null.
     pub(super) fn null(physical: PhysicalType, multi_value: bool, docs: u32) -> Self {
-        let values = vec![super::column::placeholder(physical)];
+        let values = vec![Scalar::placeholder(physical)];
         let elements = if multi_value {
             Vec::new()
         } else {
@@ -47,7 +47,7 @@ impl ConstantColumn {
 
     /// `docs` documents of one value.
     pub(super) fn single(value: Scalar<'static>, docs: u32) -> Self {
-        let physical = physical_of(&value);
+        let physical = value.physical();
         let dictionary = ConstantDictionary {
             physical,
             values: vec![value],
@@ -69,13 +69,13 @@ impl ConstantColumn {
     ) -> Self {
         let mut values: Vec<_> = elements.iter().flatten().cloned().collect();
         if elements.iter().any(Option::is_none) {
-            values.push(super::column::placeholder(physical));
+            values.push(Scalar::placeholder(physical));
         }
-        values.sort_by(compare);
-        values.dedup_by(|a, b| compare(a, b).is_eq());
+        values.sort_by(|a, b| a.total_cmp(b));
+        values.dedup_by(|a, b| a.total_cmp(b).is_eq());
         let id = |value: &Scalar<'_>| {
             values
-                .binary_search_by(|v| compare(v, value))
+                .binary_search_by(|v| v.total_cmp(value))
                 .ok()
                 .map(|id| id as DictId)
         };
@@ -90,52 +90,12 @@ impl ConstantColumn {
     }
 
     fn null_id(&self) -> DictId {
-        let zero = super::column::placeholder(self.dictionary.physical);
+        let zero = Scalar::placeholder(self.dictionary.physical);
         self.dictionary.id_of(&zero).unwrap_or(0)
     }
 
     fn first(&self) -> DictId {
         self.elements.first().copied().flatten().unwrap_or(0)
-    }
-}
-
-fn physical_of(value: &Scalar<'_>) -> PhysicalType {
-    match value {
-        Scalar::I32(_) => PhysicalType::I32,
-        Scalar::I64(_) => PhysicalType::I64,
-        Scalar::F32(_) => PhysicalType::F32,
-        Scalar::F64(_) => PhysicalType::F64,
-        Scalar::I128(_) => PhysicalType::I128,
-        Scalar::Bytes(_) => PhysicalType::Bytes,
-    }
-}
-
-/// The order of two values of one type.
-pub(super) fn compare(a: &Scalar<'_>, b: &Scalar<'_>) -> std::cmp::Ordering {
-    match (a, b) {
-        (Scalar::I32(a), Scalar::I32(b)) => a.cmp(b),
-        (Scalar::I64(a), Scalar::I64(b)) => a.cmp(b),
-        (Scalar::F32(a), Scalar::F32(b)) => a.total_cmp(b),
-        (Scalar::F64(a), Scalar::F64(b)) => a.total_cmp(b),
-        (Scalar::I128(a), Scalar::I128(b)) => a.cmp(b),
-        (Scalar::Bytes(a), Scalar::Bytes(b)) => a.cmp(b),
-        (a, b) => (physical_of(a) as u8).cmp(&(physical_of(b) as u8)),
-    }
-}
-
-/// Appends `value` to a buffer of its type.
-pub(super) fn push(out: &mut ValueBuffer, value: &Scalar<'_>) {
-    match (out, value) {
-        (ValueBuffer::I32(out), Scalar::I32(v)) => out.push(*v),
-        (ValueBuffer::I64(out), Scalar::I64(v)) => out.push(*v),
-        (ValueBuffer::F32(out), Scalar::F32(v)) => out.push(*v),
-        (ValueBuffer::F64(out), Scalar::F64(v)) => out.push(*v),
-        (ValueBuffer::I128(out), Scalar::I128(v)) => out.push(*v),
-        (ValueBuffer::Bytes { offsets, data }, Scalar::Bytes(v)) => {
-            data.extend_from_slice(v);
-            offsets.push(data.len() as i32);
-        }
-        _ => debug_assert!(false, "a buffer of another type"),
     }
 }
 
@@ -154,7 +114,7 @@ impl Dictionary for ConstantDictionary {
 
     fn id_of(&self, value: &Scalar<'_>) -> Option<DictId> {
         self.values
-            .binary_search_by(|v| compare(v, value))
+            .binary_search_by(|v| v.total_cmp(value))
             .ok()
             .map(|id| id as DictId)
     }
@@ -168,7 +128,7 @@ impl Dictionary for ConstantDictionary {
 
     fn gather(&self, ids: &[DictId], out: &mut ValueBuffer) {
         for &id in ids {
-            push(out, &self.values[id as usize]);
+            out.push(&self.values[id as usize]);
         }
     }
 
@@ -179,7 +139,7 @@ impl Dictionary for ConstantDictionary {
     ) -> Range<DictId> {
         let below = |bound: &Scalar<'_>, included: bool| {
             self.values.partition_point(|v| {
-                compare(v, bound).is_lt() || (included && compare(v, bound).is_eq())
+                v.total_cmp(bound).is_lt() || (included && v.total_cmp(bound).is_eq())
             }) as DictId
         };
         let start = low.map_or(0, |(bound, included)| below(bound, !included));
@@ -235,7 +195,7 @@ impl ColumnReader for ConstantColumn {
     fn values(&self, docs: DocSelection<'_>, out: &mut ValueBuffer) {
         let value = &self.dictionary.values[self.first() as usize];
         for _ in 0..docs.len() {
-            push(out, value);
+            out.push(value);
         }
     }
 
@@ -251,10 +211,7 @@ impl ColumnReader for ConstantColumn {
         let null_id = self.null_id();
         for _ in 0..docs.len() {
             for element in &self.elements {
-                push(
-                    values,
-                    &self.dictionary.values[element.unwrap_or(null_id) as usize],
-                );
+                values.push(&self.dictionary.values[element.unwrap_or(null_id) as usize]);
             }
             ends.push(values.len() as u32);
         }

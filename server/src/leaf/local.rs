@@ -2,7 +2,7 @@
 
 use super::filter::{Compiler, Cut, Node, describe_filter};
 use super::guard::Guard;
-use super::pool::ScanPool;
+use super::pool::{ScanPool, contained};
 use super::scan::Scan;
 use super::segment::SegmentView;
 use super::{SegmentHost, aggregate, rows};
@@ -35,21 +35,21 @@ impl LocalLeaf {
         let mut views = Vec::with_capacity(query.segments.len() + query.tails.len());
         for task in &query.segments {
             let reader = self.host.segment(&query.table, task)?;
-            views.push(SegmentView {
+            views.push(SegmentView::new(
                 reader,
-                half: task.half,
-                consuming: false,
-                schema: Arc::clone(&query.schema),
-            });
+                task.half,
+                false,
+                Arc::clone(&query.schema),
+            ));
         }
         for task in &query.tails {
             for reader in self.host.tail(&query.table, task)? {
-                views.push(SegmentView {
+                views.push(SegmentView::new(
                     reader,
-                    half: Half::Realtime,
-                    consuming: true,
-                    schema: Arc::clone(&query.schema),
-                });
+                    Half::Realtime,
+                    true,
+                    Arc::clone(&query.schema),
+                ));
             }
         }
         Ok(views.into_iter().map(Arc::new).collect())
@@ -120,6 +120,12 @@ impl LeafTransport for LocalLeaf {
 
     fn explain(&self, query: &LeafQuery) -> Result<LeafExplanation> {
         check_version(query)?;
+        contained(|| self.explain_segments(query))
+    }
+}
+
+impl LocalLeaf {
+    fn explain_segments(&self, query: &LeafQuery) -> Result<LeafExplanation> {
         let segments = self.segments(query)?;
         let all = segments.len();
         let (mut uncovered, mut cut, mut excluded) = (0usize, 0usize, 0usize);

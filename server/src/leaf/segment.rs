@@ -3,6 +3,7 @@
 use super::column::BoundColumn;
 use super::compare::scalar_of;
 use super::constant::{Computed, ComputedColumn, ConstantColumn};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use strandline_index::{CHUNK_DOCS, ColumnReader, Scalar};
 use strandline_proto::ids::Half;
@@ -21,10 +22,42 @@ pub(super) struct SegmentView {
     /// Whether it is (part of) a stream tail.
     pub(super) consuming: bool,
     /// The table's columns.
-    pub(super) schema: Arc<Schema>,
+    schema: Arc<Schema>,
+    /// Columns that were asked for.
+    columns: Mutex<Vec<Arc<BoundColumn>>>,
 }
 
 impl SegmentView {
+    /// A view of `reader` by a table's schema.
+    pub(super) fn new(
+        reader: Arc<dyn SegmentReader>,
+        half: Half,
+        consuming: bool,
+        schema: Arc<Schema>,
+    ) -> Self {
+        Self {
+            reader,
+            half,
+            consuming,
+            schema,
+            columns: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// An error when a read of any column came upon damage: what was read must not be used.
+    pub(super) fn check_faults(&self) -> Result<()> {
+        for column in self.columns.lock().iter() {
+            if let Some(fault) = column.reader.fault() {
+                return Err(Error::data_loss(format!(
+                    "segment {}: column {:?}: {fault}: restore the segment from the deep store",
+                    self.reader.name(),
+                    column.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Documents.
     pub(super) fn num_docs(&self) -> u32 {
         self.reader.num_docs()
@@ -44,15 +77,21 @@ impl SegmentView {
 
     /// A stored or virtual column, or the default of one that the segment lacks.
     pub(super) fn column(&self, name: &str) -> Result<Arc<BoundColumn>> {
+        let mut columns = self.columns.lock();
+        if let Some(column) = columns.iter().find(|column| column.name == name) {
+            return Ok(Arc::clone(column));
+        }
         let (data_type, reader) = match self.schema.column(name) {
             Some(column) => (column.data_type, self.stored(column)?),
             None => self.virtual_column(name)?,
         };
-        Ok(Arc::new(BoundColumn {
+        let column = Arc::new(BoundColumn {
             name: name.to_owned(),
             data_type,
             reader,
-        }))
+        });
+        columns.push(Arc::clone(&column));
+        Ok(column)
     }
 
     fn stored(&self, column: &Column) -> Result<Arc<dyn ColumnReader>> {

@@ -1,10 +1,11 @@
 //! Aggregation within one segment: its keys, arguments and filters, and the states of one worker.
 
 use super::argument::Argument;
+use super::cells::Rows;
 use super::grouper::Grouper;
 use super::keys::{KeyBlock, KeySource};
 use super::plan::Plan;
-use super::state::{Kind, Rows, State, Values};
+use super::state::{Kind, State, Values};
 use crate::leaf::column::{ChunkNulls, keep_where};
 use crate::leaf::filter::{Compiler, Node, Scratch};
 use crate::leaf::guard::Budget;

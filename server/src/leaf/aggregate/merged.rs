@@ -2,7 +2,6 @@
 
 use super::argument::Argument;
 use super::grouper::Grouper;
-use super::keys::KeySource;
 use super::local::{Local, SegmentPlan};
 use super::plan::Plan;
 use super::state::State;
@@ -10,6 +9,7 @@ use crate::leaf::guard::Budget;
 use crate::leaf::values::{Domain, Interner};
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use std::sync::Arc;
+use strandline_index::Dictionary;
 use strandline_proto::{Error, Result};
 
 /// Groups of all segments that are through.
@@ -48,33 +48,47 @@ impl Merged {
 
     /// Takes in one worker's groups of a segment.
     pub(super) fn absorb(&mut self, segment: &SegmentPlan, local: &Local) -> Result<()> {
-        let groups = local.grouper.len();
+        let columns = (segment.keys.iter().enumerate())
+            .map(|(i, source)| {
+                let (interner, key) = (local.interners[i].as_ref(), &mut self.keys[i]);
+                renumber(local.grouper.key_ids(i), |id| {
+                    source.translate(id, interner, key)
+                })
+            })
+            .collect::<Vec<_>>();
+        let dictionary = |i: usize| match segment.arguments.get(i) {
+            Some(Argument::Ids(column)) => column.reader.dictionary(),
+            _ => None,
+        };
+        self.absorb_groups(&columns, local.grouper.len(), &local.states, dictionary)
+    }
+
+    /// Takes in groups that were merged elsewhere.
+    pub(super) fn absorb_merged(&mut self, other: &Self) -> Result<()> {
+        let columns = (self.keys.iter_mut().zip(&other.keys).enumerate())
+            .map(|(i, (key, theirs))| {
+                renumber(other.grouper.key_ids(i), |id| key.from_other(theirs, id))
+            })
+            .collect::<Vec<_>>();
+        self.absorb_groups(&columns, other.grouper.len(), &other.states, |_| None)
+    }
+
+    /// Takes in `groups` groups whose keys' numbers here stand in `columns`.
+    fn absorb_groups<'a>(
+        &mut self,
+        columns: &[Vec<u32>],
+        groups: usize,
+        states: &[State],
+        dictionary: impl Fn(usize) -> Option<&'a dyn Dictionary>,
+    ) -> Result<()> {
         let mut map = vec![0; groups];
-        if !segment.keys.is_empty() {
-            let mut columns = Vec::with_capacity(segment.keys.len());
-            for (i, source) in segment.keys.iter().enumerate() {
-                columns.push(translate(
-                    source,
-                    local.interners[i].as_ref(),
-                    local.grouper.key_ids(i),
-                    &mut self.keys[i],
-                ));
-            }
-            self.grouper.assign(&columns, groups, &mut map);
+        if !columns.is_empty() {
+            self.grouper.assign(columns, groups, &mut map);
         }
         let total = self.grouper.len();
         self.states.iter_mut().for_each(|state| state.resize(total));
-        for ((state, other), argument) in self
-            .states
-            .iter_mut()
-            .zip(&local.states)
-            .zip(&segment.arguments)
-        {
-            let dictionary = match argument {
-                Argument::Ids(column) => column.reader.dictionary(),
-                _ => None,
-            };
-            state.merge(other, &map, dictionary)?;
+        for (i, (state, other)) in self.states.iter_mut().zip(states).enumerate() {
+            state.merge(other, &map, dictionary(i))?;
         }
         self.budget.reserve(self.memory())
     }
@@ -119,20 +133,15 @@ impl Merged {
     }
 }
 
-/// The numbers in `merged` of a segment's `ids`; each id is looked up once.
-fn translate(
-    source: &KeySource,
-    interner: Option<&Interner>,
-    mut ids: Vec<u32>,
-    merged: &mut Interner,
-) -> Vec<u32> {
+/// The numbers that `translate` gives for `ids`; each id is asked for once.
+fn renumber(mut ids: Vec<u32>, mut translate: impl FnMut(u32) -> u32) -> Vec<u32> {
     let end = ids.iter().max().map_or(0, |&id| id as usize + 1);
     // Zero stands for unknown, so that untouched parts of the table cost nothing.
     let mut known = vec![0u32; end];
     for id in &mut ids {
         let number = &mut known[*id as usize];
         if *number == 0 {
-            *number = source.translate(*id, interner, merged) + 1;
+            *number = translate(*id) + 1;
         }
         *id = *number - 1;
     }

@@ -6,6 +6,7 @@
 //! for each row.
 
 mod argument;
+mod cells;
 mod grouper;
 mod keys;
 mod local;
@@ -34,11 +35,30 @@ use tokio::sync::oneshot;
 struct Run {
     scan: Arc<Scan>,
     plan: Plan,
-    merged: Mutex<Option<Merged>>,
+    /// Groups of segments that are through; more than one while several workers merge at once.
+    merged: Mutex<Vec<Merged>>,
     /// Jobs that are not through, and one for the start.
     pending: AtomicUsize,
     failed: AtomicBool,
     answer: Mutex<Option<oneshot::Sender<Result<Vec<RecordBatch>>>>>,
+}
+
+impl Run {
+    fn no_groups(&self) -> Merged {
+        Merged::new(
+            &self.plan,
+            Budget::new(&self.scan.memory, "the groups of an answer"),
+        )
+    }
+
+    /// Merges into groups that no other worker is merging into.
+    fn merge(&self, absorb: impl FnOnce(&mut Merged) -> Result<()>) -> Result<()> {
+        let idle = self.merged.lock().pop();
+        let mut merged = idle.unwrap_or_else(|| self.no_groups());
+        absorb(&mut merged)?;
+        self.merged.lock().push(merged);
+        Ok(())
+    }
 }
 
 /// A segment while workers read it.
@@ -56,11 +76,10 @@ pub(super) async fn run(
 ) -> Result<Vec<RecordBatch>> {
     let plan = Plan::new(&scan.query, group, aggregates)?;
     scan.count_asked();
-    let merged = Merged::new(&plan, Budget::new(&scan.memory, "the groups of an answer"));
     let (sender, receiver) = oneshot::channel();
     let run = Arc::new(Run {
         plan,
-        merged: Mutex::new(Some(merged)),
+        merged: Mutex::new(Vec::new()),
         pending: AtomicUsize::new(1),
         failed: AtomicBool::new(false),
         answer: Mutex::new(Some(sender)),
@@ -104,11 +123,9 @@ fn through(run: &Run) {
         return;
     }
     let answer = contained(|| {
-        let merged = run
-            .merged
-            .lock()
-            .take()
-            .ok_or_else(|| Error::internal("an aggregation ended twice"))?;
+        let mut parts = std::mem::take(&mut *run.merged.lock()).into_iter();
+        let mut merged = parts.next().unwrap_or_else(|| run.no_groups());
+        parts.try_for_each(|part| merged.absorb_merged(&part))?;
         merged.emit(&run.plan, run.scan.query.batch_rows_max)
     });
     match answer {
@@ -129,11 +146,7 @@ fn start_segment(run: &Arc<Run>, segment: &Arc<SegmentView>) -> Result<()> {
     let plan = SegmentPlan::new(&run.plan, scan, prepared)?;
     if let Some(states) = plan.from_metadata(&run.plan) {
         scan.count_matched(u64::from(segment.num_docs()));
-        let mut merged = run.merged.lock();
-        let merged = merged
-            .as_mut()
-            .ok_or_else(|| Error::internal("an aggregation went on after its end"))?;
-        return merged.absorb_states(&states);
+        return run.merge(|merged| merged.absorb_states(&states));
     }
     let morsels = scan.morsels(segment);
     let segment = Arc::new(SegmentRun {
@@ -156,16 +169,15 @@ fn read(run: &Arc<Run>, segment: &SegmentRun, chunks: Range<u32>) -> Result<()> 
     let idle = segment.idle.lock().pop();
     let mut local = idle.unwrap_or_else(|| Local::new(&run.plan, &segment.plan, &run.scan));
     local.read(&run.plan, &segment.plan, &run.scan, chunks)?;
+    segment.plan.prepared.segment.check_faults()?;
     segment.idle.lock().push(local);
     if segment.morsels.fetch_sub(1, Ordering::AcqRel) == 1 {
         let locals = std::mem::take(&mut *segment.idle.lock());
-        for local in locals {
-            let mut merged = run.merged.lock();
-            let merged = merged
-                .as_mut()
-                .ok_or_else(|| Error::internal("an aggregation went on after its end"))?;
-            merged.absorb(&segment.plan, &local)?;
-        }
+        run.merge(|merged| {
+            locals
+                .iter()
+                .try_for_each(|local| merged.absorb(&segment.plan, local))
+        })?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use super::ids::{IdSet, ids_of};
 use super::node::{IndexBound, Node};
 use super::operand::{BytesSet, KeySet, Test};
-use crate::leaf::column::{BoundColumn, placeholder};
+use crate::leaf::column::BoundColumn;
 use crate::leaf::compare::{Key, f32_of_key, f64_of_key};
 use std::sync::Arc;
 use strandline_index::{PhysicalType, Scalar};
@@ -162,8 +162,8 @@ pub(super) fn single(
         && column.reader.dictionary().is_some_and(|d| d.is_sorted())
         && let Some(dictionary) = column.reader.dictionary()
     {
-        let low = (only.start > 0).then(|| (owned(dictionary.value(only.start)), true));
-        let high = (only.end < len).then(|| (owned(dictionary.value(only.end - 1)), true));
+        let low = (only.start > 0).then(|| (dictionary.value(only.start).into_owned(), true));
+        let high = (only.end < len).then(|| (dictionary.value(only.end - 1).into_owned(), true));
         return Access::new(
             Node::RangeIndex {
                 column: Arc::clone(&column),
@@ -186,17 +186,6 @@ pub(super) fn single(
         60.0,
         share,
     )
-}
-
-fn owned(value: Scalar<'_>) -> Scalar<'static> {
-    match value {
-        Scalar::I32(v) => Scalar::I32(v),
-        Scalar::I64(v) => Scalar::I64(v),
-        Scalar::F32(v) => Scalar::F32(v),
-        Scalar::F64(v) => Scalar::F64(v),
-        Scalar::I128(v) => Scalar::I128(v),
-        Scalar::Bytes(v) => Scalar::Bytes(v.into_owned().into()),
-    }
 }
 
 /// The inverted index for `ids`, unless reading the forward index is cheaper.
@@ -247,7 +236,7 @@ fn multi(column: Arc<BoundColumn>, set: IdSet, len: u32, test: &Test, negated: b
     let share = (set.len() as f32 / len.max(1) as f32).min(1.0);
     let share = if negated { 1.0 - share } else { share };
     // Indexes can't tell a null element from the placeholder in its place.
-    if !(passes_placeholder(test, column.reader.physical()) && column.has_null_elements()) {
+    if !(passes_placeholder(test) && column.has_null_elements()) {
         if let Some(mut access) = postings(&column, &set, negated) {
             access.share = access.share.clamp(0.0, 1.0);
             return access;
@@ -304,9 +293,8 @@ fn raw(column: Arc<BoundColumn>, mut test: Test, negated: bool) -> Result<Access
         access.bloomed = bloomed && !negated;
         return Ok(access);
     }
-    let inexact = column.is_multi_value()
-        && passes_placeholder(&test, physical)
-        && column.has_null_elements();
+    let inexact =
+        column.is_multi_value() && passes_placeholder(&test) && column.has_null_elements();
     let ranges = index_ranges(&test, physical)
         .filter(|ranges| column.reader.has_range_index() && ranges.len() <= 4 && !inexact);
     if let Some(ranges) = ranges {
@@ -341,10 +329,7 @@ fn raw(column: Arc<BoundColumn>, mut test: Test, negated: bool) -> Result<Access
 }
 
 /// Whether what stands in the place of a null passes.
-fn passes_placeholder(test: &Test, physical: PhysicalType) -> bool {
-    debug_assert!(
-        matches!(placeholder(physical), Scalar::Bytes(_)) == (physical == PhysicalType::Bytes)
-    );
+fn passes_placeholder(test: &Test) -> bool {
     match test {
         Test::K32(set) => set.contains(0),
         Test::K64(set) => set.contains(0),

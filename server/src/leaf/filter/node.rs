@@ -19,6 +19,9 @@ use strandline_proto::{Error, Result};
 /// Where fewer than one in so many documents is left, those are read singly instead of the chunk.
 const SPARSE: u32 = 24;
 
+/// Words of bits of a block.
+const BLOCK_WORDS: usize = BLOCK_DOCS / 64;
+
 /// Buffers that narrowing uses again and again, and what it counts.
 #[derive(Default)]
 pub(in crate::leaf) struct Scratch {
@@ -294,31 +297,58 @@ fn single_ids(
         nulls = Some(bits);
     }
     let range = chunk_range(column, chunk);
-    let count = left.count();
     let mut ids = std::mem::take(&mut scratch.ids);
-    ids.clear();
-    if count > 0 && count < (range.end - range.start) / SPARSE {
-        let docs = docs_of(left, range.start, &mut scratch.docs);
-        column.reader.dict_ids(DocSelection::Docs(docs), &mut ids);
-        for (&doc, &id) in docs.iter().zip(&ids) {
-            if !set.contains(id) {
-                remove(left, doc);
-            }
+    for (number, words) in left.words_mut().chunks_mut(BLOCK_WORDS).enumerate() {
+        let start = range.start + (number * BLOCK_DOCS) as u32;
+        let count: u32 = words.iter().map(|word| word.count_ones()).sum();
+        if count == 0 || start >= range.end {
+            continue;
         }
-    } else if count > 0 {
-        column.reader.dict_ids(DocSelection::Range(range), &mut ids);
-        let mut found = scratch.take_bits();
-        pack_ids(&ids, found.words_mut(), set);
-        left.and(&found);
-        scratch.give_bits(found);
+        scratch.docs_scanned += u64::from(count);
+        ids.clear();
+        if count < BLOCK_DOCS as u32 / SPARSE {
+            let docs = &mut scratch.docs;
+            docs.clear();
+            append_docs(words, start, docs);
+            column.reader.dict_ids(DocSelection::Docs(docs), &mut ids);
+            for (&doc, &id) in docs.iter().zip(&ids) {
+                if !set.contains(id) {
+                    let within = doc - start;
+                    words[(within / 64) as usize] &= !(1 << (within % 64));
+                }
+            }
+        } else {
+            let end = range.end.min(start + BLOCK_DOCS as u32);
+            column
+                .reader
+                .dict_ids(DocSelection::Range(start..end), &mut ids);
+            let found = &mut scratch.words;
+            found.clear();
+            found.resize(BLOCK_WORDS, 0);
+            pack_ids(&ids, found, set);
+            words
+                .iter_mut()
+                .zip(found.iter())
+                .for_each(|(kept, found)| *kept &= found);
+        }
     }
-    scratch.docs_scanned += u64::from(count);
     scratch.ids = ids;
     if let Some(bits) = nulls {
         if nulls_pass {
             left.or(&bits);
         }
         scratch.give_bits(bits);
+    }
+}
+
+/// Appends the documents whose bits are set, the first bit's being `base`.
+fn append_docs(words: &[u64], base: DocId, docs: &mut Vec<DocId>) {
+    for (i, &word) in words.iter().enumerate() {
+        let mut rest = word;
+        while rest != 0 {
+            docs.push(base + i as u32 * 64 + rest.trailing_zeros());
+            rest &= rest - 1;
+        }
     }
 }
 
@@ -343,42 +373,46 @@ fn single_values(
 ) -> Result<()> {
     column.strip_nulls(chunk, left, scratch);
     let range = chunk_range(column, chunk);
-    let count = left.count();
-    if count == 0 {
-        return Ok(());
-    }
-    scratch.docs_scanned += u64::from(count);
     let mut words = std::mem::take(&mut scratch.words);
-    let mut docs = std::mem::take(&mut scratch.docs);
-    // Text is read in blocks: a chunk of it may be large.
-    let text = column.reader.physical() == PhysicalType::Bytes;
-    if text || count < (range.end - range.start) / SPARSE {
-        docs_of(left, range.start, &mut docs);
-        for block in docs.chunks(BLOCK_DOCS) {
-            let mut values = ValueBuffer::new(column.reader.physical());
-            column.reader.values(DocSelection::Docs(block), &mut values);
+    // Text costs by what is read, numbers by the block.
+    let sparse = if column.reader.physical() == PhysicalType::Bytes {
+        1
+    } else {
+        SPARSE
+    };
+    for (number, kept) in left.words_mut().chunks_mut(BLOCK_WORDS).enumerate() {
+        let start = range.start + (number * BLOCK_DOCS) as u32;
+        let count: u32 = kept.iter().map(|word| word.count_ones()).sum();
+        if count == 0 || start >= range.end {
+            continue;
+        }
+        scratch.docs_scanned += u64::from(count);
+        let mut values = ValueBuffer::new(column.reader.physical());
+        if count < BLOCK_DOCS as u32 / sparse {
+            let docs = &mut scratch.docs;
+            docs.clear();
+            append_docs(kept, start, docs);
+            column.reader.values(DocSelection::Docs(docs), &mut values);
             test_values(&values, test, &mut words)?;
-            for (i, &doc) in block.iter().enumerate() {
+            for (i, &doc) in docs.iter().enumerate() {
                 if (words[i / 64] >> (i % 64) & 1 == 1) == negated {
-                    remove(left, doc);
+                    let within = doc - start;
+                    kept[(within / 64) as usize] &= !(1 << (within % 64));
                 }
             }
-        }
-    } else {
-        let mut values = ValueBuffer::new(column.reader.physical());
-        column
-            .reader
-            .values(DocSelection::Range(range), &mut values);
-        test_values(&values, test, &mut words)?;
-        for (kept, &found) in left.words_mut().iter_mut().zip(&words) {
-            *kept &= if negated { !found } else { found };
-        }
-        if let Some(rest) = left.words_mut().get_mut(words.len()..) {
-            rest.fill(0);
+        } else {
+            let end = range.end.min(start + BLOCK_DOCS as u32);
+            column
+                .reader
+                .values(DocSelection::Range(start..end), &mut values);
+            test_values(&values, test, &mut words)?;
+            words.resize(BLOCK_WORDS, 0);
+            kept.iter_mut()
+                .zip(&words)
+                .for_each(|(kept, &found)| *kept &= if negated { !found } else { found });
         }
     }
     scratch.words = words;
-    scratch.docs = docs;
     Ok(())
 }
 

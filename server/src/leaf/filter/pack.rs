@@ -79,12 +79,10 @@ pub(super) fn pack_keys<T: Copy, K: Key>(
 
 /// [`pack`] for text or bytes.
 pub(super) fn pack_bytes(offsets: &[i32], data: &[u8], words: &mut [u64], set: &BytesSet) {
-    for (pairs, word) in offsets.windows(2).collect::<Vec<_>>().chunks(64).zip(words) {
-        for (bit, pair) in pairs.iter().enumerate() {
-            let value = data
-                .get(pair[0] as usize..pair[1] as usize)
-                .unwrap_or_default();
-            *word |= u64::from(set.contains(value)) << bit;
+    for (i, (&start, &end)) in offsets.iter().zip(offsets.iter().skip(1)).enumerate() {
+        let value = data.get(start as usize..end as usize).unwrap_or_default();
+        if let Some(word) = words.get_mut(i / 64) {
+            *word |= u64::from(set.contains(value)) << (i % 64);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Three stages, each a bounded number of jobs ahead of the next: prepare segments, find documents by morsel,
 //! read columns by batch. Nothing blocks a scan thread: a slow reader just leaves the next job unsubmitted.
 
+mod rank;
 mod top;
 
 use super::expression::{BoundExpression, Expression};
@@ -215,6 +216,7 @@ fn documents(
             break;
         }
     }
+    prepared.segment.check_faults()?;
     scan.count_matched(count);
     Ok(if counted {
         Documents::Counted(count)
@@ -317,6 +319,7 @@ fn read(scan: &Scan, block: Block) -> Result<(RecordBatch, Budget)> {
                 budget.reserve(bytes)?;
                 arrays.push(array);
             }
+            segment.prepared.segment.check_faults()?;
             (docs.len(), arrays)
         }
     };

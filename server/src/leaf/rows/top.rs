@@ -3,6 +3,7 @@
 //! Sort keys become arrow's row encoding, whose bytes compare as the order says. Each morsel keeps its best rows and
 //! the bound that a row must beat; the best of all morsels are merged, and only their columns are read.
 
+use super::rank::Ranks;
 use super::{Documents, Found, SegmentRows, Shared, ahead, morsels};
 use crate::leaf::expression::{BoundExpression, Expression};
 use crate::leaf::filter::Scratch;
@@ -25,6 +26,8 @@ const SLACK: usize = 4_096;
 
 struct Candidate {
     key: Box<[u8]>,
+    /// Of its first key, within its segment.
+    rank: u64,
     segment: Arc<SegmentRows>,
     doc: DocId,
 }
@@ -36,6 +39,8 @@ struct Best {
     key_bytes: usize,
     /// What a key must be less than, once there are enough.
     bound: Option<Box<[u8]>>,
+    /// What a first key's rank must not be above, when all candidates are of one segment.
+    rank_bound: Option<u64>,
     budget: Budget,
 }
 
@@ -46,6 +51,7 @@ impl Best {
             candidates: Vec::new(),
             key_bytes: 0,
             bound,
+            rank_bound: None,
             budget: Budget::new(&scan.memory, "sort keys"),
         }
     }
@@ -78,6 +84,7 @@ impl Best {
                 .select_nth_unstable_by(self.limit - 1, |a, b| a.key.cmp(&b.key));
             self.candidates.truncate(self.limit);
             self.bound = self.candidates.last().map(|worst| worst.key.clone());
+            self.rank_bound = self.candidates.last().map(|worst| worst.rank);
             self.key_bytes = self.candidates.iter().map(|c| c.key.len()).sum();
         }
     }
@@ -87,6 +94,7 @@ impl Best {
 struct Order {
     keys: Vec<Arc<Expression>>,
     fields: Vec<SortField>,
+    options: Vec<SortOptions>,
 }
 
 /// Finds the first `limit` documents in `order`.
@@ -98,6 +106,7 @@ pub(super) fn stream(
     let scan = &shared.scan;
     let mut keys = Vec::with_capacity(order.len());
     let mut fields = Vec::with_capacity(order.len());
+    let mut directions = Vec::with_capacity(order.len());
     for key in order {
         let expression = Arc::new(Expression::new(
             &key.expr,
@@ -112,6 +121,7 @@ pub(super) fn stream(
             expression.data_type.clone(),
             options,
         ));
+        directions.push(options);
         keys.push(expression);
     }
     if !RowConverter::supports_fields(&fields) {
@@ -119,7 +129,11 @@ pub(super) fn stream(
             "not supported: a top-k by a key of this type in a leaf",
         ));
     }
-    let order = Arc::new(Order { keys, fields });
+    let order = Arc::new(Order {
+        keys,
+        fields,
+        options: directions,
+    });
     let best = Arc::new(Mutex::new(Best::new(limit, scan, None)));
     let (jobs, merged) = (Arc::clone(shared), Arc::clone(&best));
     let ahead = ahead(scan);
@@ -177,27 +191,56 @@ fn offer(
         (best.limit, best.bound.clone())
     };
     let mut local = Best::new(limit, scan, bound);
+    let ranks = keys
+        .first()
+        .zip(order.options.first())
+        .and_then(|(key, options)| Ranks::new(key, *options));
+    // With one key an equal rank can't come first.
+    let strict = keys.len() == 1 && ranks.as_ref().is_some_and(Ranks::is_exact);
     let (mut bits, mut scratch, mut docs) = (DocBits::new(), Scratch::default(), Vec::new());
+    let (mut found, mut picked) = (Vec::new(), Vec::new());
     for chunk in chunks {
         scan.select(&segment.prepared, chunk, &mut bits, &mut scratch)?;
         scan.count_matched(u64::from(bits.count()));
         blocks(&bits, chunk, view.chunk_docs(chunk), &mut docs, |block| {
             scan.guard.check()?;
+            let doc_at = |i: usize| match &block {
+                DocSelection::Range(range) => range.start + i as DocId,
+                DocSelection::Docs(docs) => docs[i],
+            };
+            picked.clear();
+            if let Some(ranks) = &ranks {
+                ranks.read(&block, &mut found);
+            } else {
+                found.clear();
+                found.resize(block.len(), 0);
+            }
+            let bound = local.rank_bound.filter(|_| ranks.is_some());
+            let passes =
+                |rank: u64| bound.is_none_or(|bound| rank < bound || (rank == bound && !strict));
+            picked.extend(
+                found
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, rank)| passes(**rank))
+                    .map(|(i, &rank)| (doc_at(i), rank)),
+            );
+            if picked.is_empty() {
+                return Ok(());
+            }
+            let docs: Vec<DocId> = picked.iter().map(|(doc, _)| *doc).collect();
             let arrays = keys
                 .iter()
-                .map(|key| key.evaluate(block.clone()))
+                .map(|key| key.evaluate(DocSelection::Docs(&docs)))
                 .collect::<Result<Vec<_>>>()?;
             let rows = converter
                 .convert_columns(&arrays)
                 .map_err(|e| Error::internal(e.to_string()))?;
-            for (i, row) in rows.iter().enumerate() {
+            for (row, &(doc, rank)) in rows.iter().zip(&picked) {
                 if local.admits(row.as_ref()) {
-                    let doc = match &block {
-                        DocSelection::Range(range) => range.start + i as DocId,
-                        DocSelection::Docs(docs) => docs[i],
-                    };
                     local.push(Candidate {
                         key: row.as_ref().into(),
+                        rank,
                         segment: Arc::clone(segment),
                         doc,
                     })?;
@@ -206,6 +249,7 @@ fn offer(
             Ok(())
         })?;
     }
+    view.check_faults()?;
     local.shrink();
     let mut best = best.lock();
     for candidate in local.candidates {

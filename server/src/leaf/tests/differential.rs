@@ -53,7 +53,7 @@ pub(super) fn texts(query: &LeafQuery, batches: &[RecordBatch]) -> Vec<Vec<Strin
     rows
 }
 
-/// Makes the order of distinct values and the sign of zero sums the same on both sides.
+/// Makes the order of distinct values and the sign of sums that are no numbers the same on both sides.
 fn settle(query: &LeafQuery, rows: &mut [Vec<String>]) {
     let LeafOutput::Aggregate { group, aggregates } = &query.work.output else {
         return;
@@ -72,12 +72,8 @@ fn settle(query: &LeafQuery, rows: &mut [Vec<String>]) {
                         row[column] = parts.join(", ");
                     }
                 }
-                AggregateFunction::Sum if row[column] == "Float64(-0.0)" => {
-                    row[column] = "Float64(0.0)".to_owned()
-                }
-                AggregateFunction::Avg if row[column + 1] == "Float64(-0.0)" => {
-                    row[column + 1] = "Float64(0.0)".to_owned()
-                }
+                AggregateFunction::Sum => row[column] = row[column].replace("-NaN", "NaN"),
+                AggregateFunction::Avg => row[column + 1] = row[column + 1].replace("-NaN", "NaN"),
                 _ => {}
             }
         }

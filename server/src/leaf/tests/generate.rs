@@ -2,6 +2,7 @@
 //! whichever way it is computed.
 
 use super::memory::{MemoryColumn, MemoryHost, MemorySegment, Storage};
+use super::stored::ToStore;
 use arrow::datatypes::{DataType as ArrowType, Field, Schema as ArrowSchema};
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -13,6 +14,7 @@ use strandline_proto::ids::{Half, OffsetRange, StreamPartition};
 use strandline_proto::leaf::*;
 use strandline_proto::schema::{Column, ColumnRole, DataType, Schema, virtual_columns};
 use strandline_proto::value::Value;
+use strandline_storage::segment::SegmentReader;
 
 pub(super) const DECIMAL: DataType = DataType::BigDecimal {
     precision: 20,
@@ -189,35 +191,48 @@ fn segment(
     } else {
         rng.random_range(1..120)
     };
+    let real = rng.random_bool(0.6);
     let mut by_column = Vec::new();
-    let mut columns: HashMap<String, Arc<dyn ColumnReader>> = HashMap::new();
+    let mut kept = Vec::new();
     for column in &schema.columns {
         let nulls = if rng.random_bool(0.5) { 0.0 } else { 0.2 };
         let mut values: Vec<_> = (0..docs).map(|_| stored(rng, column, nulls)).collect();
-        if rng.random_bool(0.15) {
+        let dictionary = rng.random_bool(0.6);
+        let storage = Storage {
+            dictionary,
+            sorted_dictionary: !consuming,
+            inverted: dictionary && rng.random_bool(0.5),
+            range: rng.random_bool(0.4),
+            bloom: rng.random_bool(0.3),
+        };
+        let lacking = rng.random_bool(0.15);
+        if lacking {
             values = match (&column.default, column.multi_value) {
                 (Value::Null, _) => vec![Value::Null; docs],
                 (single, true) => vec![Value::List(vec![single.clone()]); docs],
                 (single, false) => vec![single.clone(); docs],
             };
-        } else {
-            if rng.random_bool(0.2) && !column.multi_value {
-                values.sort_by_key(|v| super::naive::rank(v));
-            }
-            let dictionary = rng.random_bool(0.6);
-            let storage = Storage {
-                dictionary,
-                sorted_dictionary: !consuming,
-                inverted: dictionary && rng.random_bool(0.5),
-                range: rng.random_bool(0.4),
-                bloom: rng.random_bool(0.3),
-            };
-            columns.insert(
-                column.name.clone(),
-                Arc::new(MemoryColumn::new(column, &values, storage)),
-            );
+        } else if rng.random_bool(0.2) && !column.multi_value && !real {
+            values.sort_by_key(super::naive::rank);
         }
+        kept.push((!lacking).then_some(storage));
         by_column.push(values);
+    }
+    // A real segment is sorted by its rows.
+    let sortable = |i: &usize| {
+        kept[*i].is_some()
+            && !schema.columns[*i].multi_value
+            && by_column[*i].iter().all(|v| !v.is_null())
+    };
+    let sorted = (0..by_column.len())
+        .find(sortable)
+        .filter(|_| real && !consuming && rng.random_bool(0.5));
+    if let Some(sorted) = sorted {
+        let mut order: Vec<usize> = (0..docs).collect();
+        order.sort_by_key(|&doc| super::naive::rank(&by_column[sorted][doc]));
+        for values in &mut by_column {
+            *values = order.iter().map(|&doc| values[doc].clone()).collect();
+        }
     }
     let rows: Vec<Vec<Value>> = (0..docs)
         .map(|doc| by_column.iter().map(|values| values[doc].clone()).collect())
@@ -228,27 +243,58 @@ fn segment(
         partition: 3,
     });
     let start_offset = u64::from(number) * 1_000;
-    let invalid: Vec<u32> = if rng.random_bool(0.2) {
+    let invalid: Vec<u32> = if !real && rng.random_bool(0.2) {
         (0..docs as u32).filter(|_| rng.random_bool(0.3)).collect()
     } else {
         Vec::new()
     };
     let name = format!("{}_{number}", if consuming { "tail" } else { "segment" });
-    let segment = Arc::new(MemorySegment {
-        name: name.clone(),
-        docs: docs as u32,
-        columns,
-        origin: partition.clone().map(|p| {
-            (
-                p,
-                OffsetRange {
-                    start: start_offset,
-                    end: start_offset + docs as u64,
-                },
-            )
-        }),
-        invalid: (!invalid.is_empty()).then(|| invalid.clone()),
+    let origin = partition.clone().map(|partition| {
+        let end = start_offset + docs as u64;
+        (
+            partition,
+            OffsetRange {
+                start: start_offset,
+                end,
+            },
+        )
     });
+    let columns = schema.columns.iter().zip(&kept).zip(by_column);
+    let columns = columns.filter_map(|((column, storage), values)| {
+        storage.map(|storage| (column.clone(), storage, values))
+    });
+    let segment: Arc<dyn SegmentReader> = if real {
+        let sorted_column = sorted.map(|i| schema.columns[i].name.clone());
+        let stored = ToStore {
+            name: name.clone(),
+            half,
+            origin,
+            columns: columns.collect(),
+            sorted_column,
+            docs,
+        };
+        if consuming {
+            stored.consuming()
+        } else {
+            stored.immutable()
+        }
+    } else {
+        let columns: HashMap<String, Arc<dyn ColumnReader>> = columns
+            .map(|(column, storage, values)| {
+                let reader: Arc<dyn ColumnReader> =
+                    Arc::new(MemoryColumn::new(&column, &values, storage));
+                (column.name, reader)
+            })
+            .collect();
+        let invalid = (!invalid.is_empty()).then(|| invalid.clone());
+        Arc::new(MemorySegment {
+            name: name.clone(),
+            docs: docs as u32,
+            columns,
+            origin,
+            invalid,
+        })
+    };
     if consuming {
         host.tails.push(segment);
     } else {
@@ -415,21 +461,23 @@ fn number(rng: &mut StdRng, schema: &Schema) -> (LeafExpr, ArrowType) {
     } else {
         ArrowType::Float64
     };
-    let mut side = |rng: &mut StdRng| loop {
+    // Casting a double to an integer fails on NaN, and the sign of the NaN that two doubles make is anyone's.
+    let two = rng.random_bool(0.25);
+    let doubles = to == ArrowType::Float64 && !two;
+    let side = |rng: &mut StdRng| loop {
         let picked = columns.choose(rng).unwrap();
-        // Casting a double to an integer fails on NaN.
-        if to == ArrowType::Float64 || picked.data_type != DataType::Double {
+        if doubles || picked.data_type != DataType::Double {
             return cast(column(&picked.name), to.clone());
         }
     };
     let left = side(rng);
-    if rng.random_bool(0.4) {
+    if !two && rng.random_bool(0.5) {
         return (left, to);
     }
     let op = *[BinaryOp::Plus, BinaryOp::Minus, BinaryOp::Multiply]
         .choose(rng)
         .unwrap();
-    let right = match rng.random_bool(0.4) {
+    let right = match two {
         true => side(rng),
         false if to == ArrowType::Int64 => LeafExpr::Literal(Value::Long(2), ArrowType::Int64),
         false => LeafExpr::Literal(Value::Double(0.5), ArrowType::Float64),

@@ -1,9 +1,7 @@
 //! Segments of plain vectors: each index the slow and obvious way, placeholders of nulls included.
 
 use crate::leaf::SegmentHost;
-use crate::leaf::column::placeholder;
 use crate::leaf::compare::scalar_of;
-use crate::leaf::constant::{compare, push};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -69,20 +67,20 @@ impl MemoryColumn {
             let mut values: Vec<Scalar<'static>> = Vec::new();
             for doc in 0..this.docs.len() {
                 for value in this.stored(doc as DocId) {
-                    if !values.iter().any(|v| compare(v, &value).is_eq()) {
+                    if !values.iter().any(|v| v.total_cmp(&value).is_eq()) {
                         values.push(value);
                     }
                 }
             }
             if storage.sorted_dictionary {
-                values.sort_by(compare);
+                values.sort_by(|a, b| a.total_cmp(b));
             }
             let mut postings = vec![Vec::new(); values.len()];
             for doc in 0..this.docs.len() as DocId {
                 for value in this.stored(doc) {
                     let id = values
                         .iter()
-                        .position(|v| compare(v, &value).is_eq())
+                        .position(|v| v.total_cmp(&value).is_eq())
                         .unwrap();
                     if postings[id].last() != Some(&doc) {
                         postings[id].push(doc);
@@ -101,14 +99,17 @@ impl MemoryColumn {
             && !nulls
             && storage.sorted_dictionary
             && storage.dictionary
-            && (1..this.docs.len())
-                .all(|d| compare(&this.stored(d as u32 - 1)[0], &this.stored(d as u32)[0]).is_le());
+            && (1..this.docs.len()).all(|d| {
+                this.stored(d as u32 - 1)[0]
+                    .total_cmp(&this.stored(d as u32)[0])
+                    .is_le()
+            });
         this
     }
 
     /// What the forward index holds for a document.
     fn stored(&self, doc: DocId) -> Vec<Scalar<'static>> {
-        let zero = || placeholder(self.physical);
+        let zero = || Scalar::placeholder(self.physical);
         match &self.docs[doc as usize] {
             None if self.multi_value => Vec::new(),
             None => vec![zero()],
@@ -144,15 +145,16 @@ impl Dictionary for MemoryDictionary {
     fn id_of(&self, value: &Scalar<'_>) -> Option<DictId> {
         self.values
             .iter()
-            .position(|v| compare(v, value).is_eq())
+            .position(|v| v.total_cmp(value).is_eq())
             .map(|id| id as DictId)
     }
     fn value(&self, id: DictId) -> Scalar<'_> {
         self.values[id as usize].clone()
     }
     fn gather(&self, ids: &[DictId], out: &mut ValueBuffer) {
-        ids.iter()
-            .for_each(|&id| push(out, &self.values[id as usize]));
+        ids.iter().for_each(|&id| {
+            out.push(&self.values[id as usize]);
+        });
     }
     fn range(
         &self,
@@ -174,11 +176,11 @@ fn between(
     high: Option<(&Scalar<'_>, bool)>,
 ) -> bool {
     let above = low.is_none_or(|(l, included)| {
-        compare(value, l).is_gt() || included && compare(value, l).is_eq()
+        value.total_cmp(l).is_gt() || included && value.total_cmp(l).is_eq()
     });
     above
         && high.is_none_or(|(h, included)| {
-            compare(value, h).is_lt() || included && compare(value, h).is_eq()
+            value.total_cmp(h).is_lt() || included && value.total_cmp(h).is_eq()
         })
 }
 
@@ -241,7 +243,9 @@ impl ColumnReader for MemoryColumn {
         each(&docs, |doc| out.push(self.id(&self.stored(doc)[0])));
     }
     fn values(&self, docs: DocSelection<'_>, out: &mut ValueBuffer) {
-        each(&docs, |doc| push(out, &self.stored(doc)[0]));
+        each(&docs, |doc| {
+            out.push(&self.stored(doc)[0]);
+        });
     }
     fn multi_dict_ids(&self, docs: DocSelection<'_>, ends: &mut Vec<u32>, ids: &mut Vec<DictId>) {
         each(&docs, |doc| {
@@ -251,7 +255,9 @@ impl ColumnReader for MemoryColumn {
     }
     fn multi_values(&self, docs: DocSelection<'_>, ends: &mut Vec<u32>, values: &mut ValueBuffer) {
         each(&docs, |doc| {
-            self.stored(doc).iter().for_each(|v| push(values, v));
+            self.stored(doc).iter().for_each(|v| {
+                values.push(v);
+            });
             ends.push(values.len() as u32);
         });
     }
@@ -292,7 +298,7 @@ impl ColumnReader for MemoryColumn {
     fn may_contain(&self, value: &Scalar<'_>) -> bool {
         !self.storage.bloom
             || (0..self.num_docs())
-                .any(|d| self.stored(d).iter().any(|v| compare(v, value).is_eq()))
+                .any(|d| self.stored(d).iter().any(|v| v.total_cmp(value).is_eq()))
     }
 }
 

@@ -5,3 +5,4 @@ mod differential;
 mod generate;
 mod memory;
 mod naive;
+mod stored;

@@ -447,7 +447,16 @@ pub(super) fn text(array: &ArrayRef, row: usize) -> String {
             let parts: Vec<_> = (0..elements.len()).map(|i| text(&elements, i)).collect();
             format!("[{}]", parts.join(", "))
         }
-        _ => format!("{:?}", ScalarValue::try_from_array(array, row).unwrap()),
+        _ => match ScalarValue::try_from_array(array, row).unwrap() {
+            // A NaN of either sign is a value of its own, here as in Arrow's order.
+            ScalarValue::Float64(Some(v)) if v.is_nan() && v.is_sign_negative() => {
+                "Float64(-NaN)".to_owned()
+            }
+            ScalarValue::Float32(Some(v)) if v.is_nan() && v.is_sign_negative() => {
+                "Float32(-NaN)".to_owned()
+            }
+            scalar => format!("{scalar:?}"),
+        },
     }
 }
 

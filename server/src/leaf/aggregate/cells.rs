@@ -1,0 +1,232 @@
+//! What states consist of: sums, extremes and distinct pairs by group, updated by the rows of a block.
+
+use crate::leaf::values::mix;
+use hashbrown::HashTable;
+
+/// The rows of a block: the group of each (none: all of group 0), which value is each's, and whether it counts.
+pub(super) struct Rows<'a> {
+    pub(super) len: usize,
+    pub(super) groups: Option<&'a [u32]>,
+    /// Where rows are elements of documents: the document of each.
+    pub(super) documents: Option<&'a [u32]>,
+    /// By document; none: all count.
+    pub(super) valid: Option<&'a [bool]>,
+}
+
+impl Rows<'_> {
+    /// Calls `f` with group and value index of each row that counts.
+    #[inline]
+    pub(super) fn each(&self, mut f: impl FnMut(usize, usize)) {
+        match (self.groups, self.documents, self.valid) {
+            (Some(groups), None, None) => groups
+                .iter()
+                .enumerate()
+                .for_each(|(row, &group)| f(group as usize, row)),
+            (Some(groups), None, Some(valid)) => {
+                for (row, (&group, &valid)) in groups.iter().zip(valid).enumerate() {
+                    if valid {
+                        f(group as usize, row);
+                    }
+                }
+            }
+            (None, None, None) => (0..self.len).for_each(|row| f(0, row)),
+            (None, None, Some(valid)) => valid
+                .iter()
+                .enumerate()
+                .filter(|(_, valid)| **valid)
+                .for_each(|(row, _)| f(0, row)),
+            (groups, Some(documents), valid) => {
+                for (row, &document) in documents.iter().enumerate() {
+                    if valid.is_none_or(|valid| valid[document as usize]) {
+                        f(
+                            groups.map_or(0, |groups| groups[row] as usize),
+                            document as usize,
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Sums with how many values each holds; without counts every group holds some.
+#[derive(Debug, Default)]
+pub(super) struct Sums<T> {
+    pub(super) sums: Vec<T>,
+    pub(super) counts: Vec<u64>,
+    counted: bool,
+}
+
+impl<T: Copy + Default> Sums<T> {
+    pub(super) fn new(counted: bool) -> Self {
+        Self {
+            sums: Vec::new(),
+            counts: Vec::new(),
+            counted,
+        }
+    }
+
+    pub(super) fn resize(&mut self, groups: usize) {
+        self.sums.resize(groups, T::default());
+        if self.counted {
+            self.counts.resize(groups, 0);
+        }
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        self.sums.capacity() * size_of::<T>() + self.counts.capacity() * 8
+    }
+
+    #[inline]
+    pub(super) fn update<V: Copy>(
+        &mut self,
+        rows: &Rows<'_>,
+        values: &[V],
+        add: impl Fn(T, V) -> T,
+    ) {
+        let sums = &mut self.sums;
+        if !self.counted {
+            return rows.each(|group, row| sums[group] = add(sums[group], values[row]));
+        }
+        let counts = &mut self.counts;
+        // Without groups the compiler keeps one sum in a register.
+        if let (
+            Rows {
+                groups: None,
+                documents: None,
+                valid: None,
+                len,
+            },
+            Some(sum),
+            Some(count),
+        ) = (rows, sums.first_mut(), counts.first_mut())
+        {
+            *sum = values
+                .iter()
+                .take(*len)
+                .fold(*sum, |sum, &value| add(sum, value));
+            *count += *len as u64;
+            return;
+        }
+        rows.each(|group, row| {
+            sums[group] = add(sums[group], values[row]);
+            counts[group] += 1;
+        });
+    }
+
+    pub(super) fn merge(&mut self, other: &Self, map: &[u32], add: impl Fn(T, T) -> T) {
+        for (group, &to) in map.iter().enumerate() {
+            let count = if other.counted {
+                other.counts[group]
+            } else {
+                1
+            };
+            if count > 0 {
+                let to = to as usize;
+                self.sums[to] = add(self.sums[to], other.sums[group]);
+                self.counts[to] += count;
+            }
+        }
+    }
+}
+
+/// The greatest or least values, where there is one.
+#[derive(Debug)]
+pub(super) struct Extremes<T> {
+    pub(super) values: Vec<T>,
+    pub(super) seen: Vec<bool>,
+    max: bool,
+}
+
+impl<T: Copy + Ord + Default> Extremes<T> {
+    pub(super) fn new(max: bool) -> Self {
+        Self {
+            values: Vec::new(),
+            seen: Vec::new(),
+            max,
+        }
+    }
+
+    pub(super) fn resize(&mut self, groups: usize) {
+        self.values.resize(groups, T::default());
+        self.seen.resize(groups, false);
+    }
+
+    #[inline]
+    pub(super) fn offer(&mut self, group: usize, value: T) {
+        let held = self.values[group];
+        let better = if self.max { value > held } else { value < held };
+        if better || !self.seen[group] {
+            self.values[group] = value;
+            self.seen[group] = true;
+        }
+    }
+
+    pub(super) fn update<V: Copy>(&mut self, rows: &Rows<'_>, values: &[V], key: impl Fn(V) -> T) {
+        rows.each(|group, row| self.offer(group, key(values[row])));
+    }
+
+    pub(super) fn merge(&mut self, other: &Self, map: &[u32]) {
+        for (group, &to) in map
+            .iter()
+            .enumerate()
+            .filter(|(group, _)| other.seen[*group])
+        {
+            self.offer(to as usize, other.values[group]);
+        }
+    }
+}
+
+/// Distinct (group, value number) pairs.
+#[derive(Debug)]
+pub(super) enum Pairs {
+    /// One group: a bit for each value.
+    Bits(Vec<u64>),
+    /// Pairs packed as `group << 32 | value`.
+    Hash(HashTable<u64>),
+}
+
+impl Pairs {
+    #[inline]
+    pub(super) fn insert(&mut self, group: usize, value: u32) {
+        match self {
+            Self::Bits(words) => {
+                let word = value as usize / 64;
+                if word >= words.len() {
+                    words.resize((word + 1).next_power_of_two(), 0);
+                }
+                words[word] |= 1 << (value % 64);
+            }
+            Self::Hash(table) => {
+                let pair = (group as u64) << 32 | u64::from(value);
+                table
+                    .entry(mix(pair), |&other| other == pair, |&other| mix(other))
+                    .or_insert(pair);
+            }
+        }
+    }
+
+    pub(super) fn for_each(&self, mut f: impl FnMut(u32, u32)) {
+        match self {
+            Self::Bits(words) => {
+                for (i, &word) in words.iter().enumerate() {
+                    let mut rest = word;
+                    while rest != 0 {
+                        f(0, i as u32 * 64 + rest.trailing_zeros());
+                        rest &= rest - 1;
+                    }
+                }
+            }
+            Self::Hash(table) => table
+                .iter()
+                .for_each(|&pair| f((pair >> 32) as u32, pair as u32)),
+        }
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        match self {
+            Self::Bits(words) => words.capacity() * 8,
+            Self::Hash(table) => table.capacity() * 10,
+        }
+    }
+}
