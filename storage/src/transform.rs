@@ -6,6 +6,7 @@
 
 mod evaluate;
 mod function;
+mod json_path;
 mod parse;
 #[cfg(test)]
 mod tests;

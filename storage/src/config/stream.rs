@@ -328,6 +328,18 @@ fn property(
         "sasl.mechanism" => {
             properties.insert("sasl.mechanisms".to_owned(), value);
         }
+        "fetch.max.wait.ms" => {
+            properties.insert("fetch.wait.max.ms".to_owned(), value);
+        }
+        "request.timeout.ms"
+        | "default.api.timeout.ms"
+        | "interceptor.classes"
+        | "metric.reporters"
+        | "send.buffer.bytes"
+        | "receive.buffer.bytes"
+        | "exclude.internal.topics" => {
+            warnings.push(node.warning("a property of Kafka's Java client; it has no effect"));
+        }
         "bootstrap.servers"
         | "enable.auto.commit"
         | "enable.auto.offset.store"

@@ -46,29 +46,17 @@ pub enum Cell<'a> {
 const SHOWN_CHARS_MAX: usize = 64;
 
 impl Cell<'_> {
+    /// Whether this is one value, neither null nor nested.
+    pub(crate) fn is_scalar(&self) -> bool {
+        !matches!(
+            self,
+            Self::Null | Self::Document(_) | Self::JsonArray(_) | Self::List(_)
+        )
+    }
+
     /// Whether nothing is here.
     pub fn is_null(&self) -> bool {
         matches!(self, Self::Null)
-    }
-
-    /// The same, owning its text.
-    pub fn into_owned(self) -> Cell<'static> {
-        match self {
-            Self::Null => Cell::Null,
-            Self::Boolean(v) => Cell::Boolean(v),
-            Self::Integer(v) => Cell::Integer(v),
-            Self::Float(v) => Cell::Float(v),
-            Self::Double(v) => Cell::Double(v),
-            Self::Decimal { unscaled, scale } => Cell::Decimal { unscaled, scale },
-            Self::Number(text) => super::scalar::number_cell(text),
-            Self::Timestamp(v) => Cell::Timestamp(v),
-            Self::Date(v) => Cell::Date(v),
-            Self::Text(v) => Cell::Text(Cow::Owned(v.into_owned())),
-            Self::Bytes(v) => Cell::Bytes(Cow::Owned(v.into_owned())),
-            Self::Document(v) => Cell::Document(Cow::Owned(v.into_owned())),
-            Self::JsonArray(v) => Cell::Document(Cow::Owned(v.to_owned())),
-            Self::List(v) => Cell::List(v.into_iter().map(Cell::into_owned).collect()),
-        }
     }
 }
 

@@ -183,13 +183,11 @@ impl<'a> JsonReader<'a> {
 
     /// Moves to the next quote or backslash of a string.
     fn skip_plain(&mut self) -> Result<u8, String> {
-        loop {
-            match self.peek() {
-                Some(byte @ (b'"' | b'\\')) => return Ok(byte),
-                Some(byte) if byte >= 0x20 => self.at += 1,
-                Some(_) => return Err(self.wrong("a control character inside of a string")),
-                None => return Err(self.wrong("a string is not closed")),
-            }
+        self.at += plain_len(self.bytes.get(self.at..).unwrap_or_default());
+        match self.peek() {
+            Some(byte @ (b'"' | b'\\')) => Ok(byte),
+            Some(_) => Err(self.wrong("a control character inside of a string")),
+            None => Err(self.wrong("a string is not closed")),
         }
     }
 
@@ -356,6 +354,34 @@ impl<'a> JsonReader<'a> {
             _ => Err(self.wrong("expected a value")),
         }
     }
+}
+
+/// How many bytes come before the first quote, backslash or control character; eight are looked at at once.
+fn plain_len(bytes: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let mut at = 0;
+    for chunk in bytes.chunks_exact(8) {
+        let word = chunk
+            .iter()
+            .rev()
+            .fold(0, |word, byte| (word << 8) | u64::from(*byte));
+        let quote = word ^ (ONES * u64::from(b'"'));
+        let backslash = word ^ (ONES * u64::from(b'\\'));
+        // The lowest bit set stands for the first such byte; those above may be false.
+        let stops = (quote.wrapping_sub(ONES) & !quote)
+            | (backslash.wrapping_sub(ONES) & !backslash)
+            | (word.wrapping_sub(ONES * 0x20) & !word);
+        if stops & HIGH != 0 {
+            return at + (stops & HIGH).trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    let rest = bytes.get(at..).unwrap_or_default();
+    at + rest
+        .iter()
+        .position(|b| matches!(b, b'"' | b'\\' | 0..0x20))
+        .unwrap_or(rest.len())
 }
 
 /// Appends `text` as a JSON string, quotes included.

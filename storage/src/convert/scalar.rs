@@ -15,20 +15,6 @@ fn refused(cell: &Cell<'_>, wanted: &str) -> Reason {
     format!("{cell} is not {wanted}")
 }
 
-/// A JSON number's text as a typed cell: whole when it is written so and fits, else a decimal, else a float.
-pub(crate) fn number_cell<'a>(text: &str) -> Cell<'a> {
-    if let Ok(whole) = text.parse() {
-        return Cell::Integer(whole);
-    }
-    match decimal::parse(text) {
-        Some((unscaled, scale)) if i8::try_from(scale).is_ok() => Cell::Decimal {
-            unscaled,
-            scale: scale as i8,
-        },
-        _ => text.parse().map_or(Cell::Null, Cell::Double),
-    }
-}
-
 /// A whole number, or the reason why it is none. Out of range of i64 is said so.
 pub(crate) fn integer(cell: &Cell<'_>) -> Result<i64, Reason> {
     match cell {

@@ -172,6 +172,23 @@ impl Function {
                 scalar::write_json(first, &mut out);
                 owned_text(out)
             }
+            Self::JsonPathString(path) => {
+                let mut out = String::new();
+                match path.find(first)? {
+                    Some(found) if found.is_scalar() => scalar::write_text(&found, &mut out)?,
+                    Some(found) => scalar::write_json(&found, &mut out),
+                    None => return Ok(args.get(1).cloned().unwrap_or(Cell::Null)),
+                }
+                owned_text(out)
+            }
+            Self::JsonPathLong(path) => match path.find(first)? {
+                Some(found) => Cell::Integer(scalar::integer(&found)?),
+                None => args.get(1).cloned().unwrap_or(Cell::Null),
+            },
+            Self::JsonPathDouble(path) => match path.find(first)? {
+                Some(found) => Cell::Double(scalar::double(&found)?),
+                None => args.get(1).cloned().unwrap_or(Cell::Null),
+            },
             Self::Upper => owned_text(text()?.to_uppercase()),
             Self::Lower => owned_text(text()?.to_lowercase()),
             Self::Trim => owned_text(text()?.trim()),

@@ -1,6 +1,7 @@
 //! The functions that transforms may call, by Pinot's names, and what is known of them at creation.
 
 use super::Expression;
+use super::json_path::JsonPath;
 use crate::convert::Cell;
 use strandline_proto::time_format::instant;
 use strandline_proto::time_format::pattern::TimePattern;
@@ -33,6 +34,12 @@ pub(super) enum Function {
     /// `round(number, to a multiple of)`.
     Round,
     JsonFormat,
+    /// `jsonPathString(document, path[, default])`.
+    JsonPathString(JsonPath),
+    /// `jsonPathLong(document, path[, default])`.
+    JsonPathLong(JsonPath),
+    /// `jsonPathDouble(document, path[, default])`.
+    JsonPathDouble(JsonPath),
     Upper,
     Lower,
     Trim,
@@ -103,6 +110,17 @@ impl Function {
                     args,
                 ));
             }
+            "jsonpathstring" | "jsonpathlong" | "jsonpathdouble" => {
+                count_args(name, &args, 2..=3)?;
+                let path = JsonPath::parse(&constant_text(name, &args, 1)?)?;
+                args.remove(1);
+                let function = match canonical.as_str() {
+                    "jsonpathlong" => Self::JsonPathLong(path),
+                    "jsonpathdouble" => Self::JsonPathDouble(path),
+                    _ => Self::JsonPathString(path),
+                };
+                return Ok((function, args));
+            }
             "round" => (Self::Round, 2..=2),
             "jsonformat" => (Self::JsonFormat, 1..=1),
             "upper" => (Self::Upper, 1..=1),
@@ -136,7 +154,8 @@ impl Function {
             _ => {
                 return Err(Error::unsupported(format!(
                     "not supported: the function {name} in a transform; there are fromEpochDays, toEpochDays and their like, \
-                     fromDateTime, toDateTime, dateTimeConvert, round, jsonFormat, upper, lower, trim, concat, strlen, substr, \
+                     fromDateTime, toDateTime, dateTimeConvert, round, jsonFormat, \
+                     jsonPathString, jsonPathLong, jsonPathDouble, upper, lower, trim, concat, strlen, substr, \
                      replace, reverse, plus, minus, times, divide, mod, abs, ceil, floor, sqrt, exp, ln, least and greatest"
                 )));
             }

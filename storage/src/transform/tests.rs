@@ -66,6 +66,18 @@ fn functions_give_what_pinots_give() {
         ("\"d\" + 0", Cell::Integer(16_092)),
         ("upper(missing)", Cell::Null),
         ("'it''s'", text("it's")),
+        ("jsonPathString(doc, '$.a.b[1]')", text("x\"y")),
+        (
+            "jsonPathString(doc, '$.a')",
+            text("{\"b\":[1,\"x\\\"y\",{\"c d\":2.50}]}"),
+        ),
+        (
+            "jsonPathDouble(doc, '$.a.b[2][\'\'c d\'\']')",
+            Cell::Double(2.5),
+        ),
+        ("jsonPathLong(doc, '$.a.b[0]', 7)", Cell::Integer(1)),
+        ("jsonPathLong(doc, '$.nowhere', 7)", Cell::Integer(7)),
+        ("jsonPathLong(doc, '$.nothing')", Cell::Null),
         ("jsonFormat(list)", text("[1,\"a\\\"b\",null]")),
     ];
     let fields = [
@@ -73,6 +85,10 @@ fn functions_give_what_pinots_give() {
         ("ms", Cell::Timestamp(16_092 * day + 36_000_000)),
         ("s", text(" Abc ")),
         ("missing", Cell::Null),
+        (
+            "doc",
+            text(r#"{"a":{"b":[1,"x\"y",{"c d":2.50}]}, "nothing": null}"#),
+        ),
         (
             "list",
             Cell::List(vec![Cell::Integer(1), text("a\"b"), Cell::Null]),
@@ -86,6 +102,11 @@ fn functions_give_what_pinots_give() {
 #[test]
 fn what_can_not_be_run_is_refused_with_its_place() {
     for (expression, part) in [
+        ("jsonPathString(a, '$..b')", "not supported: the JSON path"),
+        (
+            "jsonPathString(a, '$.b[*]')",
+            "not supported: the JSON path",
+        ),
         ("Groovy({a + b}, a, b)", "not supported: Groovy"),
         ("now()", "not supported: now()"),
         ("frobnicate(a)", "not supported: the function frobnicate"),
