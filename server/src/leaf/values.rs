@@ -440,7 +440,7 @@ impl Interner {
     }
 
     /// The number of what another interner of the same domain calls `id`.
-    pub(super) fn from_other(&mut self, other: &Self, id: u32) -> u32 {
+    pub(super) fn adopt(&mut self, other: &Self, id: u32) -> u32 {
         if other.is_null(id) {
             return self.null();
         }

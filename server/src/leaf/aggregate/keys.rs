@@ -170,9 +170,9 @@ impl KeySource {
                     None => merged.null(),
                 }
             }
-            Self::Mapped { values, .. } => merged.from_other(values, id),
+            Self::Mapped { values, .. } => merged.adopt(values, id),
             Self::Numbers { .. } | Self::Values { .. } | Self::Elements { .. } => match interner {
-                Some(interner) => merged.from_other(interner, id),
+                Some(interner) => merged.adopt(interner, id),
                 None => merged.null(),
             },
         }

@@ -59,7 +59,7 @@ impl SegmentPlan {
     }
 
     /// States of the whole segment that follow from its metadata; none when it must be read.
-    pub(super) fn from_metadata(&self, plan: &Plan) -> Option<Vec<State>> {
+    pub(super) fn metadata_states(&self, plan: &Plan) -> Option<Vec<State>> {
         if !plan.keys.is_empty() || !self.prepared.is_whole() {
             return None;
         }

@@ -67,7 +67,7 @@ impl Merged {
     pub(super) fn absorb_merged(&mut self, other: &Self) -> Result<()> {
         let columns = (self.keys.iter_mut().zip(&other.keys).enumerate())
             .map(|(i, (key, theirs))| {
-                renumber(other.grouper.key_ids(i), |id| key.from_other(theirs, id))
+                renumber(other.grouper.key_ids(i), |id| key.adopt(theirs, id))
             })
             .collect::<Vec<_>>();
         self.absorb_groups(&columns, other.grouper.len(), &other.states, |_| None)

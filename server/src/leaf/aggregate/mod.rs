@@ -144,7 +144,7 @@ fn start_segment(run: &Arc<Run>, segment: &Arc<SegmentView>) -> Result<()> {
         return Ok(());
     };
     let plan = SegmentPlan::new(&run.plan, scan, prepared)?;
-    if let Some(states) = plan.from_metadata(&run.plan) {
+    if let Some(states) = plan.metadata_states(&run.plan) {
         scan.count_matched(u64::from(segment.num_docs()));
         return run.merge(|merged| merged.absorb_states(&states));
     }

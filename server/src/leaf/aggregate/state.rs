@@ -310,7 +310,7 @@ impl State {
                 other.for_each(|group, id| {
                     let value = &mut known[id as usize];
                     if *value == u32::MAX {
-                        *value = values.from_other(others, id);
+                        *value = values.adopt(others, id);
                     }
                     pairs.insert(map[group as usize] as usize, *value);
                 });
