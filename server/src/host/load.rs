@@ -161,6 +161,24 @@ impl Loader {
         staged: Vec<Staged>,
     ) -> Result<LoadResult> {
         let table = self.publisher.registry().table(&config.name);
+        // Files and held segments go by name: what stands under one already must neither be overwritten
+        // here nor removed when this push fails.
+        let claims = staged
+            .iter()
+            .map(|Staged { info, .. }| {
+                table.claim(&info.name).ok_or_else(|| {
+                    Error::already_exists(format!(
+                        "table {}: segment {} is there already, or on its way in another push; to repeat a push, give it the same push id and wait for the first to end",
+                        config.name, info.name
+                    ))
+                })
+            })
+            .collect::<Result<Vec<_>>>();
+        let _claims = match claims {
+            Ok(claims) => claims,
+            // The first try of this push may have ended since its id was looked up.
+            Err(e) => return self.done_before(config, &request).await?.ok_or(e),
+        };
         let held = Mutex::new(Vec::new());
         let stored = async {
             for Staged { info, path } in &staged {

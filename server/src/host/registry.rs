@@ -4,7 +4,7 @@ use super::tail::Tail;
 use crate::leaf::SegmentHost;
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use strandline_broker::transport::{CatalogSource, Watermark};
 use strandline_proto::catalog::CatalogSnapshot;
@@ -27,7 +27,21 @@ pub enum Held {
 #[derive(Default)]
 pub struct HostedTable {
     segments: RwLock<HashMap<SegmentName, Held>>,
+    /// Names that pushes are about to store.
+    claims: Mutex<HashSet<SegmentName>>,
     tails: RwLock<BTreeMap<StreamPartition, Arc<Tail>>>,
+}
+
+/// A segment name that one push alone may store; given back when dropped.
+pub struct Claim {
+    table: Arc<HostedTable>,
+    name: SegmentName,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.table.claims.lock().remove(&self.name);
+    }
 }
 
 /// Something that a snapshot no longer names.
@@ -168,6 +182,19 @@ impl HostedTable {
         self.segments.write().insert(name, held);
     }
 
+    /// Reserves a name that no held segment and no other push has, so that a push which fails can
+    /// remove what it stored without touching a segment that was there before.
+    pub fn claim(self: &Arc<Self>, name: &SegmentName) -> Option<Claim> {
+        let mut claims = self.claims.lock();
+        if self.segments.read().contains_key(name) || !claims.insert(name.clone()) {
+            return None;
+        }
+        Some(Claim {
+            table: Arc::clone(self),
+            name: name.clone(),
+        })
+    }
+
     /// Forgets a segment that no snapshot ever named.
     pub fn forget(&self, name: &SegmentName) {
         self.segments.write().remove(name);
@@ -248,5 +275,23 @@ impl SegmentHost for Registry {
                 to_offset: t.watermark(),
             })
             .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_claimed_once_and_never_while_it_is_held() {
+        let table = Arc::new(HostedTable::default());
+        let name = SegmentName::new("s");
+        let claim = table.claim(&name).unwrap();
+        assert!(table.claim(&name).is_none());
+        drop(claim);
+        table.hold(name.clone(), Held::Quarantined(Error::data_loss("x")));
+        assert!(table.claim(&name).is_none());
+        table.forget(&name);
+        assert!(table.claim(&name).is_some());
     }
 }
