@@ -1,6 +1,7 @@
 //! Structured logs on standard error.
 
 use serde::Deserialize;
+use std::io::IsTerminal as _;
 use strandline_proto::{Error, Result};
 use tracing_subscriber::EnvFilter;
 
@@ -24,6 +25,7 @@ pub(crate) fn init(filter: &str, format: LogFormat) -> Result<()> {
     })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // A process that logs already (tests) keeps its way.
     let _ = match format {

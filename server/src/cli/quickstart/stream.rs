@@ -169,7 +169,7 @@ impl Line {
         let consuming = segments.iter().filter(|segment| segment.consuming).count();
         let boundary = engine.boundary(TABLE).await?;
         let text = format!(
-            "stream  {} rows in {} segments + {consuming} consuming, boundary {}, freshness {}",
+            "stream  {} rows, {} segments + {consuming} consuming, boundary {}, freshness {}",
             thousands(rows),
             segments.len() - consuming,
             time_text(boundary.boundary_ms),
