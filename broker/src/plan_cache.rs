@@ -171,7 +171,7 @@ pub(crate) fn can_be_kept(plan: &Arc<dyn ExecutionPlan>) -> bool {
         // Its bounds would be those of an earlier run.
         fits &= node
             .downcast_ref::<AggregateExec>()
-            .is_none_or(|a| a.dynamic_filter_expr().is_none());
+            .is_none_or(|a| a.dynamic_expressions_produced().is_empty());
         Ok(if fits {
             TreeNodeRecursion::Continue
         } else {

@@ -36,7 +36,7 @@ pub struct BloomFilter {
 
 /// The block of a hash and the bit in each word.
 fn place(hash: u64, blocks: u32) -> (usize, [u32; 8]) {
-    let block = ((hash >> 32) * u64::from(blocks) >> 32) as usize;
+    let block = (((hash >> 32) * u64::from(blocks)) >> 32) as usize;
     (
         block,
         ODD.map(|odd| 1 << ((hash as u32).wrapping_mul(odd) >> 27)),

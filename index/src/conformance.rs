@@ -256,7 +256,7 @@ fn ranges(docs: u32) -> Vec<std::ops::Range<DocId>> {
     ends.retain(|&end| end <= docs);
     ends.sort_unstable();
     ends.dedup();
-    let mut ranges = vec![0..docs];
+    let mut ranges: Vec<std::ops::Range<u32>> = std::iter::once(0..docs).collect();
     for (i, &start) in ends.iter().enumerate() {
         ranges.extend(ends.iter().skip(i).take(2).map(|&end| start..end));
     }

@@ -13,7 +13,6 @@ use crate::host::Registry;
 use crate::host::catalog::Publisher;
 use crate::host::consumer::ConsumingBudget;
 use crate::host::data_dir::DataDir;
-use crate::host::deep::DeepStore;
 use crate::host::load::{Loader, Progress};
 use crate::host::realtime::RealtimeTables;
 use std::path::PathBuf;
@@ -70,7 +69,6 @@ pub struct Engine {
     environment: Environment,
     registry: Arc<Registry>,
     metastore: Arc<SqlMetastore>,
-    deep_store: Arc<DeepStore>,
     log: Arc<EmbeddedLog>,
     publisher: Arc<Publisher>,
     budget: Arc<ConsumingBudget>,

@@ -119,7 +119,7 @@ fn rows(
     );
     for i in 0..count {
         let d = day(numbers);
-        let mut some = |n: u64| (n != 0).then_some(());
+        let some = |n: u64| (n != 0).then_some(());
         days.append_value(d);
         ids.append_value(first_id + i as i64);
         delays.append_option(some(numbers.below(9)).map(|()| numbers.below(80) as i32 - 20));

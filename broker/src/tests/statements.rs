@@ -73,15 +73,16 @@ async fn filters_and_aggregates_reach_the_leaf() {
         .rows("SELECT DISTINCT Carrier FROM trips")
         .await
         .unwrap();
-    let queries = fixture.leaf.queries.lock();
-    assert_eq!(queries.len(), 4);
-    assert!(
-        queries
-            .iter()
-            .all(|q| matches!(q.work.output, LeafOutput::Aggregate { .. })),
-        "{queries:#?}"
-    );
-    drop(queries);
+    {
+        let queries = fixture.leaf.queries.lock();
+        assert_eq!(queries.len(), 4);
+        assert!(
+            queries
+                .iter()
+                .all(|q| matches!(q.work.output, LeafOutput::Aggregate { .. })),
+            "{queries:#?}"
+        );
+    }
     fixture
         .rows("SELECT id FROM trips ORDER BY Delay DESC LIMIT 3")
         .await

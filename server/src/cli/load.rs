@@ -125,10 +125,10 @@ pub(super) fn finish(
     started: Instant,
 ) -> Outcome {
     let result = loaded.inspect_err(|failure| {
-        if let Failure::Usage(error) = failure {
-            if error.kind() == strandline_proto::ErrorKind::Unavailable {
-                eprintln!("note: whether the load was done is not known; repeat it with --push-id {push_id}, which adds nothing twice");
-            }
+        if let Failure::Usage(error) = failure
+            && error.kind() == strandline_proto::ErrorKind::Unavailable
+        {
+            eprintln!("note: whether the load was done is not known; repeat it with --push-id {push_id}, which adds nothing twice");
         }
     })?;
     let mut out = std::io::stdout();

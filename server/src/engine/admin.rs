@@ -126,11 +126,8 @@ impl Engine {
         }
         let count = dropped.len() as u64;
         let version = self.registry.snapshot().version;
-        self.publisher.retire_segments(
-            version,
-            &table.name,
-            dropped.into_iter().map(|s| s.name).collect(),
-        );
+        self.publisher
+            .retire_segments(version, &table.name, dropped);
         Ok(count)
     }
 

@@ -6,7 +6,6 @@ use crate::host::Registry;
 use crate::host::catalog::Publisher;
 use crate::host::consumer::ConsumingBudget;
 use crate::host::data_dir::DataDir;
-use crate::host::deep::DeepStore;
 use crate::host::load::Loader;
 use crate::host::realtime::{RealtimeTables, Shared};
 use crate::host::step::{KillPoint, Steps};
@@ -19,6 +18,7 @@ use strandline_broker::transport::CatalogSource;
 use strandline_broker::{Broker, BrokerOptions};
 use strandline_proto::ids::Half;
 use strandline_proto::{Error, Result};
+use strandline_storage::deep_store::DeepStore;
 use strandline_storage::meta::Metastore;
 use strandline_storage::meta::sql::SqlMetastore;
 use strandline_storage::stream::log::EmbeddedLog;
@@ -64,10 +64,7 @@ impl Engine {
             SqlMetastore::open(&data_dir.metastore(), Arc::clone(&environment.clock)).await?,
         );
         let metastore: Arc<dyn Metastore> = Arc::clone(&sql) as Arc<dyn Metastore>;
-        let deep_store = Arc::new(DeepStore::local_folder(
-            &data_dir.deep(),
-            environment.clone(),
-        )?);
+        let deep_store = Arc::new(DeepStore::local(&data_dir.deep(), environment.clone()).await?);
         let log = EmbeddedLog::open(&data_dir.log(), environment.clone()).await?;
         let registry = Arc::new(Registry::default());
         let publisher = Arc::new(Publisher::new(
@@ -122,7 +119,6 @@ impl Engine {
             environment: environment.clone(),
             registry: Arc::clone(&registry),
             metastore: sql,
-            deep_store,
             log,
             publisher: Arc::clone(&publisher),
             budget,

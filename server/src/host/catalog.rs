@@ -1,16 +1,17 @@
 //! From the metastore's state to the published snapshot.
 
 use super::registry::{Held, Registry};
-use crate::host::deep::DeepStore;
+use super::stored::open_stored;
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use strandline_proto::catalog::{CatalogSnapshot, TableSnapshot, TailStart};
+use strandline_proto::catalog::{CatalogSnapshot, SegmentInfo, TableSnapshot, TailStart};
 use strandline_proto::ids::{CatalogVersion, Half, SegmentName};
 use strandline_proto::schema::{ColumnRole, Schema};
 use strandline_proto::v1::ConfigWarning;
 use strandline_proto::{Error, Result};
 use strandline_storage::config::{self, TableConfig};
+use strandline_storage::deep_store::{DeepStore, StoredSegment};
 use strandline_storage::environment::Environment;
 use strandline_storage::meta::{MetaState, Metastore, TableRecord, coverage};
 
@@ -66,14 +67,20 @@ impl Publisher {
     }
 
     /// Drops segments that snapshots after `version` do not name, and then their files.
-    pub fn retire_segments(&self, version: CatalogVersion, table: &str, names: Vec<SegmentName>) {
+    pub fn retire_segments(
+        &self,
+        version: CatalogVersion,
+        table: &str,
+        segments: Vec<SegmentInfo>,
+    ) {
         let last_naming = CatalogVersion(version.0.saturating_sub(1));
-        for name in names {
+        for SegmentInfo { name, checksum, .. } in segments {
             let remover = Remover {
                 metastore: Arc::clone(&self.metastore),
                 deep_store: Arc::clone(&self.deep_store),
                 table: table.to_owned(),
                 name: name.clone(),
+                checksum,
             };
             let spawner = Arc::clone(&self.environment.spawner);
             let remove = move || {
@@ -152,7 +159,15 @@ impl Publisher {
         for table in &state.tables {
             let hosted = self.registry.table(&table.name);
             for info in &table.segments {
-                let held = match self.open(&table.name, &info.name, info.checksum).await {
+                let held = match open_stored(
+                    &self.deep_store,
+                    &self.environment,
+                    &table.name,
+                    &info.name,
+                    info.checksum,
+                )
+                .await
+                {
                     Ok(segment) => Held::Open(segment),
                     Err(e) => {
                         tracing::error!(table = %table.name, segment = %info.name, error = %e, "segment quarantined");
@@ -165,28 +180,6 @@ impl Publisher {
         Ok(())
     }
 
-    async fn open(
-        &self,
-        table: &str,
-        name: &SegmentName,
-        checksum: u64,
-    ) -> Result<Arc<strandline_storage::segment::immutable::ImmutableSegment>> {
-        let path = self.deep_store.local(table, name).await?;
-        let segment = strandline_storage::environment::blocking(
-            &self.environment.spawner,
-            "open segment",
-            move || strandline_storage::segment::immutable::ImmutableSegment::open(&path),
-        )
-        .await?;
-        if segment.info().checksum == checksum {
-            Ok(segment)
-        } else {
-            Err(Error::data_loss(format!(
-                "segment {name} of table {table} is not the one that was committed: restore its file from a copy of the deep store"
-            )))
-        }
-    }
-
     /// Removes files of the deep store that no table names: what a stopped load or commit left, and what was
     /// replaced or dropped before the last stop.
     pub async fn remove_orphans(&self) -> Result<()> {
@@ -196,15 +189,20 @@ impl Publisher {
                 .await?;
         }
         let state = self.metastore.load().await?;
-        let named: HashSet<(&str, &SegmentName)> = state
+        let named: HashSet<(&str, &SegmentName, u64)> = state
             .tables
             .iter()
-            .flat_map(|t| t.segments.iter().map(|s| (t.name.as_str(), &s.name)))
+            .flat_map(|t| {
+                t.segments
+                    .iter()
+                    .map(|s| (t.name.as_str(), &s.name, s.checksum))
+            })
             .collect();
-        for (table, name) in self.deep_store.list().await? {
-            if !named.contains(&(table.as_str(), &name)) {
+        for (table, stored) in self.deep_store.list_all().await? {
+            let StoredSegment { name, checksum, .. } = stored;
+            if !named.contains(&(table.as_str(), &name, checksum)) {
                 tracing::info!(table, segment = %name, "removing a segment file that no table names");
-                self.deep_store.delete(&table, &name).await?;
+                self.deep_store.delete(&table, &name, checksum).await?;
             }
         }
         Ok(())
@@ -327,6 +325,7 @@ struct Remover {
     deep_store: Arc<DeepStore>,
     table: String,
     name: SegmentName,
+    checksum: u64,
 }
 
 impl Remover {
@@ -336,7 +335,11 @@ impl Remover {
             .forget_segments(&self.table, std::slice::from_ref(&self.name))
             .await
         {
-            Ok(()) => self.deep_store.delete(&self.table, &self.name).await,
+            Ok(()) => {
+                self.deep_store
+                    .delete(&self.table, &self.name, self.checksum)
+                    .await
+            }
             Err(e) => Err(e),
         };
         if let Err(e) = removed {

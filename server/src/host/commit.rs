@@ -7,16 +7,16 @@ use super::catalog::Publisher;
 use super::consumer::{Backoff, ConsumingBudget};
 use super::registry::Held;
 use super::step::{Side, Step, Steps};
+use super::stored::open_stored;
 use super::tail::Tail;
-use crate::host::deep::DeepStore;
 use std::path::PathBuf;
 use std::sync::Arc;
 use strandline_proto::ids::{CatalogVersion, OffsetRange};
 use strandline_proto::{Error, Result};
+use strandline_storage::deep_store::DeepStore;
 use strandline_storage::environment::{Environment, blocking};
 use strandline_storage::meta::{CommitRealtime, Metastore, SkipOffsets};
 use strandline_storage::segment::consuming::ConsumingSegment;
-use strandline_storage::segment::immutable::ImmutableSegment;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -119,17 +119,17 @@ impl Committer {
         self.steps.reach(Step::Build, Side::After);
 
         self.steps.reach(Step::Upload, Side::Before);
-        self.deep_store.put(&self.table, &name, &path).await?;
-        let stored = self.deep_store.local(&self.table, &name).await?;
-        let opened = blocking(&self.environment.spawner, "open segment", move || {
-            ImmutableSegment::open(&stored)
-        })
+        self.deep_store
+            .put(&self.table, &name, info.checksum, &path)
+            .await?;
+        let opened = open_stored(
+            &self.deep_store,
+            &self.environment,
+            &self.table,
+            &name,
+            info.checksum,
+        )
         .await?;
-        if opened.info().checksum != info.checksum {
-            return Err(Error::data_loss(format!(
-                "segment {name}: the deep store gave back other bytes than were put; its storage needs a check"
-            )));
-        }
         self.publisher
             .registry()
             .table(&self.table)

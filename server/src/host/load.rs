@@ -2,7 +2,8 @@
 
 use super::catalog::Publisher;
 use super::registry::Held;
-use crate::host::deep::DeepStore;
+use super::stored::open_stored;
+use strandline_storage::deep_store::DeepStore;
 use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -179,15 +180,20 @@ impl Loader {
             // The first try of this push may have ended since its id was looked up.
             Err(e) => return self.done_before(config, &request).await?.ok_or(e),
         };
-        let held = Mutex::new(Vec::new());
+        let added = Mutex::new(Vec::new());
         let stored = async {
             for Staged { info, path } in &staged {
-                held.lock().push(info.name.clone());
-                self.deep_store.put(&config.name, &info.name, path).await?;
-                let local = self.deep_store.local(&config.name, &info.name).await?;
-                let opened = blocking(&self.environment.spawner, "open segment", move || {
-                    ImmutableSegment::open(&local)
-                })
+                added.lock().push((info.name.clone(), info.checksum));
+                self.deep_store
+                    .put(&config.name, &info.name, info.checksum, path)
+                    .await?;
+                let opened = open_stored(
+                    &self.deep_store,
+                    &self.environment,
+                    &config.name,
+                    &info.name,
+                    info.checksum,
+                )
                 .await?;
                 table.hold(info.name.clone(), Held::Open(opened));
             }
@@ -209,30 +215,41 @@ impl Loader {
         let outcome = match stored {
             Ok(outcome) => outcome,
             Err(e) => {
-                self.discard(config, &held.into_inner()).await;
+                self.discard(config, added.into_inner()).await;
                 return Err(e);
             }
         };
         let already_done = outcome.is_already_done();
         if already_done {
             // Another request with this id came first: its segments stand, these go.
-            self.discard(config, &held.into_inner()).await;
+            self.discard(config, added.into_inner()).await;
         }
         let pushed = outcome.into_inner();
         if !already_done {
             self.publisher.publish().await?;
-            let replaced = pushed.removed.into_iter().map(|s| s.name).collect();
             self.publisher
-                .retire_segments(pushed.version, &config.name, replaced);
+                .retire_segments(pushed.version, &config.name, pushed.removed);
         }
         PushResult::read(&pushed.result_json)?.into_message(&request.id, already_done)
     }
 
-    /// Removes segments that the metastore never named.
-    async fn discard(&self, config: &TableConfig, names: &[SegmentName]) {
-        for name in names {
+    /// Removes what a push added and the metastore does not name. Whether it does is asked, because a push whose
+    /// answer was lost may have happened; when it can't be asked, the next start removes what is not named.
+    async fn discard(&self, config: &TableConfig, added: Vec<(SegmentName, u64)>) {
+        let state = match self.metastore.load().await {
+            Ok(state) => state,
+            Err(e) => {
+                tracing::warn!(table = %config.name, error = %e, "segments of a failed push stay until the next start");
+                return;
+            }
+        };
+        let named = |name: &SegmentName| {
+            let mut tables = state.tables.iter().filter(|t| t.name == config.name);
+            tables.any(|t| t.segments.iter().any(|s| s.name == *name))
+        };
+        for (name, checksum) in added.iter().filter(|(name, _)| !named(name)) {
             self.publisher.registry().table(&config.name).forget(name);
-            if let Err(e) = self.deep_store.delete(&config.name, name).await {
+            if let Err(e) = self.deep_store.delete(&config.name, name, *checksum).await {
                 tracing::warn!(segment = %name, error = %e, "cannot remove an unused segment file; the next start does");
             }
         }

@@ -8,11 +8,11 @@ pub mod catalog;
 pub mod commit;
 pub mod consumer;
 pub mod data_dir;
-pub mod deep;
 pub mod load;
 pub mod realtime;
 pub mod registry;
 pub mod step;
+pub mod stored;
 pub mod system;
 pub mod tail;
 

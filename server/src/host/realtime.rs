@@ -6,7 +6,6 @@ use super::commit::{CommitQueue, Committer};
 use super::consumer::{Backoff, Consumer, ConsumingBudget, segment_name};
 use super::step::Steps;
 use super::tail::Tail;
-use crate::host::deep::DeepStore;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -15,10 +14,12 @@ use std::time::Duration;
 use strandline_proto::ids::StreamPartition;
 use strandline_proto::{Error, Result};
 use strandline_storage::config::{StartOffset, StreamConfig, StreamKind, TableConfig};
+use strandline_storage::deep_store::DeepStore;
 use strandline_storage::environment::{Environment, TaskHandle};
 use strandline_storage::meta::Metastore;
 use strandline_storage::segment::consuming::ConsumingSegment;
 use strandline_storage::stream::Stream;
+use strandline_storage::stream::kafka::KafkaStream;
 use strandline_storage::stream::log::EmbeddedLog;
 use tokio_util::sync::CancellationToken;
 
@@ -144,7 +145,12 @@ impl RealtimeTables {
 
     async fn stream(&self, config: &StreamConfig) -> Result<Arc<dyn Stream>> {
         Ok(match config.kind {
-            StreamKind::Kafka => return Err(Error::unsupported("not supported: kafka")),
+            StreamKind::Kafka => Arc::new(KafkaStream::new(
+                &config.brokers,
+                &config.topic,
+                &config.properties,
+                self.shared.environment.clone(),
+            )?),
             StreamKind::Log => {
                 self.shared
                     .log

@@ -210,7 +210,7 @@ proptest! {
         d in prop::option::of(any::<f64>().prop_filter("JSON has no other", |d| d.is_finite())),
         ascii in any::<bool>(), order in any::<bool>(), bad in any::<bool>(),
     ) {
-        let mut fields = vec![("s", serde_json::json!(s)), ("l", serde_json::json!(l)), ("d", serde_json::json!(d)), ("z", serde_json::json!([{"s": l}, s]))];
+        let mut fields = [("s", serde_json::json!(s)), ("l", serde_json::json!(l)), ("d", serde_json::json!(d)), ("z", serde_json::json!([{"s": l}, s]))];
         if order { fields.reverse(); }
         let mut text = String::from("{");
         for (i, (name, value)) in fields.iter().enumerate() {

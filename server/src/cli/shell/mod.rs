@@ -183,13 +183,13 @@ impl Session {
                 buffer.clear();
             }
         }
-        if let Some(path) = &history {
-            if let Err(error) = editor.save_history(path) {
-                eprintln!(
-                    "warning: the history was not saved to {}: {error}",
-                    path.display()
-                );
-            }
+        if let Some(path) = &history
+            && let Err(error) = editor.save_history(path)
+        {
+            eprintln!(
+                "warning: the history was not saved to {}: {error}",
+                path.display()
+            );
         }
         Ok(())
     }

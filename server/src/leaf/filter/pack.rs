@@ -96,7 +96,7 @@ mod tests {
         for len in [0usize, 1, 63, 64, 65, 200] {
             let values: Vec<u32> = (0..len as u32).map(|i| i * 7919 % 10).collect();
             for set in [
-                IdSet::new(vec![3..6]),
+                IdSet::new(std::iter::once(3..6).collect()),
                 IdSet::new(vec![0..1, 9..10]),
                 IdSet::new(vec![0..1, 2..3, 4..5, 6..7, 8..9]),
             ] {
