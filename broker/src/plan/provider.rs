@@ -112,7 +112,7 @@ impl LeafTable {
             &PhysicalPlanningContext::default(),
         )
         .ok()?;
-        to_leaf(&physical, &self.inputs(), &self.arrow_schema)
+        to_leaf(&physical, &self.inputs())
     }
 
     fn inputs(&self) -> Vec<Input> {

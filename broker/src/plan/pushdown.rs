@@ -86,11 +86,10 @@ fn source(plan: &Arc<dyn ExecutionPlan>) -> Option<Source<'_>> {
     }
     if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
         let below = source(projection.input())?;
-        let schema = projection.input().schema();
         let inputs = projection
             .expr()
             .iter()
-            .map(|p| project(&p.expr, &below.inputs, &schema))
+            .map(|p| project(&p.expr, &below.inputs))
             .collect();
         return Some(Source {
             scan: below.scan,
@@ -103,14 +102,14 @@ fn source(plan: &Arc<dyn ExecutionPlan>) -> Option<Source<'_>> {
     None
 }
 
-fn project(expr: &Arc<dyn PhysicalExpr>, inputs: &[Input], schema: &Schema) -> Input {
+fn project(expr: &Arc<dyn PhysicalExpr>, inputs: &[Input]) -> Input {
     if let Some(column) = expr.downcast_ref::<datafusion::physical_expr::expressions::Column>() {
         return inputs
             .get(column.index())
             .cloned()
             .unwrap_or(Input::Unknown);
     }
-    to_leaf(expr, inputs, schema).map_or(Input::Unknown, Input::Expr)
+    to_leaf(expr, inputs).map_or(Input::Unknown, Input::Expr)
 }
 
 /// An unnesting of `mv_elements(column)`, which is how GROUP BY on a multi-value column is planned.
@@ -155,7 +154,7 @@ fn aggregate_scan(aggregate: &AggregateExec) -> Option<LeafExec> {
     let mut elements = 0;
     let mut group = Vec::with_capacity(aggregate.group_expr().expr().len());
     for (expr, _) in aggregate.group_expr().expr() {
-        let key = match project(expr, &source.inputs, &schema) {
+        let key = match project(expr, &source.inputs) {
             Input::Expr(expr) => GroupKey {
                 expr,
                 explode: false,
@@ -188,7 +187,7 @@ fn aggregate_scan(aggregate: &AggregateExec) -> Option<LeafExec> {
     for (function, filter) in aggregate.aggr_expr().iter().zip(aggregate.filter_expr()) {
         let filter = match filter {
             Some(filter) => Some(to_filter(
-                to_leaf(filter, &source.inputs, &schema)?,
+                to_leaf(filter, &source.inputs)?,
                 source.scan.table_schema(),
             )),
             None => None,
@@ -233,7 +232,7 @@ fn leaf_aggregate(
         return None;
     };
     let argument_type = argument.data_type(schema).ok()?;
-    let leaf_argument = to_leaf(argument, inputs, schema)?;
+    let leaf_argument = to_leaf(argument, inputs)?;
     let states = call.state_fields().ok()?;
     let state_types: Vec<&DataType> = states.iter().map(|f| f.data_type()).collect();
     if let LeafExpr::Literal(value, _) = &leaf_argument
@@ -311,7 +310,7 @@ fn top_scan(sort: &SortExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     let schema = sort.input().schema();
     let mut order = Vec::with_capacity(sort.expr().len());
     for key in sort.expr() {
-        let Some(expr) = to_leaf(&key.expr, &source.inputs, &schema) else {
+        let Some(expr) = to_leaf(&key.expr, &source.inputs) else {
             return Ok(None);
         };
         match key.expr.data_type(&schema) {

@@ -6,7 +6,7 @@
 use crate::functions;
 use crate::leaf_expr::{binary_op, operator_calls};
 use crate::literal::{is_supported, value_of};
-use datafusion::arrow::datatypes::{DataType, Schema};
+use datafusion::arrow::datatypes::DataType;
 use datafusion::common::format::DEFAULT_CAST_OPTIONS;
 use datafusion::logical_expr::{Operator, Volatility};
 use datafusion::physical_expr::ScalarFunctionExpr;
@@ -32,13 +32,9 @@ pub enum Input {
     Unknown,
 }
 
-/// The leaf's form of `expr`, whose columns are `inputs` of `schema`.
-pub fn to_leaf(
-    expr: &Arc<dyn PhysicalExpr>,
-    inputs: &[Input],
-    schema: &Schema,
-) -> Option<LeafExpr> {
-    let convert = |e: &Arc<dyn PhysicalExpr>| to_leaf(e, inputs, schema);
+/// The leaf's form of `expr`, whose columns are `inputs`.
+pub fn to_leaf(expr: &Arc<dyn PhysicalExpr>, inputs: &[Input]) -> Option<LeafExpr> {
+    let convert = |e: &Arc<dyn PhysicalExpr>| to_leaf(e, inputs);
     let boxed = |e: &Arc<dyn PhysicalExpr>| convert(e).map(Box::new);
     if let Some(column) = expr.downcast_ref::<Column>() {
         return match inputs.get(column.index())? {
