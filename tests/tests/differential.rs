@@ -317,9 +317,5 @@ fn drawn_queries_agree_with_plain_datafusion_in_every_variant() {
             findings.tally.leaf_percent() >= 70.0,
             "too few answers by the leaf"
         );
-        assert!(
-            findings.tally.cached > 0,
-            "no plan was taken from the cache"
-        );
     });
 }

@@ -59,7 +59,7 @@ const SHARED: &[&str] = &[
     "SELECT 1, 'a' FROM trips LIMIT 2",
     "SELECT day, max(Delay) FROM trips GROUP BY day ORDER BY max(Delay) DESC, day LIMIT 3",
     "SELECT count(*) FROM (SELECT DISTINCT day, Carrier FROM trips)",
-    "SELECT avg(CAST(day AS DOUBLE)), sum(CAST(id AS DECIMAL(30, 2))), avg(CAST(day AS DECIMAL(10, 2))) FROM trips",
+    "SELECT avg(CAST(day AS DOUBLE)) AS a, sum(CAST(id AS DECIMAL(30, 2))) AS b, avg(CAST(day AS DECIMAL(10, 2))) AS c FROM trips",
     "SELECT id FROM trips WHERE id >= 100 AND id > 110 AND id < 1005 AND id <= 1003",
     "SELECT id FROM trips WHERE CAST(id AS DOUBLE) > 9007199254740993 OR id = 7",
     "SELECT nullif(Carrier, 'AA'), count(*) FROM trips GROUP BY 1",
@@ -206,9 +206,14 @@ async fn drawn_queries_are_answered_as_plain_datafusion_does() {
     for n in 0..count {
         let sql = draw(numbers);
         let expected = fixture.plain_rows(&sql).await;
-        let Ok(expected) = expected else {
-            assert!(fixture.rows(&sql).await.is_err(), "query {n}: {sql}");
-            continue;
+        let expected = match expected {
+            Ok(expected) => expected,
+            // Ours may name two columns alike, as PostgreSQL does.
+            Err(e) if e.to_string().contains("unique expression names") => continue,
+            Err(_) => {
+                assert!(fixture.rows(&sql).await.is_err(), "query {n}: {sql}");
+                continue;
+            }
         };
         empty += usize::from(expected.is_empty());
         let answer = fixture
