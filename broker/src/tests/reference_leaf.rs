@@ -512,7 +512,7 @@ fn states(
         AggregateFunction::Max => vec![better(Ordering::Greater)],
         AggregateFunction::Sum => vec![sum(&values, types[0])?],
         AggregateFunction::Avg => vec![
-            ScalarValue::UInt64(Some(values.len() as u64)),
+            ScalarValue::UInt64((!values.is_empty()).then_some(values.len() as u64)),
             sum(&values, types[1])?,
         ],
     })

@@ -380,10 +380,6 @@ async fn kept_plans_are_bound_to_new_literals_and_new_snapshots() {
             "SELECT Carrier, count(*), sum(Delay) FROM trips WHERE Delay > -5 AND Carrier IN ('UA', 'DL') GROUP BY Carrier",
         ],
         [
-            "SELECT id FROM trips WHERE day >= 3 AND Delay BETWEEN 1 AND 60 ORDER BY id LIMIT 5",
-            "SELECT id FROM trips WHERE day >= 1 AND Delay BETWEEN 2 AND 90 ORDER BY id LIMIT 5",
-        ],
-        [
             "SELECT count(*) FROM trips WHERE tags = 'x' AND codes != 3",
             "SELECT count(*) FROM trips WHERE tags = 'y' AND codes != 1",
         ],

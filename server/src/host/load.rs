@@ -3,7 +3,6 @@
 use super::catalog::Publisher;
 use super::registry::Held;
 use super::stored::open_stored;
-use strandline_storage::deep_store::DeepStore;
 use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use strandline_proto::schema::{Column, Schema};
 use strandline_proto::v1::{LoadCount, LoadOptions, LoadResult, PushMode};
 use strandline_proto::{Error, Result};
 use strandline_storage::config::{PushType, TableConfig};
+use strandline_storage::deep_store::DeepStore;
 use strandline_storage::environment::{Environment, blocking};
 use strandline_storage::input::{self, InputFormat};
 use strandline_storage::meta::{Metastore, PUSH_ID_BYTES_MAX, PushOffline};

@@ -230,9 +230,8 @@ fn keys<K: Key>(
     flags: impl Fn(&ValueBuffer) -> Option<Vec<bool>>,
 ) -> Result<IdSet> {
     let points = set.ranges.iter().all(|(low, high)| low == high);
-    if !dictionary.is_sorted()
-        && !(points && set.ranges.len() as u64 <= u64::from(dictionary.len()))
-    {
+    let few = points && set.ranges.len() as u64 <= u64::from(dictionary.len());
+    if !(dictionary.is_sorted() || few) {
         return evaluate(dictionary, 0..dictionary.len(), |values| {
             flags(&values).ok_or_else(|| {
                 Error::data_loss("a dictionary gives values of another type than its column's")
