@@ -3,6 +3,7 @@
 use crate::functions;
 use crate::multi_value::{MultiValuePlanner, MultiValueRule};
 use crate::plan::pushdown::LeafPushdown;
+use crate::plan::yielding::YieldingJoins;
 use crate::request::BrokerOptions;
 use datafusion::common::config::ConfigOptions;
 use datafusion::execution::SessionStateDefaults;
@@ -80,6 +81,7 @@ pub(crate) fn state(
         let rule: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(LeafPushdown);
         physical.insert(after_filters, rule);
     }
+    physical.push(Arc::new(YieldingJoins));
     let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(MultiValuePlanner)];
     expr_planners.extend(SessionStateDefaults::default_expr_planners());
     SessionStateBuilder::new()

@@ -8,3 +8,4 @@ mod parameter;
 pub mod provider;
 pub mod pushdown;
 pub mod to_leaf;
+pub(crate) mod yielding;
