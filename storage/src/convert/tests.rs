@@ -251,7 +251,9 @@ proptest! {
 
     #[test]
     fn a_text_is_json_exactly_when_another_reader_says_so(text in "[\\[\\]{}:,\"0-9a-ftrunl.eE+\\\\ -]{0,16}") {
-        prop_assert_eq!(json::check(&text).is_ok(), serde_json::from_str::<serde_json::Value>(&text).is_ok() || overflows(&text), "{}", text);
+        // The other reader stops at a number beyond a double and says nothing of what follows.
+        prop_assume!(!overflows(&text));
+        prop_assert_eq!(json::check(&text).is_ok(), serde_json::from_str::<serde_json::Value>(&text).is_ok(), "{}", text);
     }
 
     #[test]
@@ -267,7 +269,7 @@ proptest! {
     }
 }
 
-/// The other reader refuses numbers beyond a double, which are JSON nevertheless.
+/// Whether the other reader refuses a number beyond a double, which is JSON nevertheless.
 fn overflows(text: &str) -> bool {
     matches!(serde_json::from_str::<serde_json::Value>(text), Err(e) if e.to_string().contains("out of range"))
 }
