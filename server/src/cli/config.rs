@@ -28,7 +28,7 @@ pub struct Layer {
     /// gRPC address or port; port 0 picks a free one [env: STRANDLINE_GRPC] [default: 127.0.0.1:8098]
     #[arg(long, value_name = "ADDRESS")]
     pub grpc: Option<Address>,
-    /// Folder or object-store URI that clients may load from, repeatable [env: STRANDLINE_LOAD_ROOTS, separated by commas] [default: none]
+    /// Folder that clients may load from, repeatable [env: STRANDLINE_LOAD_ROOTS, separated by commas] [default: none]
     #[arg(long = "load-root", value_name = "ROOT")]
     pub load_roots: Option<Vec<String>>,
     /// Memory for all queries together, as in 4GiB; consuming segments may take as much again [env: STRANDLINE_MEMORY_BYTES_MAX] [default: a quarter of the machine's]

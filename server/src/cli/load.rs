@@ -31,7 +31,7 @@ pub struct LoadArgs {
     /// Load into this data folder instead of through a server.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The files are on the server (paths or URIs under one of its load roots), which reads them itself.
+    /// The files are on the server (paths under one of its load roots), which reads them itself.
     #[arg(long, conflicts_with = "data")]
     in_place: bool,
     #[command(flatten)]
