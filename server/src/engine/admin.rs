@@ -105,17 +105,7 @@ impl Engine {
     /// Drops a table or one half of it, with its segments; gives the number of segments that went.
     pub async fn drop_table(&self, name: &str) -> Result<u64> {
         let _one_at_a_time = self.tables_change.lock().await;
-        let (table, half) = match self.table_snapshot(name) {
-            Ok(table) => (table, None),
-            Err(e) => match name
-                .strip_suffix("_OFFLINE")
-                .map(|n| (n, Half::Offline))
-                .or(name.strip_suffix("_REALTIME").map(|n| (n, Half::Realtime)))
-            {
-                Some((raw, half)) => (self.table_snapshot(raw)?, Some(half)),
-                None => return Err(e),
-            },
-        };
+        let (table, half) = self.table_and_half(name)?;
         if half != Some(Half::Offline) {
             self.realtime.stop(&table.name).await;
         }

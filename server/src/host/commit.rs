@@ -5,9 +5,8 @@
 
 use super::catalog::Publisher;
 use super::consumer::{Backoff, ConsumingBudget};
-use super::registry::Held;
 use super::step::{Side, Step, Steps};
-use super::stored::open_stored;
+use super::stored::store_and_hold;
 use super::tail::Tail;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -119,21 +118,15 @@ impl Committer {
         self.steps.reach(Step::Build, Side::After);
 
         self.steps.reach(Step::Upload, Side::Before);
-        self.deep_store
-            .put(&self.table, &name, info.checksum, &path)
-            .await?;
-        let opened = open_stored(
+        let hosted = self.publisher.registry().table(&self.table);
+        store_and_hold(
             &self.deep_store,
             &self.environment,
-            &self.table,
-            &name,
-            info.checksum,
+            (&self.table, &hosted),
+            &info,
+            &path,
         )
         .await?;
-        self.publisher
-            .registry()
-            .table(&self.table)
-            .hold(name.clone(), Held::Open(opened));
         let _ = self.environment.files.remove(&path);
         self.steps.reach(Step::Upload, Side::After);
 

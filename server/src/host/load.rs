@@ -1,8 +1,7 @@
 //! Offline loads: files -> segments -> deep store -> one transaction. All or nothing.
 
 use super::catalog::Publisher;
-use super::registry::Held;
-use super::stored::open_stored;
+use super::stored::store_and_hold;
 use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -53,17 +52,13 @@ struct Staged {
 }
 
 /// Staged files, removed when the load ends, however it ends.
-struct StagedFiles {
-    environment: Environment,
-    dir: PathBuf,
-}
+struct StagedFiles(PathBuf);
 
 impl Drop for StagedFiles {
     fn drop(&mut self) {
-        if let Err(e) = std::fs::remove_dir_all(&self.dir) {
-            tracing::warn!(dir = %self.dir.display(), error = %e, "cannot remove a load's staging folder; the next start does");
+        if let Err(e) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(dir = %self.0.display(), error = %e, "cannot remove a load's staging folder; the next start does");
         }
-        let _ = &self.environment;
     }
 }
 
@@ -90,10 +85,7 @@ impl Loader {
             .files
             .create_dir(&dir)
             .map_err(|e| Error::unavailable(format!("cannot make {}: {e}", dir.display())))?;
-        let _staged_files = StagedFiles {
-            environment: self.environment.clone(),
-            dir: dir.clone(),
-        };
+        let _staged_files = StagedFiles(dir.clone());
         let stop = CancellationToken::new();
         let _stop_when_dropped = stop.clone().drop_guard();
         let build = Build {
@@ -184,18 +176,14 @@ impl Loader {
         let stored = async {
             for Staged { info, path } in &staged {
                 added.lock().push((info.name.clone(), info.checksum));
-                self.deep_store
-                    .put(&config.name, &info.name, info.checksum, path)
-                    .await?;
-                let opened = open_stored(
+                store_and_hold(
                     &self.deep_store,
                     &self.environment,
-                    &config.name,
-                    &info.name,
-                    info.checksum,
+                    (&config.name, &table),
+                    info,
+                    path,
                 )
                 .await?;
-                table.hold(info.name.clone(), Held::Open(opened));
             }
             let result = PushResult {
                 rows: staged.iter().map(|s| s.info.rows).sum(),
@@ -390,7 +378,7 @@ impl Build {
                     if builder.rows() >= self.segment_rows_max
                         || builder.bytes_estimate() >= SEGMENT_BUILD_BYTES_MAX
                     {
-                        staged.extend(self.finish(building.take())?);
+                        staged.extend(self.finish(building.take(), staged.len())?);
                     }
                 }
                 count.rows += batch.num_rows() as u64;
@@ -400,7 +388,7 @@ impl Build {
             }
             count.bytes_read = before + rows.bytes_total();
         }
-        staged.extend(self.finish(building)?);
+        staged.extend(self.finish(building, staged.len())?);
         count.segments_built = staged.len() as u64;
         (self.progress)(count);
         Ok(staged)
@@ -411,21 +399,15 @@ impl Build {
         SegmentBuilder::new(Arc::clone(&self.config.spec), &name, Half::Offline, None)
     }
 
-    fn finish(&self, builder: Option<SegmentBuilder>) -> Result<Option<Staged>> {
+    fn finish(&self, builder: Option<SegmentBuilder>, number: usize) -> Result<Option<Staged>> {
         let Some(builder) = builder.filter(|b| b.rows() > 0) else {
             return Ok(None);
         };
-        let path = self
-            .dir
-            .join(format!("{:06}.seg", builder_number(&self.dir)));
+        let path = self.dir.join(format!("{number:06}.seg"));
         let info = builder.finish(&path)?;
         check_times(&self.config, &info)?;
         Ok(Some(Staged { info, path }))
     }
-}
-
-fn builder_number(dir: &std::path::Path) -> usize {
-    std::fs::read_dir(dir).map_or(0, |entries| entries.count())
 }
 
 /// A row without a time would belong to neither half.

@@ -1,6 +1,9 @@
-//! From the deep store to an open segment.
+//! Into the deep store, and from it to an open segment.
 
+use super::registry::{Held, HostedTable};
+use std::path::Path;
 use std::sync::Arc;
+use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::ids::SegmentName;
 use strandline_proto::{Error, Result};
 use strandline_storage::deep_store::DeepStore;
@@ -34,4 +37,24 @@ pub async fn open_stored(
             "segment {name} of table {table} is not the one that was committed: restore its file from a copy of the deep store"
         )))
     }
+}
+
+/// Puts a finished segment file into the deep store, opens it from there, and holds it in `hosted`, so that a
+/// snapshot may name it.
+///
+/// # Errors
+/// When the file can't be stored, or comes back other than it was; the segment is then not held.
+pub async fn store_and_hold(
+    deep_store: &DeepStore,
+    environment: &Environment,
+    (table, hosted): (&str, &HostedTable),
+    info: &SegmentInfo,
+    file: &Path,
+) -> Result<()> {
+    deep_store
+        .put(table, &info.name, info.checksum, file)
+        .await?;
+    let opened = open_stored(deep_store, environment, table, &info.name, info.checksum).await?;
+    hosted.hold(info.name.clone(), Held::Open(opened));
+    Ok(())
 }
