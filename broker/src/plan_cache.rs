@@ -35,12 +35,13 @@ const IN_LIST_MAX: usize = 64;
 /// Bytes of the longest key that is kept.
 const KEY_BYTES_MAX: usize = 16 << 10;
 /// Nodes of which a plan may consist to be kept: those that begin anew after their state is reset.
-const NODES: [&str; 14] = [
+const NODES: [&str; 15] = [
     "LeafExec",
     "AggregateExec",
     "ProjectionExec",
     "FilterExec",
     "SortExec",
+    "SortExec(TopK)",
     "SortPreservingMergeExec",
     "CoalescePartitionsExec",
     "RepartitionExec",
@@ -154,7 +155,14 @@ impl PlanCache {
                 )
                     .hash(&mut hasher);
                 for column in &table.schema.columns {
-                    (&column.name, column.data_type, column.multi_value).hash(&mut hasher);
+                    (
+                        &column.name,
+                        column.data_type,
+                        column.multi_value,
+                        column.not_null,
+                        format!("{:?} {:?}", column.role, column.default),
+                    )
+                        .hash(&mut hasher);
                 }
             }
             *known = (tables.snapshot.version, hasher.finish());

@@ -93,7 +93,7 @@ impl Default for BrokerOptions {
                 .map_or(2, usize::from)
                 .max(2),
             batch_rows: 8192,
-            plans_max: 0,
+            plans_max: 1_024,
             replans_max: 5,
         }
     }

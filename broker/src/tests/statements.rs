@@ -387,6 +387,14 @@ async fn kept_plans_are_bound_to_new_literals_and_new_snapshots() {
             "SELECT tags, count(*) FROM trips WHERE ratio < 2.5 GROUP BY tags",
             "SELECT tags, count(*) FROM trips WHERE ratio < 1.25 GROUP BY tags",
         ],
+        [
+            "SELECT id, Delay FROM trips WHERE Delay > 3 ORDER BY Delay DESC, id LIMIT 5",
+            "SELECT id, Delay FROM trips WHERE Delay > -4 ORDER BY Delay DESC, id LIMIT 5",
+        ],
+        [
+            "SELECT Carrier, sum(Delay) s FROM trips WHERE Delay < 9 GROUP BY Carrier ORDER BY s DESC, Carrier LIMIT 2 OFFSET 1",
+            "SELECT Carrier, sum(Delay) s FROM trips WHERE Delay < 2 GROUP BY Carrier ORDER BY s DESC, Carrier LIMIT 2 OFFSET 1",
+        ],
     ];
     for shape in shapes {
         for (run, sql) in shape.into_iter().chain(shape).enumerate() {
