@@ -5,6 +5,7 @@
 
 mod admin;
 mod open;
+mod queries;
 mod system;
 
 pub(crate) use admin::EngineStatements;
@@ -15,10 +16,11 @@ use crate::host::consumer::ConsumingBudget;
 use crate::host::data_dir::DataDir;
 use crate::host::load::{Loader, Progress};
 use crate::host::realtime::RealtimeTables;
+use queries::QueryThreads;
 use std::path::PathBuf;
 use std::sync::Arc;
-use strandline_broker::Broker;
 use strandline_broker::transport::CatalogSource;
+use strandline_broker::{Broker, QueryAnswer, QueryRequest};
 use strandline_proto::catalog::TableSnapshot;
 use strandline_proto::ids::Half;
 use strandline_proto::v1;
@@ -75,6 +77,7 @@ pub struct Engine {
     realtime: Arc<RealtimeTables>,
     loader: Loader,
     broker: Arc<Broker>,
+    queries: QueryThreads,
     /// One change of tables at a time.
     tables_change: tokio::sync::Mutex<()>,
 }
@@ -88,9 +91,10 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Answers SQL.
-    pub fn broker(&self) -> &Arc<Broker> {
-        &self.broker
+    /// Runs one statement. Errors of planning, and of execution before the first row, come back at once; later ones in
+    /// the stream.
+    pub async fn query(&self, request: QueryRequest) -> Result<QueryAnswer> {
+        self.queries.run(&self.broker, request).await
     }
 
     /// The data folder; front ends keep uploads under its `staging`.

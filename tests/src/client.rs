@@ -3,6 +3,7 @@
 use crate::answer::Answer;
 use arrow::ipc::reader::StreamReader;
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 use strandline_proto::v1::admin_service_client::AdminServiceClient;
@@ -18,6 +19,9 @@ use tonic::transport::Channel;
 
 /// Bytes of the largest answer part.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+/// Bytes of a file that are sent at once.
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// A connection to a server.
 #[derive(Clone, Debug)]
@@ -36,7 +40,7 @@ impl Client {
         let channel = Channel::from_shared(url.to_owned())
             .expect("a server prints its URL")
             .connect_timeout(Duration::from_secs(5))
-            .timeout(Duration::from_secs(120))
+            .timeout(Duration::from_secs(900))
             .connect()
             .await?;
         Ok(Self {
@@ -101,7 +105,6 @@ impl Client {
         path: &Path,
         options: LoadOptions,
     ) -> Result<LoadResult, tonic::Status> {
-        let content = std::fs::read(path)?;
         let header = UploadHeader {
             table: table.to_owned(),
             file_name: path
@@ -109,14 +112,15 @@ impl Client {
                 .map_or(String::new(), |n| n.to_string_lossy().into_owned()),
             options: Some(options),
         };
-        let mut parts = vec![upload_request::Part::Header(header)];
-        parts.extend(
-            content
-                .chunks(1 << 20)
-                .map(|chunk| upload_request::Part::Chunk(chunk.to_vec().into())),
-        );
-        let requests = parts
-            .into_iter()
+        let mut file = std::fs::File::open(path)?;
+        let chunks = std::iter::from_fn(move || {
+            let mut chunk = vec![0; CHUNK_BYTES];
+            let read = file.read(&mut chunk).expect("the file can be read");
+            chunk.truncate(read);
+            (read > 0).then(|| upload_request::Part::Chunk(chunk.into()))
+        });
+        let requests = std::iter::once(upload_request::Part::Header(header))
+            .chain(chunks)
             .map(|part| UploadRequest { part: Some(part) });
         let stream = futures::stream::iter(requests);
         Ok(self.ingest.upload(stream).await?.into_inner())

@@ -263,11 +263,7 @@ impl Subject {
 
 async fn ask(engine: &Engine, sql: &str) -> Result<(Answer, QueryStatistics), String> {
     let told = |e: strandline_proto::Error| format!("{:?}: {e}", e.kind());
-    let answer = engine
-        .broker()
-        .query(QueryRequest::new(sql))
-        .await
-        .map_err(told)?;
+    let answer = engine.query(QueryRequest::new(sql)).await.map_err(told)?;
     let batches: Vec<RecordBatch> = answer.batches.try_collect().await.map_err(told)?;
     for batch in &batches {
         if batch.num_columns() != answer.schema.fields().len() {

@@ -10,6 +10,7 @@ use std::time::Instant;
 use strandline_proto::ids::Half;
 use strandline_proto::{Error, Result};
 use strandline_storage::config::{self, TableConfig};
+use strandline_storage::environment::{Files, RealFiles};
 use strandline_storage::input::{self, InputFormat};
 use strandline_storage::segment::builder::SegmentBuilder;
 
@@ -84,6 +85,7 @@ fn build(arguments: &BuildArgs) -> Outcome {
         rows_max: arguments.segment_rows,
         current: None,
         made: Vec::new(),
+        files: Arc::new(RealFiles),
         rows: 0,
     };
     let bar = progress_bar();
@@ -154,6 +156,7 @@ struct Segments<'a> {
     rows_max: u64,
     current: Option<SegmentBuilder>,
     made: Vec<PathBuf>,
+    files: Arc<dyn Files>,
     rows: u64,
 }
 
@@ -195,7 +198,7 @@ impl Segments<'_> {
     fn cut(&mut self) -> Result<()> {
         if let Some(builder) = self.current.take() {
             let path = self.out.join(format!("{}.seg", self.name()));
-            builder.finish(&path)?;
+            builder.finish(&self.files, &path)?;
             self.made.push(path);
         }
         Ok(())

@@ -106,10 +106,11 @@ impl Engine {
     pub async fn drop_table(&self, name: &str) -> Result<u64> {
         let _one_at_a_time = self.tables_change.lock().await;
         let (table, half) = self.table_and_half(name)?;
+        // First in the metastore: a drop that fails leaves consumers as they are, and a commit after it is refused.
+        let dropped = self.metastore.drop_table(&table.name, half).await?;
         if half != Some(Half::Offline) {
             self.realtime.stop(&table.name).await;
         }
-        let dropped = self.metastore.drop_table(&table.name, half).await?;
         self.publisher.publish().await?;
         if half != Some(Half::Offline) {
             self.registry.table(&table.name).clear_tails();

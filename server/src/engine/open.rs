@@ -1,6 +1,7 @@
 //! Opening an engine: from a data folder to a server that answers.
 
 use super::admin::EngineStatements;
+use super::queries::QueryThreads;
 use super::{Engine, EngineOptions};
 use crate::host::Registry;
 use crate::host::catalog::Publisher;
@@ -77,7 +78,10 @@ impl Engine {
         publisher.hold_all().await?;
         publisher.publish().await?;
 
-        let budget = Arc::new(ConsumingBudget::new(memory_bytes_max));
+        let budget = Arc::new(ConsumingBudget::new(
+            Arc::clone(&registry),
+            memory_bytes_max,
+        ));
         let shared = Shared {
             metastore: Arc::clone(&metastore),
             deep_store: Arc::clone(&deep_store),
@@ -125,6 +129,7 @@ impl Engine {
             realtime: Arc::clone(&realtime),
             loader,
             broker,
+            queries: QueryThreads::new()?,
             tables_change: tokio::sync::Mutex::new(()),
         });
         if statements.0.set(Arc::downgrade(&engine)).is_err() {

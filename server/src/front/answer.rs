@@ -63,7 +63,6 @@ impl Answer {
             cancel,
         };
         let answer = engine
-            .broker()
             .query(request)
             .await
             .inspect_err(|error| timer.failed(error))?;

@@ -4,7 +4,7 @@
 //! and then the stream is read again from the committed offset.
 
 use super::catalog::Publisher;
-use super::consumer::{Backoff, ConsumingBudget};
+use super::consumer::Backoff;
 use super::step::{Side, Step, Steps};
 use super::stored::store_and_hold;
 use super::tail::Tail;
@@ -64,8 +64,6 @@ pub struct Committer {
     pub metastore: Arc<dyn Metastore>,
     /// Makes what was committed visible.
     pub publisher: Arc<Publisher>,
-    /// Memory to give back.
-    pub budget: Arc<ConsumingBudget>,
     /// Told of every step.
     pub steps: Arc<Steps>,
     /// Time, tasks, files.
@@ -104,15 +102,16 @@ impl Committer {
             end: segment.next_offset(),
         };
         if segment.rows() == 0 {
-            return self.skip(segment, offsets).await;
+            return self.skip(offsets).await;
         }
         let name = segment.name().clone();
         let path = self.staging.join(format!("{name}.seg"));
 
         self.steps.reach(Step::Build, Side::Before);
         let (source, target) = (Arc::clone(segment), path.clone());
+        let files = Arc::clone(&self.environment.files);
         let info = blocking(&self.environment.spawner, "build segment", move || {
-            source.build(&target)
+            source.build(&files, &target)
         })
         .await?;
         self.steps.reach(Step::Build, Side::After);
@@ -141,14 +140,14 @@ impl Committer {
         self.steps.reach(Step::Commit, Side::After);
 
         self.steps.reach(Step::Swap, Side::Before);
-        self.swap(segment, offsets, version).await?;
+        self.swap(offsets, version).await?;
         self.steps.reach(Step::Swap, Side::After);
         tracing::info!(table = %self.table, segment = %name, rows = info.rows, bytes = info.bytes, start = offsets.start, end = offsets.end, "committed");
         Ok(())
     }
 
     /// Moves the offset past messages that gave no row.
-    async fn skip(&self, segment: &Arc<ConsumingSegment>, offsets: OffsetRange) -> Result<()> {
+    async fn skip(&self, offsets: OffsetRange) -> Result<()> {
         let skip = SkipOffsets {
             table: self.table.to_string(),
             partition: self.tail.partition().clone(),
@@ -158,16 +157,11 @@ impl Committer {
             dead_letters: Vec::new(),
         };
         let version = self.metastore.skip_offsets(skip).await?.into_inner();
-        self.swap(segment, offsets, version).await
+        self.swap(offsets, version).await
     }
 
     /// Publishes what `version` says, and lets the consuming segment go once no query can name it.
-    async fn swap(
-        &self,
-        segment: &Arc<ConsumingSegment>,
-        offsets: OffsetRange,
-        version: CatalogVersion,
-    ) -> Result<()> {
+    async fn swap(&self, offsets: OffsetRange, version: CatalogVersion) -> Result<()> {
         self.publisher.publish().await?;
         self.tail.set_committed(offsets.end);
         let registry = self.publisher.registry();
@@ -176,7 +170,6 @@ impl Committer {
             &self.tail,
             offsets.start,
         );
-        self.budget.release(segment.bytes());
         registry.sweep();
         Ok(())
     }

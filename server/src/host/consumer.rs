@@ -5,10 +5,10 @@
 //! shown in the tail's status; nothing is skipped.
 
 use super::commit::{CommitQueue, Sealed};
+use super::registry::{ConsumingBytes, Registry};
 use super::step::{Side, Step, Steps};
 use super::tail::Tail;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use strandline_proto::{Error, Result};
 use strandline_storage::config::TableConfig;
@@ -28,26 +28,40 @@ const READ_WAIT: Duration = Duration::from_millis(250);
 /// The first and the longest pause after a failure.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// How often a consumer that waits for memory looks again.
+const PRESSURE_PERIOD: Duration = Duration::from_millis(50);
 
-/// Memory of all consuming segments of this server, and how much it may be.
+/// How much memory the consuming segments of this server may take. What they take is asked of the segments
+/// themselves, so that it is right whatever became of them.
 #[derive(Debug)]
 pub struct ConsumingBudget {
-    used: AtomicUsize,
+    registry: Arc<Registry>,
     bytes_max: usize,
 }
 
+/// What a consumer has to do about memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pressure {
+    /// Nothing.
+    None,
+    /// Seal its segment, which is not smaller than most.
+    Seal,
+    /// Wait until others have given some back.
+    Wait,
+}
+
 impl ConsumingBudget {
-    /// A budget of `bytes_max`.
-    pub fn new(bytes_max: usize) -> Self {
+    /// A budget of `bytes_max` for the segments in `registry`.
+    pub fn new(registry: Arc<Registry>, bytes_max: usize) -> Self {
         Self {
-            used: AtomicUsize::new(0),
+            registry,
             bytes_max,
         }
     }
 
     /// Bytes in use.
     pub fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
+        self.registry.consuming_bytes().all
     }
 
     /// The limit.
@@ -55,25 +69,20 @@ impl ConsumingBudget {
         self.bytes_max
     }
 
-    fn grow(&self, before: usize, after: usize) {
-        if after >= before {
-            self.used.fetch_add(after - before, Ordering::Relaxed);
+    /// What the consumer of a segment of `bytes` has to do now. When memory is used up some consumer always seals.
+    fn pressure(&self, bytes: usize) -> Pressure {
+        let ConsumingBytes {
+            all,
+            active,
+            partitions,
+        } = self.registry.consuming_bytes();
+        if all < self.bytes_max {
+            Pressure::None
+        } else if bytes > 0 && bytes.saturating_mul(partitions) >= active {
+            Pressure::Seal
         } else {
-            self.release(before - after);
+            Pressure::Wait
         }
-    }
-
-    /// Gives back what a retired segment held.
-    pub fn release(&self, bytes: usize) {
-        let _ = self
-            .used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                Some(used.saturating_sub(bytes))
-            });
-    }
-
-    fn is_exhausted(&self) -> bool {
-        self.used() >= self.bytes_max
     }
 }
 
@@ -166,7 +175,13 @@ impl Consumer {
             let active = self.tail.active();
             let left = usize::try_from(stream_config.flush_rows.saturating_sub(active.rows()))
                 .unwrap_or(usize::MAX);
-            let batch = {
+            let batch = if self.budget.pressure(active.bytes()) == Pressure::Wait {
+                tokio::select! {
+                    () = self.environment.clock.sleep(PRESSURE_PERIOD) => None,
+                    () = self.tail.seal_requested() => None,
+                    () = self.stop.cancelled() => return Ok(()),
+                }
+            } else {
                 let wanted = left.clamp(1, BATCH_MESSAGES_MAX);
                 let next = reader.next(wanted, BATCH_BYTES_MAX, READ_WAIT);
                 tokio::select! {
@@ -194,7 +209,7 @@ impl Consumer {
             let full = active.rows() >= stream_config.flush_rows
                 || active.bytes() as u64 >= stream_config.flush_bytes
                 || age_ms >= stream_config.flush_age_ms
-                || (self.budget.is_exhausted() && active.bytes() > 0);
+                || self.budget.pressure(active.bytes()) == Pressure::Seal;
             // Offsets without a row (dead letters) are committed as well, so that they are not read for ever.
             if active.next_offset() > active.start_offset() && (asked || full) {
                 self.seal(&active).await?;
@@ -262,13 +277,17 @@ impl Consumer {
                 .await?;
         }
         let segment = Arc::clone(active);
-        let before = active.bytes();
-        blocking(&self.environment.spawner, "index", move || {
+        let appended = blocking(&self.environment.spawner, "index", move || {
             segment.append(&batch, &offsets, next_offset)
         })
-        .await?;
+        .await;
+        if let Err(e) = appended {
+            // A batch that stopped halfway left a segment that takes no more rows: the rows before it are whole, and
+            // the batch is read again into the next segment.
+            self.seal(active).await?;
+            return Err(e);
+        }
         self.tail.count(active.start_offset(), counts);
-        self.budget.grow(before, active.bytes());
         self.tail.update_status(|s| {
             s.state = "CONSUMING";
             s.last_error.clear();
@@ -280,33 +299,43 @@ impl Consumer {
         Ok(decoder)
     }
 
-    /// Puts a new consuming segment behind the active one, and hands that one to the committer.
+    /// Puts a new consuming segment behind the active one, and hands that one to the committer. One that deals with no
+    /// offset is replaced.
     async fn seal(&self, active: &Arc<ConsumingSegment>) -> Result<()> {
+        if active.next_offset() == active.start_offset() {
+            self.tail
+                .replace_empty(Arc::new(self.segment_at(active.start_offset())?));
+            return Ok(());
+        }
         // A place in the queue first: with none free, consumption waits here and memory stays bounded.
         let place = tokio::select! {
             place = self.commits.reserve() => place?,
             () = self.stop.cancelled() => return Ok(()),
         };
         self.steps.reach(Step::Seal, Side::Before);
-        let start = active.next_offset();
-        let name = segment_name(
-            &self.table,
-            self.tail.partition().partition,
-            start,
-            &self.environment,
-        );
-        let next = ConsumingSegment::new(
-            &name,
-            Arc::clone(&self.config.spec),
-            self.tail.partition().clone(),
-            start,
-        )?;
+        let next = self.segment_at(active.next_offset())?;
         self.tail.seal(Arc::new(next));
         self.steps.reach(Step::Seal, Side::After);
         place.send(Sealed {
             segment: Arc::clone(active),
         });
         Ok(())
+    }
+
+    fn segment_at(&self, start_offset: u64) -> Result<ConsumingSegment> {
+        let partition = self.tail.partition();
+        let name = segment_name(
+            &self.table,
+            partition.partition,
+            start_offset,
+            &self.environment,
+        );
+        ConsumingSegment::new(
+            &name,
+            Arc::clone(&self.config.spec),
+            partition.clone(),
+            start_offset,
+        )
     }
 }
 
@@ -323,3 +352,7 @@ pub(super) fn segment_name(
         environment.random.next_u64() >> 32
     )
 }
+
+#[cfg(test)]
+#[path = "consumer_tests.rs"]
+mod tests;

@@ -13,7 +13,7 @@ use strandline_proto::v1::{LoadCount, LoadOptions, LoadResult, PushMode};
 use strandline_proto::{Error, Result};
 use strandline_storage::config::{PushType, TableConfig};
 use strandline_storage::deep_store::DeepStore;
-use strandline_storage::environment::{Environment, blocking};
+use strandline_storage::environment::{Environment, Files, blocking};
 use strandline_storage::input::{self, InputFormat};
 use strandline_storage::meta::{Metastore, PUSH_ID_BYTES_MAX, PushOffline};
 use strandline_storage::segment::builder::SegmentBuilder;
@@ -90,7 +90,8 @@ impl Loader {
         let _stop_when_dropped = stop.clone().drop_guard();
         let build = Build {
             config: Arc::clone(config),
-            files,
+            files: Arc::clone(&self.environment.files),
+            inputs: files,
             format: (!options.input_format.is_empty())
                 .then(|| InputFormat::parse(&options.input_format))
                 .transpose()?,
@@ -326,7 +327,8 @@ impl PushRequest {
 /// The blocking part of a load: files to staged segments, one segment in memory at a time.
 struct Build {
     config: Arc<TableConfig>,
-    files: Vec<PathBuf>,
+    files: Arc<dyn Files>,
+    inputs: Vec<PathBuf>,
     format: Option<InputFormat>,
     segment_rows_max: u64,
     dir: PathBuf,
@@ -337,7 +339,7 @@ struct Build {
 
 impl Build {
     fn run(self) -> Result<Vec<Staged>> {
-        let files = input::expand(&self.files)?;
+        let files = input::expand(&self.inputs)?;
         if files.is_empty() {
             return Err(Error::invalid(
                 "no input files: name files, or folders that hold parquet, avro, json or csv files",
@@ -404,7 +406,7 @@ impl Build {
             return Ok(None);
         };
         let path = self.dir.join(format!("{number:06}.seg"));
-        let info = builder.finish(&path)?;
+        let info = builder.finish(&self.files, &path)?;
         check_times(&self.config, &info)?;
         Ok(Some(Staged { info, path }))
     }

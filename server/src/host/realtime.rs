@@ -278,7 +278,6 @@ impl Watcher {
             deep_store: Arc::clone(deep_store),
             metastore: Arc::clone(metastore),
             publisher: Arc::clone(publisher),
-            budget: Arc::clone(budget),
             steps: Arc::clone(steps),
             environment: environment.clone(),
             stop: self.stop.clone(),

@@ -57,6 +57,17 @@ enum Retired {
     },
 }
 
+/// Memory of consuming segments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConsumingBytes {
+    /// Of all that are in memory, in bytes.
+    pub all: usize,
+    /// Of those that take rows, in bytes.
+    pub active: usize,
+    /// Partitions, each with one segment that takes rows.
+    pub partitions: usize,
+}
+
 /// All tables of this server.
 pub struct Registry {
     tables: RwLock<HashMap<String, Arc<HostedTable>>>,
@@ -91,6 +102,19 @@ impl Registry {
             return Arc::clone(table);
         }
         Arc::clone(self.tables.write().entry(name.to_owned()).or_default())
+    }
+
+    /// Memory of the consuming segments of all tables.
+    pub fn consuming_bytes(&self) -> ConsumingBytes {
+        let tables = self.tables.read();
+        tables
+            .values()
+            .flat_map(|t| t.tails())
+            .fold(ConsumingBytes::default(), |sum, tail| ConsumingBytes {
+                all: sum.all + tail.bytes(),
+                active: sum.active + tail.active().bytes(),
+                partitions: sum.partitions + 1,
+            })
     }
 
     /// Makes `snapshot` the current one, unless a newer one already is.

@@ -93,6 +93,17 @@ impl Tail {
         self.segments.write().push(next);
     }
 
+    /// Puts `next` in the place of an active segment that deals with no offset.
+    pub fn replace_empty(&self, next: Arc<ConsumingSegment>) {
+        let mut segments = self.segments.write();
+        if let Some(active) = segments.last_mut()
+            && active.next_offset() == active.start_offset()
+            && active.start_offset() == next.start_offset()
+        {
+            *active = next;
+        }
+    }
+
     /// Drops the segment that begins at `start_offset`; the active one stays.
     pub fn retire(&self, start_offset: u64) {
         let mut segments = self.segments.write();

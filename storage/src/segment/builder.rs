@@ -3,6 +3,7 @@
 use super::growing::GrowingRows;
 use super::spec::SegmentSpec;
 use super::write::{RowsToWrite, SegmentIdentity, write_segment};
+use crate::environment::Files;
 use ::arrow::array::RecordBatch;
 use std::path::Path;
 use std::sync::Arc;
@@ -82,7 +83,7 @@ impl SegmentBuilder {
     ///
     /// # Errors
     /// When writing fails; nothing is left behind then.
-    pub fn finish(self, path: &Path) -> Result<SegmentInfo> {
+    pub fn finish(self, files: &Arc<dyn Files>, path: &Path) -> Result<SegmentInfo> {
         let rows = self.rows.rows();
         let rows = RowsToWrite {
             spec: self.rows.spec().clone(),
@@ -92,6 +93,6 @@ impl SegmentBuilder {
         };
         // Columns are let go one by one as they are written, which takes that nothing else holds them.
         drop(self.rows);
-        write_segment(path, self.identity, rows)
+        write_segment(files, path, self.identity, rows)
     }
 }

@@ -10,6 +10,7 @@ use super::SegmentReader;
 use super::growing::GrowingRows;
 use super::spec::SegmentSpec;
 use super::write::{RowsToWrite, SegmentIdentity, write_segment};
+use crate::environment::Files;
 use ::arrow::array::RecordBatch;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -169,7 +170,7 @@ impl ConsumingSegment {
     ///
     /// # Errors
     /// When writing fails; nothing is left behind then.
-    pub fn build(&self, path: &Path) -> Result<SegmentInfo> {
+    pub fn build(&self, files: &Arc<dyn Files>, path: &Path) -> Result<SegmentInfo> {
         let published = **self.published.load();
         let range = OffsetRange {
             start: self.source.start_offset,
@@ -186,7 +187,7 @@ impl ConsumingSegment {
             columns: self.growing.columns(published.rows),
             offsets: self.growing.offsets(published.rows),
         };
-        write_segment(path, identity, rows)
+        write_segment(files, path, identity, rows)
     }
 }
 

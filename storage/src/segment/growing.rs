@@ -147,7 +147,7 @@ impl GrowingRows {
         let (data, offsets) = self.checked(batch, offsets)?;
         if self.broken.swap(true, Ordering::AcqRel) {
             return Err(Error::internal(
-                "the segment takes no more rows, because an earlier batch failed halfway: restart the server to consume them again",
+                "the segment takes no more rows, because an earlier batch failed halfway: its rows go into the next segment",
             ));
         }
         for ((values, mutable), column) in data

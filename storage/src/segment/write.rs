@@ -5,6 +5,7 @@ use super::growing::column_options;
 use super::metadata::{SegmentMetadata, lower_bound, scalar_value, upper_bound};
 use super::spec::SegmentSpec;
 use super::time_range::time_range;
+use crate::environment::Files;
 use std::path::Path;
 use std::sync::Arc;
 use strandline_index::column::{ColumnOptions, WrittenColumn, rewrite_column, sorted_order};
@@ -34,6 +35,7 @@ pub(super) struct RowsToWrite {
 ///
 /// The same rows give the same bytes.
 pub(super) fn write_segment(
+    files: &Arc<dyn Files>,
     path: &Path,
     identity: SegmentIdentity,
     rows: RowsToWrite,
@@ -59,7 +61,7 @@ pub(super) fn write_segment(
         },
         None => None,
     };
-    let mut writer = SegmentFileWriter::create(path, schema.version)?;
+    let mut writer = SegmentFileWriter::create(files, path, schema.version)?;
     let mut stats = Vec::with_capacity(columns.len());
     let mut time_ms = None;
     for (number, (column, reader)) in schema.columns.iter().zip(columns).enumerate() {

@@ -9,6 +9,7 @@ use strandline_broker::literal::scalar_of;
 use strandline_proto::ids::{Half, OffsetRange, StreamPartition};
 use strandline_proto::schema::{Column, Schema};
 use strandline_proto::value::Value;
+use strandline_storage::environment::Environment;
 use strandline_storage::segment::SegmentReader;
 use strandline_storage::segment::builder::SegmentBuilder;
 use strandline_storage::segment::consuming::ConsumingSegment;
@@ -106,7 +107,7 @@ impl ToStore {
                 .unwrap(),
             None => builder.push(&batch).unwrap(),
         }
-        builder.finish(&path).unwrap();
+        builder.finish(&Environment::real().files, &path).unwrap();
         ImmutableSegment::open(&path).unwrap()
     }
 

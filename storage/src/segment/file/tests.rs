@@ -1,9 +1,15 @@
 //! Files that are not what was written.
 
 use super::*;
+use crate::environment::{Files, RealFiles};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use strandline_proto::ErrorKind;
+
+fn files() -> Arc<dyn Files> {
+    Arc::new(RealFiles)
+}
 
 const A: SectionId = SectionId { column: 0, kind: 1 };
 const B: SectionId = SectionId { column: 7, kind: 3 };
@@ -14,7 +20,7 @@ const EMPTY: SectionId = SectionId {
 
 fn small_file(folder: &Path) -> std::path::PathBuf {
     let path = folder.join("segment");
-    let mut writer = SegmentFileWriter::create(&path, 5).unwrap();
+    let mut writer = SegmentFileWriter::create(&files(), &path, 5).unwrap();
     writer.section(A, &[1; 100]).unwrap();
     writer.section(B, b"some bytes").unwrap();
     writer.section(EMPTY, &[]).unwrap();
@@ -26,7 +32,7 @@ fn small_file(folder: &Path) -> std::path::PathBuf {
 fn sections_come_back_as_they_were_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("segment");
-    let mut writer = SegmentFileWriter::create(&path, 5).unwrap();
+    let mut writer = SegmentFileWriter::create(&files(), &path, 5).unwrap();
     writer.section(A, &[1; 100]).unwrap();
     writer.section(B, b"some bytes").unwrap();
     let (bytes, checksum) = writer.finish().unwrap();
@@ -50,7 +56,8 @@ fn sections_come_back_as_they_were_written() {
 #[test]
 fn an_unfinished_file_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
-    let mut writer = SegmentFileWriter::create(&folder.path().join("segment"), 1).unwrap();
+    let mut writer =
+        SegmentFileWriter::create(&files(), &folder.path().join("segment"), 1).unwrap();
     writer.section(A, &[0; 1 << 21]).unwrap();
     drop(writer);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);

@@ -4,25 +4,31 @@ use super::{
     ALIGNMENT, ENTRY_BYTES, FOOTER_BYTES, FOOTER_MAGIC, FORMAT_VERSION, HEADER_BYTES, HEADER_MAGIC,
     SectionId, content_checksum,
 };
-use crate::environment::{Files, RealFiles, file_error};
+use crate::environment::{DurableFile, Files, file_error};
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use strandline_proto::{Error, Result};
 
 /// Files being written end like this; what a killed process left of them can be deleted.
 pub const TEMPORARY_SUFFIX: &str = ".tmp";
 
+/// Bytes gathered for one write.
+const BUFFER_BYTES: usize = 1 << 20;
+
 /// Distinguishes files that one process writes at the same time.
 static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
 
 /// A segment file in the making, under a temporary name beside its path; deleted when dropped unfinished.
 pub(crate) struct SegmentFileWriter {
+    files: Arc<dyn Files>,
     path: PathBuf,
     temporary: PathBuf,
-    out: BufWriter<File>,
+    file: Arc<dyn DurableFile>,
+    /// What is not in the file yet.
+    buffer: Vec<u8>,
+    /// Bytes given, in the file or in the buffer.
     written: u64,
     header: [u8; HEADER_BYTES],
     directory: Vec<u8>,
@@ -31,7 +37,7 @@ pub(crate) struct SegmentFileWriter {
 
 impl SegmentFileWriter {
     /// Starts a file that will stand at `path`.
-    pub(crate) fn create(path: &Path, schema_version: u32) -> Result<Self> {
+    pub(crate) fn create(files: &Arc<dyn Files>, path: &Path, schema_version: u32) -> Result<Self> {
         let Some(file_name) = path.file_name() else {
             return Err(Error::invalid(format!(
                 "{} is not the path of a file",
@@ -45,7 +51,9 @@ impl SegmentFileWriter {
             NEXT_TEMPORARY.fetch_add(1, Ordering::Relaxed)
         ));
         let temporary = path.with_file_name(name);
-        let file = File::create(&temporary).map_err(|e| file_error("create", &temporary, &e))?;
+        let file = files
+            .open(&temporary)
+            .map_err(|e| file_error("create", &temporary, &e))?;
         let mut header = [0; HEADER_BYTES];
         header[..8].copy_from_slice(&HEADER_MAGIC);
         header[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
@@ -53,23 +61,46 @@ impl SegmentFileWriter {
         let crc = crc32c::crc32c(&header[..60]);
         header[60..].copy_from_slice(&crc.to_le_bytes());
         let mut writer = Self {
+            files: Arc::clone(files),
             path: path.to_path_buf(),
             temporary,
-            out: BufWriter::with_capacity(1 << 20, file),
+            file,
+            buffer: Vec::with_capacity(BUFFER_BYTES),
             written: 0,
             header,
             directory: Vec::new(),
             renamed: false,
         };
+        // A process that was killed may have left a file of this name.
+        writer
+            .file
+            .set_len(0)
+            .map_err(|e| file_error("create", &writer.temporary, &e))?;
         writer.write(&header)?;
         Ok(writer)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.out
-            .write_all(bytes)
-            .map_err(|e| file_error("write", &self.temporary, &e))?;
+        if self.buffer.len() + bytes.len() > BUFFER_BYTES {
+            self.flush()?;
+        }
         self.written += bytes.len() as u64;
+        if bytes.len() > BUFFER_BYTES {
+            return self.put(bytes, self.written - bytes.len() as u64);
+        }
+        self.buffer.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn put(&self, bytes: &[u8], position: u64) -> Result<()> {
+        self.file
+            .write_at(bytes, position)
+            .map_err(|e| file_error("write", &self.temporary, &e))
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.put(&self.buffer, self.written - self.buffer.len() as u64)?;
+        self.buffer.clear();
         Ok(())
     }
 
@@ -109,10 +140,8 @@ impl SegmentFileWriter {
         footer[24..].copy_from_slice(&FOOTER_MAGIC);
         self.write(&directory)?;
         self.write(&footer)?;
-        self.out
-            .flush()
-            .map_err(|e| file_error("write", &self.temporary, &e))?;
-        RealFiles
+        self.flush()?;
+        self.files
             .publish(&self.temporary, &self.path)
             .map_err(|e| file_error("publish", &self.path, &e))?;
         self.renamed = true;
@@ -124,7 +153,7 @@ impl Drop for SegmentFileWriter {
     fn drop(&mut self) {
         if !self.renamed {
             // Nothing can be done about a failure here; the suffix marks the file as garbage.
-            let _ = fs::remove_file(&self.temporary);
+            let _ = self.files.remove(&self.temporary);
         }
     }
 }

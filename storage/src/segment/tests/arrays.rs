@@ -1,7 +1,7 @@
 //! Arrow's freedoms (slices, values under nulls, any NaN) on the way in, defaults on the way out.
 
 use super::conformance::check;
-use super::rows::{DECIMAL, array, batch, column, raw, schema, spec};
+use super::rows::{DECIMAL, array, batch, column, files, raw, schema, spec};
 use crate::segment::arrow::{default_array, read_array, repeated_array};
 use crate::segment::builder::SegmentBuilder;
 use crate::segment::immutable::ImmutableSegment;
@@ -98,7 +98,7 @@ fn what_stands_under_nulls_is_not_stored() {
             builder
                 .push(&whole.slice(range.start, range.len()))
                 .unwrap();
-            let info = builder.finish(&path).unwrap();
+            let info = builder.finish(&files(), &path).unwrap();
             let expected: Vec<_> = rows[range.clone()]
                 .iter()
                 .chain(&rows[range.clone()])
@@ -139,7 +139,7 @@ fn all_nans_are_one_value() {
     let folder = tempfile::tempdir().unwrap();
     let mut builder = SegmentBuilder::new(spec.clone(), "s", Half::Offline, None).unwrap();
     builder.push(&batch).unwrap();
-    let info = builder.finish(&folder.path().join("s")).unwrap();
+    let info = builder.finish(&files(), &folder.path().join("s")).unwrap();
     assert_eq!(
         (info.columns[0].cardinality, &info.columns[0].min),
         (Some(2), &Value::Double(1.0))
@@ -245,7 +245,7 @@ fn a_column_read_as_another_type_is_an_error() {
     builder
         .push(&batch(&spec.schema, &[vec![Value::Int(1)]]))
         .unwrap();
-    builder.finish(&folder.path().join("s")).unwrap();
+    builder.finish(&files(), &folder.path().join("s")).unwrap();
     let segment = ImmutableSegment::open(&folder.path().join("s")).unwrap();
     let reader = crate::segment::SegmentReader::column(&*segment, "n").unwrap();
     for (data_type, multi_value) in [

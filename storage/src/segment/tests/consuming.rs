@@ -1,11 +1,13 @@
 //! What only a consuming segment does: offsets, watermarks, readers beside the writer.
 
 use super::conformance::check;
-use super::rows::{Row, batch, column, day_column, inverted, partition, raw, spec};
+use super::rows::{Row, batch, column, day_column, files, inverted, partition, raw, spec};
+use crate::environment::{FaultyFiles, FileOperation, Files};
 use crate::segment::builder::SegmentBuilder;
 use crate::segment::consuming::ConsumingSegment;
 use crate::segment::immutable::ImmutableSegment;
 use crate::segment::spec::{ColumnSpec, SegmentSpec};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use strandline_index::{DocSelection, ValueBuffer};
@@ -215,7 +217,7 @@ fn a_segment_of_several_chunks_reads_the_same_before_and_after_it_is_built() {
     check(&*segment.view(), &spec.schema, &rows);
     assert!(segment.bytes() > 150_000 * 16);
     let folder = tempfile::tempdir().unwrap();
-    let info = segment.build(&folder.path().join("s")).unwrap();
+    let info = segment.build(&files(), &folder.path().join("s")).unwrap();
     let built = ImmutableSegment::open(&folder.path().join("s")).unwrap();
     check(
         &*built,
@@ -243,7 +245,7 @@ fn a_segment_without_rows_can_be_built() {
     let folder = tempfile::tempdir().unwrap();
     let segment = ConsumingSegment::new("s", spec.clone(), partition(), 7).unwrap();
     segment.append(&batch(&spec.schema, &[]), &[], 9).unwrap();
-    let info = segment.build(&folder.path().join("s")).unwrap();
+    let info = segment.build(&files(), &folder.path().join("s")).unwrap();
     assert_eq!(
         (info.rows, info.time_ms, &info.origin),
         (
@@ -316,4 +318,41 @@ fn a_spec_that_cannot_be_stored_is_refused() {
             ErrorKind::InvalidArgument
         );
     }
+}
+
+#[test]
+fn a_build_that_fails_leaves_nothing_and_can_be_tried_again() {
+    let spec = two_columns();
+    let folder = tempfile::tempdir().unwrap();
+    let segment = ConsumingSegment::new("s", spec.clone(), partition(), 0).unwrap();
+    let rows: Vec<(u64, Row)> = (0..3).map(|i| (i, row(i))).collect();
+    let values: Vec<Row> = (0..3).map(row).collect();
+    segment
+        .append(&batch(&spec.schema, &values), &[0, 1, 2], 3)
+        .unwrap();
+    let faulty = FaultyFiles::new(files());
+    let through: Arc<dyn Files> = Arc::new(faulty.clone());
+    let path = folder.path().join("s");
+    for failing in [
+        FileOperation::Open,
+        FileOperation::SetLen,
+        FileOperation::WriteAt,
+        FileOperation::Publish,
+    ] {
+        faulty.set(move |operation, _| {
+            (operation == failing).then(|| io::Error::from(io::ErrorKind::StorageFull))
+        });
+        let error = segment.build(&through, &path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error}");
+        assert!(error.message().contains(path.to_str().unwrap()), "{error}");
+        faulty.clear();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        check(&*segment.view(), &spec.schema, &rows);
+    }
+    segment.build(&through, &path).unwrap();
+    check(
+        &*ImmutableSegment::open(&path).unwrap(),
+        &spec.schema,
+        &super::rows::stored_order(&spec, &rows),
+    );
 }

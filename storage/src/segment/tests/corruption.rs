@@ -1,7 +1,7 @@
 //! A segment file that is not what was written gives an error, never an answer and never a panic.
 
 use super::golden::{rows, spec};
-use super::rows::batch;
+use super::rows::{batch, files};
 use crate::segment::SegmentReader;
 use crate::segment::arrow::read_array;
 use crate::segment::builder::SegmentBuilder;
@@ -21,7 +21,7 @@ fn segment(folder: &Path) -> PathBuf {
     let values: Vec<_> = rows().into_iter().map(|row| row.1).collect();
     builder.push(&batch(&spec.schema, &values)).unwrap();
     let path = folder.join("s");
-    builder.finish(&path).unwrap();
+    builder.finish(&files(), &path).unwrap();
     path
 }
 
@@ -51,7 +51,7 @@ fn flips_and_cuts_anywhere_in_a_segment_are_noticed() {
 /// The sections of a file, each changed by `change`, with all checksums right: what reaches the parsers.
 fn rewritten(from: &Path, to: &Path, change: &dyn Fn(SectionId, &mut Vec<u8>) -> bool) {
     let file = SegmentFile::open(from).unwrap();
-    let mut writer = SegmentFileWriter::create(to, file.schema_version()).unwrap();
+    let mut writer = SegmentFileWriter::create(&files(), to, file.schema_version()).unwrap();
     for id in file.section_ids() {
         let mut bytes = file.section(id).unwrap().to_vec();
         if change(id, &mut bytes) {
@@ -139,7 +139,7 @@ fn unknown_sections_are_skipped() {
     let path = segment(folder.path());
     let newer = folder.path().join("newer");
     let file = SegmentFile::open(&path).unwrap();
-    let mut writer = SegmentFileWriter::create(&newer, file.schema_version()).unwrap();
+    let mut writer = SegmentFileWriter::create(&files(), &newer, file.schema_version()).unwrap();
     for id in file.section_ids() {
         writer.section(id, &file.section(id).unwrap()).unwrap();
     }

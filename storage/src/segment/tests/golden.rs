@@ -1,7 +1,7 @@
 //! The committed file of format version 1, which every later version must read.
 
 use super::conformance::check;
-use super::rows::{DECIMAL, Row, batch, column, day_column, partition, raw, stored_order};
+use super::rows::{DECIMAL, Row, batch, column, day_column, files, partition, raw, stored_order};
 use crate::segment::builder::SegmentBuilder;
 use crate::segment::immutable::ImmutableSegment;
 use crate::segment::spec::{ColumnSpec, SegmentSpec};
@@ -129,7 +129,7 @@ fn build(path: &Path) {
             .push_with_offsets(&batch(&spec.schema, &values), &offsets)
             .unwrap();
     }
-    builder.finish(path).unwrap();
+    builder.finish(&files(), path).unwrap();
 }
 
 #[test]

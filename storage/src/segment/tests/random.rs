@@ -1,7 +1,7 @@
 //! Random schemas and rows, through consuming and immutable segments.
 
 use super::conformance::check;
-use super::rows::{DECIMAL, Row, batch, column, partition, spec, stored_order};
+use super::rows::{DECIMAL, Row, batch, column, files, partition, spec, stored_order};
 use crate::segment::SegmentReader;
 use crate::segment::builder::SegmentBuilder;
 use crate::segment::consuming::ConsumingSegment;
@@ -192,8 +192,8 @@ proptest! {
 
         let stored = stored_order(&spec, &rows);
         let (a, b, c) = (folder.path().join("a"), folder.path().join("b"), folder.path().join("c"));
-        let info = consuming.build(&a).unwrap();
-        prop_assert_eq!(&builder.finish(&b).unwrap(), &info);
+        let info = consuming.build(&files(), &a).unwrap();
+        prop_assert_eq!(&builder.finish(&files(), &b).unwrap(), &info);
         prop_assert_eq!(std::fs::read(&a).unwrap(), std::fs::read(&b).unwrap());
         let segment = ImmutableSegment::open(&a).unwrap();
         prop_assert_eq!(segment.info(), &info);
@@ -201,7 +201,7 @@ proptest! {
         check(&*segment, &spec.schema, &stored);
         check_stats(&info.columns, &rows);
 
-        offline.finish(&c).unwrap();
+        offline.finish(&files(), &c).unwrap();
         let segment = ImmutableSegment::open(&c).unwrap();
         prop_assert!(segment.origin().is_none());
         check(&*segment, &spec.schema, &stored);

@@ -1,5 +1,6 @@
 //! Rows for tests: values by row, their arrays, and the order they are stored in.
 
+use crate::environment::{Files, RealFiles};
 use crate::segment::spec::{ColumnSpec, Encoding, SegmentSpec};
 use ::arrow::array::{
     ArrayRef, BinaryBuilder, BooleanBuilder, Decimal128Builder, Float32Builder, Float64Builder,
@@ -13,6 +14,11 @@ use strandline_proto::ids::StreamPartition;
 use strandline_proto::schema::{Column, ColumnRole, DataType, Schema};
 use strandline_proto::time_format::{TimeFormat, TimeUnit};
 use strandline_proto::value::Value;
+
+/// Where the tests' segments are written.
+pub(super) fn files() -> Arc<dyn Files> {
+    Arc::new(RealFiles)
+}
 
 /// A row: one value a column.
 pub(super) type Row = Vec<Value>;
