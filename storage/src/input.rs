@@ -11,6 +11,7 @@ mod json_lines;
 mod lines;
 mod parquet;
 mod paths;
+mod rowwise;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ pub use paths::expand;
 use crate::config::TableConfig;
 use crate::convert::{RowBuilder, RowLayout};
 use arrow::record_batch::RecordBatch;
+use rowwise::Rowwise;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
@@ -124,9 +126,18 @@ fn open_file(
         InputFormat::Parquet => {
             Box::new(parquet::ParquetSource::open(file, source, config, layout)?)
         }
-        InputFormat::Avro => Box::new(avro::AvroSource::open(file, source, layout, builder)?),
-        InputFormat::Json => Box::new(json_lines::JsonSource::open(file, source, layout, builder)),
-        InputFormat::Csv => Box::new(csv::CsvSource::open(file, source, config, layout, builder)?),
+        InputFormat::Avro => {
+            let (rows, count) = avro::AvroRows::open(file, &layout)?;
+            Box::new(Rowwise::new(source, builder, rows, count))
+        }
+        InputFormat::Json => {
+            let (rows, count) = json_lines::JsonRows::open(file, layout);
+            Box::new(Rowwise::new(source, builder, rows, count))
+        }
+        InputFormat::Csv => {
+            let (rows, count) = csv::CsvRows::open(file, config, &layout)?;
+            Box::new(Rowwise::new(source, builder, rows, count))
+        }
     })
 }
 
@@ -141,12 +152,6 @@ impl Source {
     /// An error about a row (from 1) of the file.
     fn row_error(&self, row: u64, reason: impl std::fmt::Display) -> Error {
         Error::invalid(format!("{}: row {row}: {reason}", self.place))
-    }
-
-    fn is_full(&self, builder: &RowBuilder) -> bool {
-        // Bytes are only counted now and then.
-        builder.rows() >= self.batch_rows
-            || (builder.rows() % 64 == 63 && builder.bytes() >= BATCH_BYTES_MAX)
     }
 }
 

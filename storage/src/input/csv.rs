@@ -1,10 +1,10 @@
 //! CSV with a header line: fields by name, empty is null, `;` between the elements of a multi-value column.
 
 use super::lines::{Count, Counted};
-use super::{LINE_BYTES_MAX, RowSource, Source};
+use super::rowwise::ReadRow;
+use super::{LINE_BYTES_MAX, Source};
 use crate::config::TableConfig;
 use crate::convert::{Cell, RowBuilder, RowLayout};
-use arrow::record_batch::RecordBatch;
 use csv::{ByteRecord, Reader, ReaderBuilder};
 use std::fs::File;
 use std::io::{self, Read};
@@ -37,28 +37,22 @@ impl Read for Limited {
     }
 }
 
-pub(super) struct CsvSource {
-    source: Source,
+pub(super) struct CsvRows {
     reader: Reader<Limited>,
-    count: Count,
     since_record: Arc<AtomicU64>,
     /// By field of the file: its cell, and whether the column is multi-value.
     slots: Vec<Option<(usize, bool)>>,
     width: usize,
-    builder: RowBuilder,
     record: ByteRecord,
     row: u64,
-    ended: bool,
 }
 
-impl CsvSource {
+impl CsvRows {
     pub(super) fn open(
         file: File,
-        source: Source,
         config: &TableConfig,
-        layout: RowLayout,
-        builder: RowBuilder,
-    ) -> Result<Self> {
+        layout: &RowLayout,
+    ) -> Result<(Self, Count)> {
         let (inner, count) = Counted::new(file);
         let since_record = Arc::new(AtomicU64::new(0));
         let limited = Limited {
@@ -106,27 +100,26 @@ impl CsvSource {
         since_record.store(0, Ordering::Relaxed);
         let width = layout.width();
         let record = ByteRecord::new();
-        Ok(Self {
-            source,
+        let rows = Self {
             reader,
-            count,
             since_record,
             slots,
             width,
-            builder,
             record,
             row: 0,
-            ended: false,
-        })
+        };
+        Ok((rows, count))
     }
+}
 
-    fn row(&mut self) -> Result<bool> {
+impl ReadRow for CsvRows {
+    fn read_row(&mut self, source: &Source, builder: &mut RowBuilder) -> Result<bool> {
         self.row += 1;
         let at = self.row;
         let read = self
             .reader
             .read_byte_record(&mut self.record)
-            .map_err(|e| self.source.row_error(at, e))?;
+            .map_err(|e| source.row_error(at, e))?;
         self.since_record.store(0, Ordering::Relaxed);
         if !read {
             return Ok(false);
@@ -140,9 +133,9 @@ impl CsvSource {
                 continue;
             }
             let text = std::str::from_utf8(field).map_err(|e| {
-                self.source.row_error(
+                source.row_error(
                     at,
-                    format_args!("column {}: not UTF-8: {e}", self.name(slot)),
+                    format_args!("column {}: not UTF-8: {e}", name_of(builder, slot)),
                 )
             })?;
             if let Some(cell) = cells.get_mut(slot) {
@@ -157,37 +150,15 @@ impl CsvSource {
                 };
             }
         }
-        self.builder
+        builder
             .push(&mut cells)
-            .map_err(|e| self.source.row_error(at, e))?;
+            .map_err(|e| source.row_error(at, e))?;
         Ok(true)
-    }
-
-    fn name(&self, slot: usize) -> String {
-        self.builder
-            .arrow()
-            .fields()
-            .get(slot)
-            .map_or_else(|| format!("#{slot}"), |f| f.name().clone())
     }
 }
 
-impl RowSource for CsvSource {
-    fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
-        while !self.ended && !self.source.is_full(&self.builder) {
-            self.ended = !self.row()?;
-        }
-        if self.builder.rows() == 0 {
-            return Ok(None);
-        }
-        self.builder.finish().map(Some)
-    }
-
-    fn bytes_read(&self) -> u64 {
-        self.count.get()
-    }
-
-    fn bytes_total(&self) -> u64 {
-        self.source.bytes_total
-    }
+fn name_of(builder: &RowBuilder, slot: usize) -> String {
+    let schema = builder.arrow();
+    let field = schema.fields().get(slot);
+    field.map_or_else(|| format!("#{slot}"), |f| f.name().clone())
 }

@@ -1,0 +1,62 @@
+//! Batches of files that are read row by row.
+
+use super::lines::Count;
+use super::{BATCH_BYTES_MAX, RowSource, Source};
+use crate::convert::RowBuilder;
+use arrow::record_batch::RecordBatch;
+use strandline_proto::Result;
+
+/// A format whose reader gives one row after the other.
+pub(super) trait ReadRow: Send {
+    /// Reads the next row, if it is one, into `builder`; false at the end of the file.
+    fn read_row(&mut self, source: &Source, builder: &mut RowBuilder) -> Result<bool>;
+}
+
+/// The batches of `R`'s rows.
+pub(super) struct Rowwise<R> {
+    source: Source,
+    builder: RowBuilder,
+    rows: R,
+    count: Count,
+    ended: bool,
+}
+
+impl<R> Rowwise<R> {
+    /// `count` is of the bytes that `rows` takes.
+    pub(super) fn new(source: Source, builder: RowBuilder, rows: R, count: Count) -> Self {
+        Self {
+            source,
+            builder,
+            rows,
+            count,
+            ended: false,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        let rows = self.builder.rows();
+        // Bytes are only counted now and then.
+        rows >= self.source.batch_rows
+            || (rows % 64 == 63 && self.builder.bytes() >= BATCH_BYTES_MAX)
+    }
+}
+
+impl<R: ReadRow> RowSource for Rowwise<R> {
+    fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
+        while !self.ended && !self.is_full() {
+            self.ended = !self.rows.read_row(&self.source, &mut self.builder)?;
+        }
+        if self.builder.rows() == 0 {
+            return Ok(None);
+        }
+        self.builder.finish().map(Some)
+    }
+
+    fn bytes_read(&self) -> u64 {
+        self.count.get()
+    }
+
+    fn bytes_total(&self) -> u64 {
+        self.source.bytes_total
+    }
+}
