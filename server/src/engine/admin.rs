@@ -61,14 +61,8 @@ impl Engine {
     }
 
     async fn stored_schema(&self, name: &str) -> Result<Option<String>> {
-        Ok(self
-            .metastore
-            .load()
-            .await?
-            .schemas
-            .into_iter()
-            .find(|s| s.name == name)
-            .map(|s| s.json))
+        let state = self.metastore.state().await?;
+        Ok(state.schema(name).map(|s| s.json.clone()))
     }
 
     /// Creates one half of a table; gives its name with `_OFFLINE` or `_REALTIME`, and what of the config is not honoured.

@@ -28,7 +28,7 @@ use strandline_storage::stream::log::EmbeddedLog;
 const KILL_AT: &str = "STRANDLINE_KILL_AT";
 /// How often what no query names any more is looked for, between publications.
 const SWEEP_PERIOD: Duration = Duration::from_secs(1);
-/// How often coverage that follows the clock is computed again.
+/// How often what was committed for a caller that had gone away is looked for, to be published.
 const PUBLISH_PERIOD: Duration = Duration::from_secs(30);
 
 impl Engine {

@@ -124,7 +124,7 @@ impl Engine {
     /// One row a partition. `messages_read = rows_committed + rows_consuming + dead_letters`, and with `lost_offsets` they
     /// are all offsets from `first_offset` to `next_offset`, for a stream without empty ones.
     async fn system_ingestion(&self) -> Result<Vec<Vec<Cell>>> {
-        let state = self.metastore.load().await?;
+        let state = self.metastore.state().await?;
         let mut rows = Vec::new();
         for table in state.tables.iter().filter(|t| t.realtime_json.is_some()) {
             for tail in self.registry.table(&table.name).tails() {

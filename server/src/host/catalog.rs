@@ -5,6 +5,7 @@ use super::stored::open_stored;
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use strandline_broker::transport::CatalogSource;
 use strandline_proto::catalog::{CatalogSnapshot, SegmentInfo, TableSnapshot, TailStart};
 use strandline_proto::ids::{CatalogVersion, Half, SegmentName};
 use strandline_proto::schema::{ColumnRole, Schema};
@@ -31,7 +32,8 @@ pub struct Publisher {
     deep_store: Arc<DeepStore>,
     environment: Environment,
     documents: RwLock<HashMap<String, Documents>>,
-    one_at_a_time: tokio::sync::Mutex<()>,
+    /// The state that was published last; held while one is.
+    published: tokio::sync::Mutex<Option<Arc<MetaState>>>,
 }
 
 impl Publisher {
@@ -48,7 +50,7 @@ impl Publisher {
             deep_store,
             environment,
             documents: RwLock::default(),
-            one_at_a_time: tokio::sync::Mutex::new(()),
+            published: tokio::sync::Mutex::default(),
         }
     }
 
@@ -57,12 +59,17 @@ impl Publisher {
         &self.registry
     }
 
-    /// Publishes what the metastore holds now. Segments that it names must be held already.
+    /// Publishes what the metastore holds now. Segments that it names must be held already. Tables that are as they were
+    /// are taken over from the snapshot before.
     pub async fn publish(&self) -> Result<()> {
-        let _one_at_a_time = self.one_at_a_time.lock().await;
-        let state = self.metastore.load().await?;
-        let snapshot = self.snapshot(&state)?;
+        let mut published = self.published.lock().await;
+        let state = self.metastore.state().await?;
+        if published.as_ref().is_some_and(|p| Arc::ptr_eq(p, &state)) {
+            return Ok(());
+        }
+        let snapshot = self.snapshot(&state, published.as_deref())?;
         self.registry.publish(snapshot);
+        *published = Some(state);
         Ok(())
     }
 
@@ -155,7 +162,7 @@ impl Publisher {
 
     /// Opens every segment that the metastore names. One that fails its checks is quarantined, and the rest serve.
     pub async fn hold_all(&self) -> Result<()> {
-        let state = self.metastore.load().await?;
+        let state = self.metastore.state().await?;
         for table in &state.tables {
             let hosted = self.registry.table(&table.name);
             for info in &table.segments {
@@ -188,7 +195,7 @@ impl Publisher {
                 .forget_segments(&removed.table, &[removed.segment.name])
                 .await?;
         }
-        let state = self.metastore.load().await?;
+        let state = self.metastore.state().await?;
         let named: HashSet<(&str, &SegmentName, u64)> = state
             .tables
             .iter()
@@ -216,9 +223,9 @@ impl Publisher {
         ];
         if let Some(known) = known
             && *known.schema_json == *table.schema.json
-            && configs
-                .iter()
-                .all(|(half, json)| known.halves.get(half).map(|c| &c.json) == json.as_ref())
+            && configs.iter().all(|(half, json)| {
+                known.halves.get(half).map(|c| c.json.as_str()) == json.as_deref()
+            })
         {
             return Ok(known);
         }
@@ -245,16 +252,30 @@ impl Publisher {
         Ok(documents)
     }
 
-    fn snapshot(&self, state: &MetaState) -> Result<CatalogSnapshot> {
+    /// The snapshot of `state`, of which `published` is current now.
+    fn snapshot(
+        &self,
+        state: &MetaState,
+        published: Option<&MetaState>,
+    ) -> Result<CatalogSnapshot> {
+        let current = self.registry.snapshot();
+        let unchanged = |table: &Arc<TableRecord>| {
+            let before = published?.table(&table.name)?;
+            let snapshot = current.tables.get(&table.name)?;
+            Arc::ptr_eq(before, table).then(|| Arc::clone(snapshot))
+        };
         let mut tables = BTreeMap::new();
         for table in &state.tables {
-            let documents = self
-                .documents(table)
-                .map_err(|e| e.at(format!("stored table {}", table.name)))?;
-            tables.insert(
-                table.name.clone(),
-                Arc::new(self.table_snapshot(table, &documents)),
-            );
+            let snapshot = match unchanged(table) {
+                Some(snapshot) => snapshot,
+                None => {
+                    let documents = self
+                        .documents(table)
+                        .map_err(|e| e.at(format!("stored table {}", table.name)))?;
+                    Arc::new(self.table_snapshot(table, &documents))
+                }
+            };
+            tables.insert(table.name.clone(), snapshot);
         }
         self.documents
             .write()

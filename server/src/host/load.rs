@@ -225,7 +225,7 @@ impl Loader {
     /// Removes what a push added and the metastore does not name. Whether it does is asked, because a push whose
     /// answer was lost may have happened; when it can't be asked, the next start removes what is not named.
     async fn discard(&self, config: &TableConfig, added: Vec<(SegmentName, u64)>) {
-        let state = match self.metastore.load().await {
+        let state = match self.metastore.state().await {
             Ok(state) => state,
             Err(e) => {
                 tracing::warn!(table = %config.name, error = %e, "segments of a failed push stay until the next start");
@@ -233,8 +233,8 @@ impl Loader {
             }
         };
         let named = |name: &SegmentName| {
-            let mut tables = state.tables.iter().filter(|t| t.name == config.name);
-            tables.any(|t| t.segments.iter().any(|s| s.name == *name))
+            let table = state.table(&config.name);
+            table.is_some_and(|t| t.segments.iter().any(|s| s.name == *name))
         };
         for (name, checksum) in added.iter().filter(|(name, _)| !named(name)) {
             self.publisher.registry().table(&config.name).forget(name);

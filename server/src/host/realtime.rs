@@ -244,11 +244,9 @@ impl Watcher {
             topic: self.stream.topic(),
             partition,
         };
-        let state = metastore.load().await?;
+        let state = metastore.state().await?;
         let known = state
-            .tables
-            .iter()
-            .find(|t| *t.name == *table)
+            .table(&table)
             .and_then(|t| t.partitions.iter().find(|p| p.partition == id));
         let first = match known {
             Some(record) => record.next_offset,

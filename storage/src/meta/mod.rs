@@ -5,14 +5,16 @@
 //! with every change to tables, segments, offsets or coverage, and a set of segments is named by it: a table's
 //! segments at version V are those with `added_in <= V < removed_in`.
 //!
-//! Queries never wait for it: they run on the catalog snapshot that was published last.
+//! Queries never wait for it: they run on the catalog snapshot that was published last. What is stored is read once, when
+//! the store is opened; from then on each transaction applies to the state in memory what it changed, so that a commit
+//! costs what it changed, whatever the number of segments.
 
 pub mod coverage;
 pub mod sql;
 #[cfg(test)]
 mod tests;
 
-use crate::config::{PushPeriod, PushType};
+use crate::config::PushType;
 use async_trait::async_trait;
 use bytes::Bytes;
 use coverage::CoverageFacts;
@@ -20,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use strandline_proto::Result;
 use strandline_proto::catalog::SegmentInfo;
-use strandline_proto::coverage::{Coverage, Interval};
+use strandline_proto::coverage::Interval;
 use strandline_proto::ids::{CatalogVersion, Half, SegmentName, StreamPartition};
 
 /// Payload bytes kept of a dead letter; its full length is kept besides.
@@ -201,11 +203,11 @@ pub struct TableRecord {
     /// The name without `_OFFLINE` or `_REALTIME`.
     pub name: String,
     /// The schema.
-    pub schema: SchemaRecord,
+    pub schema: Arc<SchemaRecord>,
     /// The offline half's config, when it exists.
-    pub offline_json: Option<String>,
+    pub offline_json: Option<Arc<str>>,
     /// The realtime half's config, when it exists.
-    pub realtime_json: Option<String>,
+    pub realtime_json: Option<Arc<str>>,
     /// The catalog version that last changed its segments.
     pub set_version: CatalogVersion,
     /// Its segments, by name.
@@ -214,27 +216,6 @@ pub struct TableRecord {
     pub partitions: Vec<PartitionRecord>,
     /// What its coverage follows from.
     pub coverage: CoverageFacts,
-}
-
-impl TableRecord {
-    /// The smallest and largest time of the offline half; none when it holds no time.
-    pub fn offline_time_ms(&self) -> Option<(i64, i64)> {
-        let times = self
-            .segments
-            .iter()
-            .filter(|segment| segment.half == Half::Offline)
-            .filter_map(|segment| segment.time_ms);
-        times.reduce(|all, one| (all.0.min(one.0), all.1.max(one.1)))
-    }
-
-    /// The times that the offline half answers for, with the pin applied.
-    pub fn coverage(&self, period: PushPeriod) -> Coverage {
-        coverage::coverage(
-            &self.coverage,
-            self.offline_time_ms().map(|(_, max)| max),
-            period,
-        )
-    }
 }
 
 /// How far a partition was committed.
@@ -250,15 +231,30 @@ pub struct PartitionRecord {
     pub counts: IngestCounts,
 }
 
-/// All that is stored, at one version.
+/// All that is stored, at one version. Records that two states have in common are shared, so a table that is the same
+/// allocation in both has not changed in between.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MetaState {
     /// The catalog version.
     pub version: CatalogVersion,
     /// Schemas by name.
-    pub schemas: Vec<SchemaRecord>,
+    pub schemas: Vec<Arc<SchemaRecord>>,
     /// Tables by name.
-    pub tables: Vec<TableRecord>,
+    pub tables: Vec<Arc<TableRecord>>,
+}
+
+impl MetaState {
+    /// A table by its name.
+    pub fn table(&self, name: &str) -> Option<&Arc<TableRecord>> {
+        let at = self.tables.binary_search_by(|t| t.name.as_str().cmp(name));
+        self.tables.get(at.ok()?)
+    }
+
+    /// A schema by its name.
+    pub fn schema(&self, name: &str) -> Option<&Arc<SchemaRecord>> {
+        let at = self.schemas.binary_search_by(|s| s.name.as_str().cmp(name));
+        self.schemas.get(at.ok()?)
+    }
 }
 
 /// The store. Every method is one transaction.
@@ -267,10 +263,8 @@ pub struct MetaState {
 /// disk, `Unavailable` when the store can't be reached, `DataLoss` when it is damaged.
 #[async_trait]
 pub trait Metastore: Send + Sync {
-    /// Everything, at one version.
-    async fn load(&self) -> Result<MetaState>;
-    /// The catalog version.
-    async fn version(&self) -> Result<CatalogVersion>;
+    /// Everything, at one version, as it is held in memory: cheap.
+    async fn state(&self) -> Result<Arc<MetaState>>;
 
     /// Stores a schema; gives its version. The same document again keeps the version.
     /// Whether old segments can be read with it is for the caller to see before.

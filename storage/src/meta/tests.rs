@@ -5,6 +5,7 @@ use super::sql::SqlMetastore;
 use super::*;
 use crate::environment::{Clock, ManualClock};
 use std::path::Path;
+use strandline_proto::coverage::Coverage;
 use strandline_proto::ids::OffsetRange;
 use strandline_proto::{Error, ErrorKind};
 
@@ -101,9 +102,9 @@ fn names(record: &TableRecord) -> Vec<&str> {
 }
 
 async fn only_table(store: &dyn Metastore) -> TableRecord {
-    let mut tables = store.load().await.unwrap().tables;
-    assert_eq!(tables.len(), 1);
-    tables.remove(0)
+    let state = store.state().await.unwrap();
+    assert_eq!(state.tables.len(), 1);
+    TableRecord::clone(&state.tables[0])
 }
 
 fn kind<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorKind {
@@ -119,12 +120,12 @@ async fn schemas_and_tables_are_created_once_and_dropped_in_order() {
         ErrorKind::FailedPrecondition
     );
     assert_eq!(store.put_schema("t", "{}").await.unwrap(), Outcome::Done(1));
-    let version = store.version().await.unwrap();
+    let version = store.state().await.unwrap().version;
     assert_eq!(
         store.put_schema("t", "{}").await.unwrap(),
         Outcome::AlreadyDone(1)
     );
-    assert_eq!(store.version().await.unwrap(), version);
+    assert_eq!(store.state().await.unwrap().version, version);
     assert_eq!(
         store.put_schema("t", "{ }").await.unwrap(),
         Outcome::Done(2)
@@ -168,7 +169,7 @@ async fn schemas_and_tables_are_created_once_and_dropped_in_order() {
     store.drop_table("t", None).await.unwrap();
     assert_eq!(kind(store.drop_table("t", None).await), ErrorKind::NotFound);
     store.delete_schema("t").await.unwrap();
-    let state = store.load().await.unwrap();
+    let state = store.state().await.unwrap();
     assert!(state.tables.is_empty() && state.schemas.is_empty());
 }
 
@@ -307,7 +308,7 @@ async fn a_push_is_done_once_and_all_or_nothing() {
     );
     assert_eq!(store.push_result("t", "p2").await.unwrap(), None);
 
-    let version = store.version().await.unwrap();
+    let version = store.state().await.unwrap().version;
     for (names, mode) in [
         (vec![("c", 1), ("a", 2)], PushType::Append),
         (vec![("c", 1), ("a", 1)], PushType::Append),
@@ -346,7 +347,7 @@ async fn a_push_is_done_once_and_all_or_nothing() {
         ),
         ErrorKind::InvalidArgument
     );
-    assert_eq!(store.version().await.unwrap(), version);
+    assert_eq!(store.state().await.unwrap().version, version);
     let record = only_table(&store).await;
     assert_eq!(names(&record), ["a", "b"]);
     assert_eq!(
@@ -532,7 +533,7 @@ async fn concurrent_operations_wait_for_each_other_and_readers_see_whole_transac
     let pushes: Vec<_> = pushes.collect();
     let mut last = CatalogVersion(0);
     while pushes.iter().any(|push| !push.is_finished()) {
-        let state = store.load().await.unwrap();
+        let state = store.state().await.unwrap();
         assert!(state.version >= last && state.tables[0].segments.len() % 2 == 0);
         last = state.version;
     }
@@ -541,6 +542,81 @@ async fn concurrent_operations_wait_for_each_other_and_readers_see_whole_transac
         .into_iter()
         .for_each(|push| push.unwrap());
     assert_eq!(only_table(&*store).await.segments.len(), 40);
+}
+
+#[tokio::test]
+async fn a_commit_shares_all_that_it_did_not_change_with_the_state_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    hybrid(&store).await;
+    store.put_schema("u", "{}").await.unwrap();
+    let other = NewTable {
+        name: "u".into(),
+        schema: "u".into(),
+        ..table(Half::Offline)
+    };
+    store.create_table(other).await.unwrap();
+    store
+        .push_offline(push("p", &[("a", 1), ("c", 1)], PushType::Append, None))
+        .await
+        .unwrap();
+    let before = store.state().await.unwrap();
+    store
+        .commit_realtime(realtime("b", 1, 0, 10))
+        .await
+        .unwrap();
+    let after = store.state().await.unwrap();
+    let shared = |name: &str| Arc::ptr_eq(before.table(name).unwrap(), after.table(name).unwrap());
+    assert!(shared("u") && !shared("t"));
+    let (old, new) = (before.table("t").unwrap(), after.table("t").unwrap());
+    assert_eq!(
+        (names(old), names(new)),
+        (vec!["a", "c"], vec!["a", "b", "c"])
+    );
+    assert!(Arc::ptr_eq(&old.segments[0], &new.segments[0]));
+    assert!(Arc::ptr_eq(&old.segments[1], &new.segments[2]));
+
+    store
+        .record_dead_letters("t", &[letter(3, b"x")])
+        .await
+        .unwrap();
+    assert!(store.pin_boundary("t", 5).await.is_ok() && store.pin_boundary("t", 5).await.is_ok());
+    assert!(!Arc::ptr_eq(&after, &store.state().await.unwrap()));
+    let pinned = store.state().await.unwrap();
+    assert!(store.pin_boundary("t", 5).await.unwrap().is_already_done());
+    assert!(Arc::ptr_eq(&pinned, &store.state().await.unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_goes_away_in_a_commit_leaves_what_is_stored_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    hybrid(&store).await;
+    let (mut done, mut not_done) = (0, 0);
+    for i in 0..150u64 {
+        let (id, name) = (format!("p{i}"), format!("s{i}"));
+        let names = [(name.as_str(), 1)];
+        let pushed = store.push_offline(push(&id, &names, PushType::Append, None));
+        // From before the first statement to after the commit.
+        let patience = std::time::Duration::from_micros(i * 15);
+        let _ = tokio::time::timeout(patience, pushed).await;
+        let state = store.state().await.unwrap();
+        assert_eq!(*state, *open(dir.path()).await.state().await.unwrap());
+        match state
+            .table("t")
+            .unwrap()
+            .segments
+            .iter()
+            .any(|s| s.name.as_str() == name)
+        {
+            true => done += 1,
+            false => not_done += 1,
+        }
+    }
+    assert!(
+        not_done > 0,
+        "{done} pushes were done and {not_done} were not"
+    );
 }
 
 #[tokio::test]

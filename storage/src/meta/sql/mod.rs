@@ -7,6 +7,7 @@ mod migrations;
 mod offline;
 mod realtime;
 mod tables;
+mod write;
 
 use super::{
     CommitRealtime, DeadLetter, MetaState, Metastore, NewTable, Outcome, PushOffline, Pushed,
@@ -24,6 +25,7 @@ use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::coverage::Interval;
 use strandline_proto::ids::{CatalogVersion, Half, SegmentName, StreamPartition};
 use strandline_proto::{Error, ErrorKind, Result};
+use write::{Mirror, begin};
 
 /// The dialect.
 pub(super) type Db = Sqlite;
@@ -37,6 +39,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct SqlMetastore {
     writer: Pool<Db>,
     readers: Pool<Db>,
+    mirror: Mirror,
     clock: Arc<dyn Clock>,
 }
 
@@ -76,9 +79,13 @@ impl SqlMetastore {
             .connect_with(options)
             .await
             .map_err(|e| place(sql_error("open", &e)))?;
+        let mut read = begin(&readers).await.map_err(place)?;
+        let state = tables::load(&mut read).await.map_err(place)?;
+        commit(read).await.map_err(place)?;
         Ok(Self {
             writer,
             readers,
+            mirror: Mirror::new(state),
             clock,
         })
     }
@@ -89,18 +96,8 @@ impl SqlMetastore {
         self.writer.close().await;
     }
 
-    async fn write(&self) -> Result<Transaction<'static, Db>> {
-        self.writer
-            .begin()
-            .await
-            .map_err(|e| sql_error("begin", &e))
-    }
-
     async fn read(&self) -> Result<Transaction<'static, Db>> {
-        self.readers
-            .begin()
-            .await
-            .map_err(|e| sql_error("begin", &e))
+        begin(&self.readers).await
     }
 }
 
@@ -186,53 +183,34 @@ async fn catalog_version(connection: &mut Connection) -> Result<CatalogVersion> 
     Ok(CatalogVersion(unsigned(&row, "version")?))
 }
 
-/// Makes the next catalog version. First in each changing transaction, so that it also takes the write lock.
-async fn next_version(connection: &mut Connection) -> Result<CatalogVersion> {
-    sqlx::query("UPDATE catalog SET version = version + 1 WHERE id = 1")
-        .execute(&mut *connection)
-        .await
-        .map_err(|e| sql_error("write", &e))?;
-    catalog_version(connection).await
-}
-
 #[async_trait]
 impl Metastore for SqlMetastore {
-    async fn load(&self) -> Result<MetaState> {
-        let mut read = self.read().await?;
-        let state = tables::load(&mut read).await?;
-        commit(read).await?;
-        Ok(state)
-    }
-
-    async fn version(&self) -> Result<CatalogVersion> {
-        let mut read = self.read().await?;
-        let version = catalog_version(&mut read).await?;
-        commit(read).await?;
-        Ok(version)
+    async fn state(&self) -> Result<Arc<MetaState>> {
+        self.held().await
     }
 
     async fn put_schema(&self, name: &str, json: &str) -> Result<Outcome<u32>> {
         let mut write = self.write().await?;
         let outcome = tables::put_schema(&mut write, name, json).await?;
-        finish(write, outcome).await
+        write.finish(outcome).await
     }
 
     async fn delete_schema(&self, name: &str) -> Result<()> {
         let mut write = self.write().await?;
         tables::delete_schema(&mut write, name).await?;
-        commit(write).await
+        write.commit().await
     }
 
     async fn create_table(&self, table: NewTable) -> Result<Outcome<CatalogVersion>> {
         let mut write = self.write().await?;
         let outcome = tables::create(&mut write, &table).await?;
-        finish(write, outcome).await
+        write.finish(outcome).await
     }
 
     async fn drop_table(&self, name: &str, half: Option<Half>) -> Result<Vec<SegmentInfo>> {
         let mut write = self.write().await?;
         let removed = tables::drop(&mut write, name, half).await?;
-        commit(write).await?;
+        write.commit().await?;
         Ok(removed)
     }
 
@@ -244,25 +222,25 @@ impl Metastore for SqlMetastore {
     ) -> Result<u64> {
         let mut write = self.write().await?;
         let outcome = realtime::start(&mut write, table, partition, offset).await?;
-        Ok(finish(write, outcome).await?.into_inner())
+        Ok(write.finish(outcome).await?.into_inner())
     }
 
     async fn commit_realtime(&self, request: CommitRealtime) -> Result<Outcome<CatalogVersion>> {
         let mut write = self.write().await?;
         let outcome = realtime::commit(&mut write, &request).await?;
-        finish(write, outcome).await
+        write.finish(outcome).await
     }
 
     async fn skip_offsets(&self, skip: SkipOffsets) -> Result<Outcome<CatalogVersion>> {
         let mut write = self.write().await?;
         let outcome = realtime::skip(&mut write, &skip).await?;
-        finish(write, outcome).await
+        write.finish(outcome).await
     }
 
     async fn push_offline(&self, push: PushOffline) -> Result<Outcome<Pushed>> {
         let mut write = self.write().await?;
         let outcome = offline::push(&mut write, &push, self.clock.now_ms()).await?;
-        finish(write, outcome).await
+        write.finish(outcome).await
     }
 
     async fn push_result(&self, table: &str, push_id: &str) -> Result<Option<String>> {
@@ -281,26 +259,26 @@ impl Metastore for SqlMetastore {
         let mut write = self.write().await?;
         let removed =
             offline::delete(&mut write, table, names, deleted, self.clock.now_ms()).await?;
-        commit(write).await?;
+        write.commit().await?;
         Ok(removed)
     }
 
     async fn pin_boundary(&self, table: &str, boundary_ms: i64) -> Result<Outcome<CatalogVersion>> {
         let mut write = self.write().await?;
         let outcome = offline::pin(&mut write, table, Some(boundary_ms)).await?;
-        finish(write, outcome).await
+        write.finish(outcome).await
     }
 
     async fn release_boundary(&self, table: &str) -> Result<Outcome<CatalogVersion>> {
         let mut write = self.write().await?;
         let outcome = offline::pin(&mut write, table, None).await?;
-        finish(write, outcome).await
+        write.finish(outcome).await
     }
 
     async fn record_dead_letters(&self, table: &str, letters: &[DeadLetter]) -> Result<u64> {
         let mut write = self.write().await?;
         let new = realtime::record_dead_letters(&mut write, table, letters).await?;
-        commit(write).await?;
+        write.commit().await?;
         Ok(new)
     }
 
@@ -321,23 +299,8 @@ impl Metastore for SqlMetastore {
     async fn forget_segments(&self, table: &str, names: &[SegmentName]) -> Result<()> {
         let mut write = self.write().await?;
         offline::forget(&mut write, table, names).await?;
-        commit(write).await
+        write.commit().await
     }
-}
-
-/// Commits what was done; what had been done before leaves no trace.
-async fn finish<T>(
-    transaction: Transaction<'static, Db>,
-    outcome: Outcome<T>,
-) -> Result<Outcome<T>> {
-    match outcome {
-        Outcome::Done(_) => commit(transaction).await?,
-        Outcome::AlreadyDone(_) => transaction
-            .rollback()
-            .await
-            .map_err(|e| sql_error("roll back", &e))?,
-    }
-    Ok(outcome)
 }
 
 #[cfg(test)]

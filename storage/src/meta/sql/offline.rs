@@ -1,7 +1,8 @@
 //! Segment sets, pushes and the boundary.
 
 use super::tables::{self, read_segment};
-use super::{Connection, next_version, sql_error, text, to_json, to_sql, unsigned};
+use super::write::Write;
+use super::{Connection, sql_error, text, to_json, to_sql, unsigned};
 use crate::config::PushType;
 use crate::meta::{Outcome, PUSH_ID_BYTES_MAX, PushOffline, Pushed, RemovedSegment};
 use sqlx::Row;
@@ -21,7 +22,7 @@ pub(super) enum Added {
 }
 
 pub(super) async fn add_segment(
-    connection: &mut Connection,
+    write: &mut Write<'_>,
     table: &str,
     segment: &SegmentInfo,
     version: CatalogVersion,
@@ -37,16 +38,17 @@ pub(super) async fn add_segment(
     .bind(&checksum)
     .bind(to_json(segment, "segment")?)
     .bind(to_sql(version.0, "catalog version")?)
-    .execute(&mut *connection)
+    .execute(write.connection())
     .await
     .map_err(|e| sql_error("write", &e))?;
     if inserted.rows_affected() == 1 {
+        write.note_segment(table, segment);
         return Ok(Added::New);
     }
     let row = sqlx::query("SELECT * FROM segments WHERE table_name = $1 AND name = $2")
         .bind(table)
         .bind(segment.name.as_str())
-        .fetch_one(connection)
+        .fetch_one(write.connection())
         .await
         .map_err(|e| sql_error("read", &e))?;
     let removed_in: Option<i64> = row
@@ -78,7 +80,7 @@ async fn live(connection: &mut Connection, table: &str, half: Half) -> Result<Ve
 }
 
 async fn remove(
-    connection: &mut Connection,
+    write: &mut Write<'_>,
     table: &str,
     segments: &[SegmentInfo],
     version: CatalogVersion,
@@ -88,22 +90,23 @@ async fn remove(
             .bind(table)
             .bind(segment.name.as_str())
             .bind(to_sql(version.0, "catalog version")?)
-            .execute(&mut *connection)
+            .execute(write.connection())
             .await
             .map_err(|e| sql_error("write", &e))?;
+        write.note_segment_gone(table, &segment.name);
     }
     Ok(())
 }
 
 /// Takes out all segments of a half; gives them.
 pub(super) async fn remove_all(
-    connection: &mut Connection,
+    write: &mut Write<'_>,
     table: &str,
     half: Half,
     version: CatalogVersion,
 ) -> Result<Vec<SegmentInfo>> {
-    let segments = live(connection, table, half).await?;
-    remove(connection, table, &segments, version).await?;
+    let segments = live(write.connection(), table, half).await?;
+    remove(write, table, &segments, version).await?;
     Ok(segments)
 }
 
@@ -131,12 +134,12 @@ pub(super) async fn pushed(
 }
 
 pub(super) async fn push(
-    connection: &mut Connection,
+    write: &mut Write<'_>,
     push: &PushOffline,
     now_ms: i64,
 ) -> Result<Outcome<Pushed>> {
-    let version = next_version(connection).await?;
-    let mut table = tables::get(connection, &push.table).await?;
+    let version = write.next_version().await?;
+    let mut table = tables::get(write.connection(), &push.table).await?;
     table.require(Half::Offline)?;
     if push.push_id.is_empty() || push.push_id.len() > PUSH_ID_BYTES_MAX {
         return Err(Error::invalid(format!(
@@ -144,7 +147,9 @@ pub(super) async fn push(
             table.name
         )));
     }
-    if let Some((version, result_json)) = pushed(connection, &table.name, &push.push_id).await? {
+    if let Some((version, result_json)) =
+        pushed(write.connection(), &table.name, &push.push_id).await?
+    {
         return Ok(Outcome::AlreadyDone(Pushed {
             version,
             result_json,
@@ -169,9 +174,9 @@ pub(super) async fn push(
                 .iter()
                 .map(|segment| (&segment.name, segment.checksum))
                 .collect();
-            let mut removed = live(connection, &table.name, Half::Offline).await?;
+            let mut removed = live(write.connection(), &table.name, Half::Offline).await?;
             removed.retain(|segment| !kept.contains(&(&segment.name, segment.checksum)));
-            remove(connection, &table.name, &removed, version).await?;
+            remove(write, &table.name, &removed, version).await?;
             table.coverage.replace_all();
             removed
         }
@@ -190,7 +195,7 @@ pub(super) async fn push(
                 table.name, segment.name
             )));
         }
-        match add_segment(connection, &table.name, segment, version).await? {
+        match add_segment(write, &table.name, segment, version).await? {
             Added::New => {}
             Added::SameLive(_) if push.mode == PushType::Refresh => {}
             Added::SameLive(_) => {
@@ -207,14 +212,14 @@ pub(super) async fn push(
     }
     table.coverage.changed_ms = Some(now_ms);
     table.set_version = version;
-    tables::update(connection, &table).await?;
+    tables::update(write, &table).await?;
     sqlx::query("INSERT INTO pushes (table_name, push_id, version, result_json, pushed_ms) VALUES ($1, $2, $3, $4, $5)")
         .bind(&table.name)
         .bind(&push.push_id)
         .bind(to_sql(version.0, "catalog version")?)
         .bind(&push.result_json)
         .bind(now_ms)
-        .execute(connection)
+        .execute(write.connection())
         .await
         .map_err(|e| sql_error("write", &e))?;
     Ok(Outcome::Done(Pushed {
@@ -225,40 +230,40 @@ pub(super) async fn push(
 }
 
 pub(super) async fn delete(
-    connection: &mut Connection,
+    write: &mut Write<'_>,
     table: &str,
     names: &[SegmentName],
     deleted: Option<Interval>,
     now_ms: i64,
 ) -> Result<Vec<SegmentInfo>> {
-    let version = next_version(connection).await?;
-    let mut table = tables::get(connection, table).await?;
+    let version = write.next_version().await?;
+    let mut table = tables::get(write.connection(), table).await?;
     table.require(Half::Offline)?;
     let wanted: BTreeSet<_> = names.iter().collect();
-    let mut removed = live(connection, &table.name, Half::Offline).await?;
+    let mut removed = live(write.connection(), &table.name, Half::Offline).await?;
     removed.retain(|segment| wanted.contains(&segment.name));
-    remove(connection, &table.name, &removed, version).await?;
+    remove(write, &table.name, &removed, version).await?;
     if let Some(interval) = deleted {
         table.coverage.delete(interval);
     }
     table.coverage.changed_ms = Some(now_ms);
     table.set_version = version;
-    tables::update(connection, &table).await?;
+    tables::update(write, &table).await?;
     Ok(removed)
 }
 
 pub(super) async fn pin(
-    connection: &mut Connection,
+    write: &mut Write<'_>,
     table: &str,
     boundary_ms: Option<i64>,
 ) -> Result<Outcome<CatalogVersion>> {
-    let version = next_version(connection).await?;
-    let mut table = tables::get(connection, table).await?;
+    let version = write.next_version().await?;
+    let mut table = tables::get(write.connection(), table).await?;
     if table.coverage.pinned_at_ms == boundary_ms {
         return Ok(Outcome::AlreadyDone(CatalogVersion(version.0 - 1)));
     }
     table.coverage.pinned_at_ms = boundary_ms;
-    tables::update(connection, &table).await?;
+    tables::update(write, &table).await?;
     Ok(Outcome::Done(version))
 }
 
@@ -280,7 +285,7 @@ pub(super) async fn removed(connection: &mut Connection) -> Result<Vec<RemovedSe
 }
 
 pub(super) async fn forget(
-    connection: &mut Connection,
+    write: &mut Write<'_>,
     table: &str,
     names: &[SegmentName],
 ) -> Result<()> {
@@ -290,7 +295,7 @@ pub(super) async fn forget(
         )
         .bind(table)
         .bind(name.as_str())
-        .execute(&mut *connection)
+        .execute(write.connection())
         .await
         .map_err(|e| sql_error("write", &e))?;
     }

@@ -1,23 +1,24 @@
 //! Offsets, commits and dead letters of the realtime half.
 
 use super::offline::{Added, add_segment};
-use super::tables::{self, read_partition};
-use super::{Connection, from_json, next_version, sql_error, text, to_json, to_sql, unsigned};
+use super::tables::{self, read_partition, read_progress};
+use super::write::Write;
+use super::{Connection, sql_error, text, to_json, to_sql, unsigned};
 use crate::meta::{
     CommitRealtime, DEAD_LETTER_BYTES_MAX, DEAD_LETTERS_MAX, DeadLetter, IngestCounts, Outcome,
-    SkipOffsets,
+    PartitionRecord, SkipOffsets,
 };
 use bytes::Bytes;
 use sqlx::Row;
 use strandline_proto::ids::{CatalogVersion, Half, OffsetRange, StreamPartition};
 use strandline_proto::{Error, Result};
 
-/// The stored offset and counts of a partition.
+/// How far a partition was committed.
 async fn stored(
     connection: &mut Connection,
     table: &str,
     partition: &StreamPartition,
-) -> Result<Option<(u64, IngestCounts)>> {
+) -> Result<Option<PartitionRecord>> {
     let row = sqlx::query("SELECT * FROM partitions WHERE table_name = $1 AND stream = $2 AND topic = $3 AND partition_number = $4")
         .bind(table)
         .bind(&*partition.stream)
@@ -26,39 +27,39 @@ async fn stored(
         .fetch_optional(connection)
         .await
         .map_err(|e| sql_error("read", &e))?;
-    row.map(|row| {
-        let counts = from_json(
-            &text(&row, "counts_json")?,
-            &format!("the counts of {partition}"),
-        )?;
-        Ok((unsigned(&row, "next_offset")?, counts))
-    })
-    .transpose()
+    row.as_ref().map(read_progress).transpose()
 }
 
 pub(super) async fn start(
-    connection: &mut Connection,
+    write: &mut Write<'_>,
     table: &str,
     partition: &StreamPartition,
     offset: u64,
 ) -> Result<Outcome<u64>> {
-    next_version(connection).await?;
-    tables::get(connection, table)
+    write.next_version().await?;
+    tables::get(write.connection(), table)
         .await?
         .require(Half::Realtime)?;
-    if let Some((offset, _)) = stored(connection, table, partition).await? {
-        return Ok(Outcome::AlreadyDone(offset));
+    if let Some(record) = stored(write.connection(), table, partition).await? {
+        return Ok(Outcome::AlreadyDone(record.next_offset));
     }
-    insert(connection, table, partition, offset).await?;
+    insert(write, table, partition, offset).await?;
     Ok(Outcome::Done(offset))
 }
 
+/// Stores that a table begins at `offset` of a partition.
 async fn insert(
-    connection: &mut Connection,
+    write: &mut Write<'_>,
     table: &str,
     partition: &StreamPartition,
     offset: u64,
-) -> Result<()> {
+) -> Result<PartitionRecord> {
+    let record = PartitionRecord {
+        partition: partition.clone(),
+        first_offset: offset,
+        next_offset: offset,
+        counts: IngestCounts::default(),
+    };
     let offset = to_sql(offset, "offset")?;
     sqlx::query(
         "INSERT INTO partitions (table_name, stream, topic, partition_number, first_offset, next_offset, counts_json)
@@ -70,16 +71,17 @@ async fn insert(
     .bind(i64::from(partition.partition))
     .bind(offset)
     .bind(offset)
-    .bind(to_json(&IngestCounts::default(), "counts")?)
-    .execute(connection)
+    .bind(to_json(&record.counts, "counts")?)
+    .execute(write.connection())
     .await
     .map_err(|e| sql_error("write", &e))?;
-    Ok(())
+    write.note_partition(table, record.clone());
+    Ok(record)
 }
 
 /// Moves a partition from `range.start`, which must be the stored offset, to `range.end`.
 async fn advance(
-    connection: &mut Connection,
+    write: &mut Write<'_>,
     table: &str,
     partition: &StreamPartition,
     range: OffsetRange,
@@ -91,20 +93,19 @@ async fn advance(
             range.start, range.end
         )));
     }
-    let before = match stored(connection, table, partition).await? {
-        Some((next_offset, before)) if next_offset == range.start => before,
-        Some((next_offset, _)) => {
+    let mut record = match stored(write.connection(), table, partition).await? {
+        Some(record) if record.next_offset == range.start => record,
+        Some(PartitionRecord { next_offset, .. }) => {
             return Err(Error::precondition(format!(
                 "table {table}: {partition} is committed up to offset {next_offset}, so offsets from {} can't follow; consume from {next_offset}",
                 range.start
             )));
         }
         // The first commit says where the table began.
-        None => {
-            insert(connection, table, partition, range.start).await?;
-            IngestCounts::default()
-        }
+        None => insert(write, table, partition, range.start).await?,
     };
+    record.next_offset = range.end;
+    record.counts = record.counts.plus(counts);
     sqlx::query(
         "UPDATE partitions SET next_offset = $5, counts_json = $6
          WHERE table_name = $1 AND stream = $2 AND topic = $3 AND partition_number = $4",
@@ -113,20 +114,21 @@ async fn advance(
     .bind(&*partition.stream)
     .bind(&*partition.topic)
     .bind(i64::from(partition.partition))
-    .bind(to_sql(range.end, "offset")?)
-    .bind(to_json(&before.plus(counts), "counts")?)
-    .execute(connection)
+    .bind(to_sql(record.next_offset, "offset")?)
+    .bind(to_json(&record.counts, "counts")?)
+    .execute(write.connection())
     .await
     .map_err(|e| sql_error("write", &e))?;
+    write.note_partition(table, record);
     Ok(())
 }
 
 pub(super) async fn commit(
-    connection: &mut Connection,
+    write: &mut Write<'_>,
     request: &CommitRealtime,
 ) -> Result<Outcome<CatalogVersion>> {
-    let version = next_version(connection).await?;
-    let mut table = tables::get(connection, &request.table).await?;
+    let version = write.next_version().await?;
+    let mut table = tables::get(write.connection(), &request.table).await?;
     table.require(Half::Realtime)?;
     let segment = &request.segment;
     let Some((partition, range)) = &segment.origin else {
@@ -141,29 +143,29 @@ pub(super) async fn commit(
             table.name, segment.name, segment.half
         )));
     }
-    match add_segment(connection, &table.name, segment, version).await? {
+    match add_segment(write, &table.name, segment, version).await? {
         Added::New => {}
         Added::SameLive(added_in) => return Ok(Outcome::AlreadyDone(added_in)),
         Added::Conflict(why) => return Err(Error::precondition(why)),
     }
-    advance(connection, &table.name, partition, *range, request.counts).await?;
-    insert_dead_letters(connection, &table.name, &request.dead_letters).await?;
+    advance(write, &table.name, partition, *range, request.counts).await?;
+    insert_dead_letters(write, &table.name, &request.dead_letters).await?;
     table.set_version = version;
-    tables::update(connection, &table).await?;
+    tables::update(write, &table).await?;
     Ok(Outcome::Done(version))
 }
 
 pub(super) async fn skip(
-    connection: &mut Connection,
+    write: &mut Write<'_>,
     skip: &SkipOffsets,
 ) -> Result<Outcome<CatalogVersion>> {
-    let version = next_version(connection).await?;
-    tables::get(connection, &skip.table)
+    let version = write.next_version().await?;
+    tables::get(write.connection(), &skip.table)
         .await?
         .require(Half::Realtime)?;
-    let done = stored(connection, &skip.table, &skip.partition).await?;
+    let done = stored(write.connection(), &skip.table, &skip.partition).await?;
     if skip.from_offset < skip.to_offset
-        && done.is_some_and(|(next_offset, _)| next_offset == skip.to_offset)
+        && done.is_some_and(|record| record.next_offset == skip.to_offset)
     {
         return Ok(Outcome::AlreadyDone(CatalogVersion(version.0 - 1)));
     }
@@ -171,26 +173,26 @@ pub(super) async fn skip(
         start: skip.from_offset,
         end: skip.to_offset,
     };
-    advance(connection, &skip.table, &skip.partition, range, skip.counts).await?;
-    insert_dead_letters(connection, &skip.table, &skip.dead_letters).await?;
+    advance(write, &skip.table, &skip.partition, range, skip.counts).await?;
+    insert_dead_letters(write, &skip.table, &skip.dead_letters).await?;
     Ok(Outcome::Done(version))
 }
 
 pub(super) async fn record_dead_letters(
-    connection: &mut Connection,
+    write: &mut Write<'_>,
     table: &str,
     letters: &[DeadLetter],
 ) -> Result<u64> {
-    let new = insert_dead_letters(connection, table, letters).await?;
+    let new = insert_dead_letters(write, table, letters).await?;
     // Read after the write, so that the transaction holds the write lock from its first statement on.
-    tables::get(connection, table)
+    tables::get(write.connection(), table)
         .await?
         .require(Half::Realtime)?;
     Ok(new)
 }
 
 async fn insert_dead_letters(
-    connection: &mut Connection,
+    write: &mut Write<'_>,
     table: &str,
     letters: &[DeadLetter],
 ) -> Result<u64> {
@@ -213,13 +215,13 @@ async fn insert_dead_letters(
         .bind(hex(kept))
         .bind(to_sql(letter.payload_bytes.max(letter.payload.len() as u64), "payload length")?)
         .bind(letter.timestamp_ms)
-        .execute(&mut *connection)
+        .execute(write.connection())
         .await
         .map_err(|e| sql_error("write", &e))?;
         new += inserted.rows_affected();
     }
     if new > 0 {
-        make_room(connection, table).await?;
+        make_room(write.connection(), table).await?;
     }
     Ok(new)
 }

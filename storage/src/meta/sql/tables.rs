@@ -1,8 +1,8 @@
 //! Schemas and tables, and loading everything.
 
+use super::write::Write;
 use super::{
-    Connection, SqlRow, catalog_version, from_json, next_version, sql_error, text, to_json, to_sql,
-    unsigned,
+    Connection, SqlRow, catalog_version, from_json, sql_error, text, to_json, to_sql, unsigned,
 };
 use crate::meta::coverage::CoverageFacts;
 use crate::meta::{MetaState, NewTable, Outcome, PartitionRecord, SchemaRecord, TableRecord};
@@ -14,11 +14,12 @@ use strandline_proto::ids::{CatalogVersion, Half, StreamPartition};
 use strandline_proto::{Error, Result};
 
 /// A row of `tables`.
+#[derive(Clone)]
 pub(super) struct TableRow {
     pub(super) name: String,
     pub(super) schema: String,
-    pub(super) offline_json: Option<String>,
-    pub(super) realtime_json: Option<String>,
+    pub(super) offline_json: Option<Arc<str>>,
+    pub(super) realtime_json: Option<Arc<str>>,
     pub(super) set_version: CatalogVersion,
     pub(super) coverage: CoverageFacts,
 }
@@ -26,8 +27,8 @@ pub(super) struct TableRow {
 impl TableRow {
     fn read(row: &SqlRow) -> Result<Self> {
         let optional = |column| {
-            row.try_get::<Option<String>, _>(column)
-                .map_err(|e| sql_error("read", &e))
+            let text: Option<String> = row.try_get(column).map_err(|e| sql_error("read", &e))?;
+            Ok(text.map(Arc::from))
         };
         let name = text(row, "name")?;
         Ok(Self {
@@ -47,6 +48,25 @@ impl TableRow {
         match half {
             Half::Offline => self.offline_json.is_some(),
             Half::Realtime => self.realtime_json.is_some(),
+        }
+    }
+
+    /// The table with what other rows say of it.
+    pub(super) fn into_record(
+        self,
+        schema: Arc<SchemaRecord>,
+        segments: Vec<Arc<SegmentInfo>>,
+        partitions: Vec<PartitionRecord>,
+    ) -> TableRecord {
+        TableRecord {
+            name: self.name,
+            schema,
+            offline_json: self.offline_json,
+            realtime_json: self.realtime_json,
+            set_version: self.set_version,
+            segments,
+            partitions,
+            coverage: self.coverage,
         }
     }
 
@@ -79,16 +99,17 @@ pub(super) async fn get(connection: &mut Connection, name: &str) -> Result<Table
 }
 
 /// Stores a table's halves, set version and coverage facts.
-pub(super) async fn update(connection: &mut Connection, table: &TableRow) -> Result<()> {
+pub(super) async fn update(write: &mut Write<'_>, table: &TableRow) -> Result<()> {
     sqlx::query("UPDATE tables SET offline_json = $2, realtime_json = $3, set_version = $4, coverage_json = $5 WHERE name = $1")
         .bind(&table.name)
-        .bind(&table.offline_json)
-        .bind(&table.realtime_json)
+        .bind(table.offline_json.as_deref())
+        .bind(table.realtime_json.as_deref())
         .bind(to_sql(table.set_version.0, "catalog version")?)
         .bind(to_json(&table.coverage, "coverage")?)
-        .execute(connection)
+        .execute(write.connection())
         .await
         .map_err(|e| sql_error("write", &e))?;
+    write.note_table(table);
     Ok(())
 }
 
@@ -113,12 +134,12 @@ fn read_schema(row: &SqlRow) -> Result<SchemaRecord> {
 }
 
 pub(super) async fn put_schema(
-    connection: &mut Connection,
+    write: &mut Write<'_>,
     name: &str,
     json: &str,
 ) -> Result<Outcome<u32>> {
-    next_version(connection).await?;
-    let stored = find_schema(connection, name).await?;
+    write.next_version().await?;
+    let stored = find_schema(write.connection(), name).await?;
     if let Some(same) = stored.as_ref().filter(|stored| stored.json == json) {
         return Ok(Outcome::AlreadyDone(same.version));
     }
@@ -127,20 +148,25 @@ pub(super) async fn put_schema(
         .bind(name)
         .bind(i64::from(version))
         .bind(json)
-        .execute(connection)
+        .execute(write.connection())
         .await
         .map_err(|e| sql_error("write", &e))?;
+    write.note_schema(SchemaRecord {
+        name: name.to_owned(),
+        version,
+        json: json.to_owned(),
+    });
     Ok(Outcome::Done(version))
 }
 
-pub(super) async fn delete_schema(connection: &mut Connection, name: &str) -> Result<()> {
-    next_version(connection).await?;
-    if find_schema(connection, name).await?.is_none() {
+pub(super) async fn delete_schema(write: &mut Write<'_>, name: &str) -> Result<()> {
+    write.next_version().await?;
+    if find_schema(write.connection(), name).await?.is_none() {
         return Err(Error::not_found(format!("no schema {name}")));
     }
     let user = sqlx::query("SELECT name FROM tables WHERE schema_name = $1 ORDER BY name")
         .bind(name)
-        .fetch_optional(&mut *connection)
+        .fetch_optional(write.connection())
         .await
         .map_err(|e| sql_error("read", &e))?;
     if let Some(user) = user {
@@ -151,24 +177,28 @@ pub(super) async fn delete_schema(connection: &mut Connection, name: &str) -> Re
     }
     sqlx::query("DELETE FROM schemas WHERE name = $1")
         .bind(name)
-        .execute(connection)
+        .execute(write.connection())
         .await
         .map_err(|e| sql_error("write", &e))?;
+    write.note_schema_gone(name);
     Ok(())
 }
 
 pub(super) async fn create(
-    connection: &mut Connection,
+    write: &mut Write<'_>,
     new: &NewTable,
 ) -> Result<Outcome<CatalogVersion>> {
-    let version = next_version(connection).await?;
-    if find_schema(connection, &new.schema).await?.is_none() {
+    let version = write.next_version().await?;
+    if find_schema(write.connection(), &new.schema)
+        .await?
+        .is_none()
+    {
         return Err(Error::precondition(format!(
             "table {}: there is no schema {}; store it first",
             new.name, new.schema
         )));
     }
-    let mut table = match find(connection, &new.name).await? {
+    let mut table = match find(write.connection(), &new.name).await? {
         Some(table) if table.schema != new.schema => {
             return Err(Error::precondition(format!(
                 "table {}: its other half has the schema {}, not {}; both halves share one",
@@ -183,7 +213,7 @@ pub(super) async fn create(
                 .bind(&new.schema)
                 .bind(to_sql(version.0, "catalog version")?)
                 .bind(to_json(&coverage, "coverage")?)
-                .execute(&mut *connection)
+                .execute(write.connection())
                 .await
                 .map_err(|e| sql_error("write", &e))?;
             TableRow {
@@ -201,7 +231,7 @@ pub(super) async fn create(
         Half::Realtime => &mut table.realtime_json,
     };
     match config {
-        Some(stored) if *stored == new.config_json => {
+        Some(stored) if **stored == *new.config_json => {
             return Ok(Outcome::AlreadyDone(CatalogVersion(version.0 - 1)));
         }
         Some(_) => {
@@ -210,19 +240,19 @@ pub(super) async fn create(
                 new.name, new.half
             )));
         }
-        None => *config = Some(new.config_json.clone()),
+        None => *config = Some(Arc::from(new.config_json.as_str())),
     }
-    update(connection, &table).await?;
+    update(write, &table).await?;
     Ok(Outcome::Done(version))
 }
 
 pub(super) async fn drop(
-    connection: &mut Connection,
+    write: &mut Write<'_>,
     name: &str,
     half: Option<Half>,
 ) -> Result<Vec<SegmentInfo>> {
-    let version = next_version(connection).await?;
-    let mut table = get(connection, name).await?;
+    let version = write.next_version().await?;
+    let mut table = get(write.connection(), name).await?;
     if let Some(half) = half.filter(|half| !table.has(*half)) {
         return Err(Error::not_found(format!("no table {name}_{half}")));
     }
@@ -231,23 +261,19 @@ pub(super) async fn drop(
         if !table.has(gone) || half.is_some_and(|half| half != gone) {
             continue;
         }
-        removed.extend(super::offline::remove_all(connection, name, gone, version).await?);
+        removed.extend(super::offline::remove_all(write, name, gone, version).await?);
         match gone {
             Half::Offline => {
                 table.offline_json = None;
                 table.coverage = CoverageFacts::default();
-                delete_rows(connection, "DELETE FROM pushes WHERE table_name = $1", name).await?;
+                delete_rows(write, "DELETE FROM pushes WHERE table_name = $1", name).await?;
             }
             Half::Realtime => {
                 table.realtime_json = None;
+                delete_rows(write, "DELETE FROM partitions WHERE table_name = $1", name).await?;
+                write.note_partitions_gone(name);
                 delete_rows(
-                    connection,
-                    "DELETE FROM partitions WHERE table_name = $1",
-                    name,
-                )
-                .await?;
-                delete_rows(
-                    connection,
+                    write,
                     "DELETE FROM dead_letters WHERE table_name = $1",
                     name,
                 )
@@ -256,22 +282,19 @@ pub(super) async fn drop(
         }
     }
     if table.offline_json.is_none() && table.realtime_json.is_none() {
-        delete_rows(connection, "DELETE FROM tables WHERE name = $1", name).await?;
+        delete_rows(write, "DELETE FROM tables WHERE name = $1", name).await?;
+        write.note_table_gone(name);
     } else {
         table.set_version = version;
-        update(connection, &table).await?;
+        update(write, &table).await?;
     }
     Ok(removed)
 }
 
-async fn delete_rows(
-    connection: &mut Connection,
-    statement: &'static str,
-    table: &str,
-) -> Result<()> {
+async fn delete_rows(write: &mut Write<'_>, statement: &'static str, table: &str) -> Result<()> {
     sqlx::query(statement)
         .bind(table)
-        .execute(connection)
+        .execute(write.connection())
         .await
         .map_err(|e| sql_error("write", &e))?;
     Ok(())
@@ -288,6 +311,20 @@ pub(super) fn read_partition(row: &SqlRow) -> Result<StreamPartition> {
     })
 }
 
+/// How far a partition was committed, from its row of `partitions`.
+pub(super) fn read_progress(row: &SqlRow) -> Result<PartitionRecord> {
+    let partition = read_partition(row)?;
+    Ok(PartitionRecord {
+        first_offset: unsigned(row, "first_offset")?,
+        next_offset: unsigned(row, "next_offset")?,
+        counts: from_json(
+            &text(row, "counts_json")?,
+            &format!("the counts of {partition}"),
+        )?,
+        partition,
+    })
+}
+
 pub(super) fn read_segment(row: &SqlRow) -> Result<SegmentInfo> {
     from_json(
         &text(row, "info_json")?,
@@ -295,6 +332,7 @@ pub(super) fn read_segment(row: &SqlRow) -> Result<SegmentInfo> {
     )
 }
 
+/// Everything; records in the order of their names, bytewise.
 pub(super) async fn load(connection: &mut Connection) -> Result<MetaState> {
     let sql = |e: sqlx::Error| sql_error("read", &e);
     let version = catalog_version(connection).await?;
@@ -302,7 +340,8 @@ pub(super) async fn load(connection: &mut Connection) -> Result<MetaState> {
         .fetch_all(&mut *connection)
         .await
         .map_err(sql)?;
-    let schemas = rows.iter().map(read_schema).collect::<Result<Vec<_>>>()?;
+    let schemas = rows.iter().map(|row| Ok(Arc::new(read_schema(row)?)));
+    let schemas: Vec<Arc<SchemaRecord>> = schemas.collect::<Result<_>>()?;
 
     let mut segments: BTreeMap<String, Vec<Arc<SegmentInfo>>> = BTreeMap::new();
     let rows = sqlx::query("SELECT table_name, name, info_json FROM segments WHERE removed_in IS NULL ORDER BY table_name, name")
@@ -324,19 +363,10 @@ pub(super) async fn load(connection: &mut Connection) -> Result<MetaState> {
     .await
     .map_err(sql)?;
     for row in &rows {
-        let partition = read_partition(row)?;
         partitions
             .entry(text(row, "table_name")?)
             .or_default()
-            .push(PartitionRecord {
-                first_offset: unsigned(row, "first_offset")?,
-                next_offset: unsigned(row, "next_offset")?,
-                counts: from_json(
-                    &text(row, "counts_json")?,
-                    &format!("the counts of {partition}"),
-                )?,
-                partition,
-            });
+            .push(read_progress(row)?);
     }
 
     let rows = sqlx::query("SELECT * FROM tables ORDER BY name")
@@ -349,21 +379,15 @@ pub(super) async fn load(connection: &mut Connection) -> Result<MetaState> {
             .iter()
             .find(|schema| schema.name == table.schema)
             .cloned();
-        Ok(TableRecord {
-            schema: schema.ok_or_else(|| {
-                Error::data_loss(format!(
-                    "metastore: table {} has no schema {}",
-                    table.name, table.schema
-                ))
-            })?,
-            offline_json: table.offline_json,
-            realtime_json: table.realtime_json,
-            set_version: table.set_version,
-            segments: segments.remove(&table.name).unwrap_or_default(),
-            partitions: partitions.remove(&table.name).unwrap_or_default(),
-            coverage: table.coverage,
-            name: table.name,
-        })
+        let schema = schema.ok_or_else(|| {
+            Error::data_loss(format!(
+                "metastore: table {} has no schema {}",
+                table.name, table.schema
+            ))
+        })?;
+        let segments = segments.remove(&table.name).unwrap_or_default();
+        let partitions = partitions.remove(&table.name).unwrap_or_default();
+        Ok(Arc::new(table.into_record(schema, segments, partitions)))
     });
     let tables = tables.collect::<Result<Vec<_>>>()?;
     Ok(MetaState {
