@@ -63,6 +63,8 @@ pub trait Fixed: Copy + Default + Send + Sync + std::fmt::Debug + 'static {
     fn put(self, out: &mut Vec<u8>);
     /// The key.
     fn key(self) -> Self::Key;
+    /// The value of a key.
+    fn of_key(key: Self::Key) -> Self;
     /// The stable hash.
     fn hash(self) -> u64;
     /// As a scalar.
@@ -76,7 +78,7 @@ pub trait Fixed: Copy + Default + Send + Sync + std::fmt::Debug + 'static {
 }
 
 macro_rules! fixed {
-    ($t:ty, $variant:ident, $width:literal, $key:ty, $to_key:expr, $hash:expr) => {
+    ($t:ty, $variant:ident, $width:literal, $key:ty, $to_key:expr, $of_key:expr, $hash:expr) => {
         impl Fixed for $t {
             const PHYSICAL: PhysicalType = PhysicalType::$variant;
             const WIDTH: usize = $width;
@@ -95,6 +97,9 @@ macro_rules! fixed {
             #[inline(always)]
             fn key(self) -> Self::Key {
                 ($to_key)(self)
+            }
+            fn of_key(key: Self::Key) -> Self {
+                ($of_key)(key)
             }
             #[inline]
             fn hash(self) -> u64 {
@@ -125,18 +130,31 @@ macro_rules! fixed {
     };
 }
 
-fixed!(i32, I32, 4, u32, |v: i32| v as u32 ^ 1 << 31, |v: i32| {
-    hash_u64(u64::from(v as u32))
-});
-fixed!(i64, I64, 8, u64, |v: i64| v as u64 ^ 1 << 63, |v: i64| {
-    hash_u64(v as u64)
-});
+fixed!(
+    i32,
+    I32,
+    4,
+    u32,
+    |v: i32| v as u32 ^ 1 << 31,
+    |key: u32| (key ^ 1 << 31) as i32,
+    |v: i32| hash_u64(u64::from(v as u32))
+);
+fixed!(
+    i64,
+    I64,
+    8,
+    u64,
+    |v: i64| v as u64 ^ 1 << 63,
+    |key: u64| (key ^ 1 << 63) as i64,
+    |v: i64| hash_u64(v as u64)
+);
 fixed!(
     i128,
     I128,
     16,
     u128,
     |v: i128| v as u128 ^ 1 << 127,
+    |key: u128| (key ^ 1 << 127) as i128,
     |v: i128| hash_u128(v as u128)
 );
 fixed!(
@@ -148,6 +166,7 @@ fixed!(
         let bits = v.to_bits();
         bits ^ ((bits as i32 >> 31) as u32 | 1 << 31)
     },
+    |key: u32| f32::from_bits(key ^ (!(key as i32 >> 31) as u32 | 1 << 31)),
     |v: f32| hash_u64(u64::from(v.to_bits()))
 );
 fixed!(
@@ -159,6 +178,7 @@ fixed!(
         let bits = v.to_bits();
         bits ^ ((bits as i64 >> 63) as u64 | 1 << 63)
     },
+    |key: u64| f64::from_bits(key ^ (!(key as i64 >> 63) as u64 | 1 << 63)),
     |v: f64| hash_u64(v.to_bits())
 );
 

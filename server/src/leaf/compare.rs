@@ -11,9 +11,7 @@ use strandline_proto::value::Value;
 use strandline_proto::{Error, Result};
 
 /// An integer that orders a column's values.
-pub(super) trait Key:
-    Copy + Ord + std::hash::Hash + std::fmt::Debug + Send + Sync + TryFrom<i128> + 'static
-{
+trait Key: Copy + TryFrom<i128> {
     /// The smallest key.
     const MIN: Self;
     /// The largest key.
@@ -66,7 +64,7 @@ pub(super) fn f64_of_key(key: i64) -> f64 {
     f64::from_bits((key ^ (((key >> 63) as u64) >> 1) as i64) as u64)
 }
 
-/// Where a value lies among a column's keys.
+/// Where a value lies among those that a column can hold, or their keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place<K> {
     /// It is one of them.
@@ -75,40 +73,38 @@ pub(super) enum Place<K> {
     Between(Option<K>, Option<K>),
 }
 
-/// The place of a value among the keys of a column of some type.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ColumnPlace {
-    /// INT, BOOLEAN (0, 1) and FLOAT.
-    K32(Place<i32>),
-    /// LONG, TIMESTAMP and DOUBLE.
-    K64(Place<i64>),
-    /// BIG_DECIMAL, as digits of the column's scale.
-    K128(Place<i128>),
-    /// Text and bytes.
-    Bytes(Vec<u8>),
+impl<K> Place<K> {
+    fn map<V>(self, of: impl Fn(K) -> V) -> Place<V> {
+        match self {
+            Self::At(key) => Place::At(of(key)),
+            Self::Between(below, above) => Place::Between(below.map(&of), above.map(&of)),
+        }
+    }
 }
 
-/// The place of `value`, not null, among the values of a column of `column`.
-pub(super) fn place(value: &Value, column: DataType) -> Result<ColumnPlace> {
+/// The place of `value`, not null, among the values that a column of `column` can hold.
+pub(super) fn place(value: &Value, column: DataType) -> Result<Place<Scalar<'static>>> {
     let number = matches!(
         value,
         Value::Int(_) | Value::Long(_) | Value::Float(_) | Value::Double(_) | Value::Decimal { .. }
     );
     Ok(match (column, value) {
-        (DataType::Int, _) if number => ColumnPlace::K32(place_integer(floor_scaled(value, 0)?)),
-        (DataType::Long, _) if number => ColumnPlace::K64(place_integer(floor_scaled(value, 0)?)),
+        (DataType::Int, _) if number => place_integer(floor_scaled(value, 0)?).map(Scalar::I32),
+        (DataType::Long, _) if number => place_integer(floor_scaled(value, 0)?).map(Scalar::I64),
         (DataType::BigDecimal { scale, .. }, _) if number => {
-            ColumnPlace::K128(place_integer(floor_scaled(value, scale)?))
+            place_integer(floor_scaled(value, scale)?).map(Scalar::I128)
         }
-        (DataType::Double, _) if number => ColumnPlace::K64(place_f64(value)?),
-        (DataType::Float, _) if number => ColumnPlace::K32(place_f32(value)?),
-        (DataType::Boolean, Value::Boolean(v)) => ColumnPlace::K32(Place::At(i32::from(*v))),
-        (DataType::Timestamp, Value::Timestamp(v)) => ColumnPlace::K64(Place::At(*v)),
+        (DataType::Double, _) if number => {
+            place_f64(value)?.map(|key| Scalar::F64(f64_of_key(key)))
+        }
+        (DataType::Float, _) if number => place_f32(value)?.map(|key| Scalar::F32(f32_of_key(key))),
+        (DataType::Boolean, Value::Boolean(v)) => Place::At(Scalar::I32(i32::from(*v))),
+        (DataType::Timestamp, Value::Timestamp(v)) => Place::At(Scalar::I64(*v)),
         (DataType::String | DataType::Json | DataType::Bytes, Value::String(text)) => {
-            ColumnPlace::Bytes(text.clone().into_bytes())
+            Place::At(Scalar::Bytes(text.clone().into_bytes().into()))
         }
         (DataType::String | DataType::Json | DataType::Bytes, Value::Bytes(bytes)) => {
-            ColumnPlace::Bytes(bytes.clone())
+            Place::At(Scalar::Bytes(bytes.clone().into()))
         }
         _ => {
             return Err(Error::invalid(format!(
@@ -122,32 +118,16 @@ pub(super) fn place(value: &Value, column: DataType) -> Result<ColumnPlace> {
 
 /// A column's value as it is stored; an error when `value` is not exactly one.
 pub(super) fn scalar_of(value: &Value, column: DataType) -> Result<Scalar<'static>> {
-    let inexact = || {
-        Error::invalid(format!(
+    match (place(value, column)?, value) {
+        (Place::At(scalar), _) => Ok(scalar),
+        // A FLOAT's default may be written in decimals that no float is: the nearest one is meant.
+        (_, Value::Double(v)) if column == DataType::Float => Ok(Scalar::F32(*v as f32)),
+        _ => Err(Error::invalid(format!(
             "{} is not a value of type {}",
             describe(value),
             column.pinot_name()
-        ))
-    };
-    let float = |key| match column {
-        DataType::Float => Scalar::F32(f32_of_key(key)),
-        _ => Scalar::I32(key),
-    };
-    let double = |key| match column {
-        DataType::Double => Scalar::F64(f64_of_key(key)),
-        _ => Scalar::I64(key),
-    };
-    Ok(match place(value, column)? {
-        ColumnPlace::K32(Place::At(key)) => float(key),
-        ColumnPlace::K64(Place::At(key)) => double(key),
-        ColumnPlace::K128(Place::At(key)) => Scalar::I128(key),
-        ColumnPlace::Bytes(bytes) => Scalar::Bytes(bytes.into()),
-        // A FLOAT's default may be written in decimals that no float is: the nearest one is meant.
-        _ => match (column, value) {
-            (DataType::Float, Value::Double(v)) => Scalar::F32(*v as f32),
-            _ => return Err(inexact()),
-        },
-    })
+        ))),
+    }
 }
 
 fn describe(value: &Value) -> String {

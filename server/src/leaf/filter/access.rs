@@ -1,11 +1,11 @@
 //! The access path of one predicate in one segment: what answers it, how selective and how dear it is.
 
-use super::ids::{IdSet, ids_of};
-use super::node::{IndexBound, Node};
-use super::operand::{BytesSet, KeySet, Test};
+use super::ids::ids_of;
+use super::node::Node;
+use super::operand::Test;
 use crate::leaf::column::BoundColumn;
-use crate::leaf::compare::{Key, f32_of_key, f64_of_key};
 use std::sync::Arc;
+use strandline_index::kernels::{IdSet, OwnedBound};
 use strandline_index::{PhysicalType, Scalar};
 use strandline_proto::Result;
 
@@ -53,15 +53,13 @@ pub(super) fn access(column: Arc<BoundColumn>, test: Test, negated: bool) -> Res
     match column.reader.dictionary() {
         None => raw(column, test, negated),
         Some(dictionary) => {
-            let mut ruled_out = 0u32;
             let reader = Arc::clone(&column.reader);
-            let counter = std::cell::Cell::new(0u32);
+            let ruled_out = std::cell::Cell::new(false);
             let set = ids_of(&test, dictionary, |value| {
                 let may = reader.may_contain(value);
-                counter.set(counter.get() + u32::from(!may));
+                ruled_out.set(ruled_out.get() || !may);
                 may
             })?;
-            ruled_out += counter.get();
             let len = dictionary.len();
             let multi_value = column.is_multi_value();
             let mut access = if multi_value {
@@ -69,7 +67,7 @@ pub(super) fn access(column: Arc<BoundColumn>, test: Test, negated: bool) -> Res
             } else {
                 single(column, set, len, negated, false)
             };
-            access.bloomed = ruled_out > 0 && matches!(access.node, Node::Nothing);
+            access.bloomed = ruled_out.get() && matches!(access.node, Node::Nothing);
             Ok(access)
         }
     }
@@ -101,17 +99,9 @@ pub(super) fn single(
         };
     }
     if set.is_all(len) {
-        return match nulls && !nulls_pass {
-            true => Access::new(
-                Node::Null {
-                    column,
-                    negated: true,
-                },
-                "null bitmap",
-                1.0,
-                0.9,
-            ),
-            false => Access::new(Node::All, "dictionary", 0.0, 1.0),
+        return match nulls_pass {
+            true => Access::new(Node::All, "dictionary", 0.0, 1.0),
+            false => not_null(column, "dictionary"),
         };
     }
     if nulls_pass && nulls {
@@ -188,6 +178,18 @@ pub(super) fn single(
     )
 }
 
+/// All documents that are not null; `by` says how that is known when none is.
+fn not_null(column: Arc<BoundColumn>, by: &'static str) -> Access {
+    if !column.reader.has_nulls() {
+        return Access::new(Node::All, by, 0.0, 1.0);
+    }
+    let node = Node::Null {
+        column,
+        negated: true,
+    };
+    Access::new(node, "null bitmap", 1.0, 0.9)
+}
+
 /// The inverted index for `ids`, unless reading the forward index is cheaper.
 fn postings(column: &Arc<BoundColumn>, ids: &IdSet, negated: bool) -> Option<Access> {
     if ids.len() > POSTINGS_IDS_MAX {
@@ -219,30 +221,22 @@ fn postings(column: &Arc<BoundColumn>, ids: &IdSet, negated: bool) -> Option<Acc
 
 fn multi(column: Arc<BoundColumn>, set: IdSet, len: u32, test: &Test, negated: bool) -> Access {
     if set.is_empty() {
-        return match (negated, column.reader.has_nulls()) {
-            (true, true) => Access::new(
-                Node::Null {
-                    column,
-                    negated: true,
-                },
-                "null bitmap",
-                1.0,
-                0.9,
-            ),
-            (true, false) => Access::new(Node::All, "dictionary", 0.0, 1.0),
-            (false, _) => Access::nothing("dictionary"),
+        return match negated {
+            true => not_null(column, "dictionary"),
+            false => Access::nothing("dictionary"),
         };
     }
     let share = (set.len() as f32 / len.max(1) as f32).min(1.0);
     let share = if negated { 1.0 - share } else { share };
     // Indexes can't tell a null element from the placeholder in its place.
-    if !(passes_placeholder(test) && column.has_null_elements()) {
+    let physical = column.reader.physical();
+    if !(passes_placeholder(test, physical) && column.has_null_elements()) {
         if let Some(mut access) = postings(&column, &set, negated) {
             access.share = access.share.clamp(0.0, 1.0);
             return access;
         }
-        if let Some(ranges) = index_ranges(test, column.reader.physical())
-            .filter(|r| column.reader.has_range_index() && r.len() == 1)
+        if let Some(ranges) =
+            index_ranges(test).filter(|r| column.reader.has_range_index() && r.len() == 1)
         {
             return Access::new(
                 Node::RangeIndex {
@@ -270,32 +264,26 @@ fn multi(column: Arc<BoundColumn>, set: IdSet, len: u32, test: &Test, negated: b
 }
 
 fn raw(column: Arc<BoundColumn>, mut test: Test, negated: bool) -> Result<Access> {
-    let physical = column.reader.physical();
-    let before = points(&test);
-    rule_out(&mut test, physical, |value| {
-        column.reader.may_contain(value)
-    });
-    let bloomed = before > points(&test);
-    if is_empty(&test) {
-        let mut access = match (negated, column.reader.has_nulls()) {
-            (true, true) => Access::new(
-                Node::Null {
-                    column,
-                    negated: true,
-                },
-                "null bitmap",
-                1.0,
-                0.9,
-            ),
-            (true, false) => Access::new(Node::All, "metadata", 0.0, 1.0),
-            (false, _) => Access::nothing(if bloomed { "bloom" } else { "metadata" }),
-        };
-        access.bloomed = bloomed && !negated;
-        return Ok(access);
+    let mut points = 0;
+    if let Test::Values(set) = &mut test {
+        let before = set.len();
+        set.retain_points(|value| column.reader.may_contain(value));
+        let bloomed = set.len() < before;
+        points = set.points();
+        if set.is_empty() {
+            let mut access = match negated {
+                true => not_null(column, "metadata"),
+                false => Access::nothing(if bloomed { "bloom" } else { "metadata" }),
+            };
+            access.bloomed = bloomed && !negated;
+            return Ok(access);
+        }
     }
-    let inexact =
-        column.is_multi_value() && passes_placeholder(&test) && column.has_null_elements();
-    let ranges = index_ranges(&test, physical)
+    let physical = column.reader.physical();
+    let inexact = column.is_multi_value()
+        && passes_placeholder(&test, physical)
+        && column.has_null_elements();
+    let ranges = index_ranges(&test)
         .filter(|ranges| column.reader.has_range_index() && ranges.len() <= 4 && !inexact);
     if let Some(ranges) = ranges {
         return Ok(Access::new(
@@ -312,10 +300,10 @@ fn raw(column: Arc<BoundColumn>, mut test: Test, negated: bool) -> Result<Access
     let cost = match (column.is_multi_value(), &test) {
         (_, Test::Text(_)) => 4_000.0,
         (true, _) => 300.0,
-        (false, Test::Bytes(_)) => 1_000.0,
+        (false, _) if physical == PhysicalType::Bytes => 1_000.0,
         (false, _) => 70.0,
     };
-    let share = if points(&test) > 0 { 0.1 } else { 0.3 };
+    let share = if points > 0 { 0.1 } else { 0.3 };
     Ok(Access::new(
         Node::Values {
             column,
@@ -329,104 +317,17 @@ fn raw(column: Arc<BoundColumn>, mut test: Test, negated: bool) -> Result<Access
 }
 
 /// Whether what stands in the place of a null passes.
-fn passes_placeholder(test: &Test) -> bool {
+fn passes_placeholder(test: &Test, physical: PhysicalType) -> bool {
     match test {
-        Test::K32(set) => set.contains(0),
-        Test::K64(set) => set.contains(0),
-        Test::K128(set) => set.contains(0),
-        Test::Bytes(set) => set.contains(&[]),
+        Test::Values(set) => set.contains(&Scalar::placeholder(physical)),
         Test::Text(_) => true,
     }
 }
 
-fn is_empty(test: &Test) -> bool {
-    match test {
-        Test::K32(set) => set.ranges.is_empty(),
-        Test::K64(set) => set.ranges.is_empty(),
-        Test::K128(set) => set.ranges.is_empty(),
-        Test::Bytes(set) => set.points.is_empty() && set.ranges.is_empty(),
-        Test::Text(_) => false,
-    }
-}
-
-/// How many single values the test names.
-fn points(test: &Test) -> usize {
-    fn singles<K: Key>(set: &KeySet<K>) -> usize {
-        set.ranges.iter().filter(|(low, high)| low == high).count()
-    }
-    match test {
-        Test::K32(set) => singles(set),
-        Test::K64(set) => singles(set),
-        Test::K128(set) => singles(set),
-        Test::Bytes(set) => set.points.len(),
-        Test::Text(_) => 0,
-    }
-}
-
-/// Drops single values that no document can hold.
-fn rule_out(test: &mut Test, physical: PhysicalType, may_contain: impl Fn(&Scalar<'_>) -> bool) {
-    fn singles<K: Key>(set: &mut KeySet<K>, keep: impl Fn(K) -> bool) {
-        set.ranges.retain(|&(low, high)| low != high || keep(low));
-    }
-    match test {
-        Test::K32(set) => singles(set, |key| may_contain(&scalar32(key, physical))),
-        Test::K64(set) => singles(set, |key| may_contain(&scalar64(key, physical))),
-        Test::K128(set) => singles(set, |key| may_contain(&Scalar::I128(key))),
-        Test::Bytes(set) => set
-            .points
-            .retain(|value| may_contain(&Scalar::Bytes(value.as_slice().into()))),
-        Test::Text(_) => {}
-    }
-}
-
-fn scalar32(key: i32, physical: PhysicalType) -> Scalar<'static> {
-    if physical == PhysicalType::F32 {
-        Scalar::F32(f32_of_key(key))
-    } else {
-        Scalar::I32(key)
-    }
-}
-
-fn scalar64(key: i64, physical: PhysicalType) -> Scalar<'static> {
-    if physical == PhysicalType::F64 {
-        Scalar::F64(f64_of_key(key))
-    } else {
-        Scalar::I64(key)
-    }
-}
-
 /// The ranges of a test as bounds for a range index; none for patterns.
-fn index_ranges(test: &Test, physical: PhysicalType) -> Option<Vec<(IndexBound, IndexBound)>> {
-    fn keys<K: Key>(
-        set: &KeySet<K>,
-        scalar: impl Fn(K) -> Scalar<'static>,
-    ) -> Vec<(IndexBound, IndexBound)> {
-        let bound = |key: K, end: K| (key != end).then(|| (scalar(key), true));
-        set.ranges
-            .iter()
-            .map(|&(low, high)| (bound(low, K::MIN), bound(high, K::MAX)))
-            .collect()
+fn index_ranges(test: &Test) -> Option<Vec<(OwnedBound, OwnedBound)>> {
+    match test {
+        Test::Values(set) => Some(set.ranges()),
+        Test::Text(_) => None,
     }
-    fn texts(set: &BytesSet) -> Vec<(IndexBound, IndexBound)> {
-        let scalar = |value: &Vec<u8>| Scalar::Bytes(value.clone().into());
-        let points = set
-            .points
-            .iter()
-            .map(|p| (Some((scalar(p), true)), Some((scalar(p), true))));
-        let bound = |bound: &Option<(Vec<u8>, bool)>| bound.as_ref().map(|(v, i)| (scalar(v), *i));
-        points
-            .chain(
-                set.ranges
-                    .iter()
-                    .map(|(low, high)| (bound(low), bound(high))),
-            )
-            .collect()
-    }
-    Some(match test {
-        Test::K32(set) => keys(set, |key| scalar32(key, physical)),
-        Test::K64(set) => keys(set, |key| scalar64(key, physical)),
-        Test::K128(set) => keys(set, Scalar::I128),
-        Test::Bytes(set) => texts(set),
-        Test::Text(_) => return None,
-    })
 }

@@ -1,13 +1,13 @@
 //! Compiles a filter for one segment.
 
 use super::access::{Access, access, single};
-use super::ids::IdSet;
 use super::node::Node;
 use super::operand::{Resolved, resolve};
 use crate::leaf::expression::{BoundExpression, Expression};
 use crate::leaf::segment::SegmentView;
 use arrow::array::{Array, AsArray};
 use std::sync::Arc;
+use strandline_index::kernels::IdSet;
 use strandline_proto::leaf::{
     ColumnPredicate, ColumnTest, LeafExpr, LeafFilter, LeafQuery, Operand,
 };

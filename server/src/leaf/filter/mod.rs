@@ -1,6 +1,6 @@
 //! Filters: from a [`LeafFilter`](strandline_proto::leaf::LeafFilter) to the documents of a chunk that pass.
 //!
-//! A filter is compiled once a segment: operands become keys of the column's own type (`operand`), keys
+//! A filter is compiled once a segment: operands become values of the column's own type (`operand`), values
 //! become dictionary ids (`ids`), and each predicate gets its cheapest access path (`access`). A compiled node
 //! *narrows* the documents that are left in a chunk (`node`), so that AND works on ever fewer of them.
 
@@ -10,7 +10,6 @@ mod coverage;
 mod ids;
 mod node;
 mod operand;
-mod pack;
 mod text;
 
 pub(super) use compile::{Compiler, describe_filter};

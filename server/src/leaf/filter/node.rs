@@ -1,18 +1,16 @@
 //! A compiled filter: nodes that narrow the documents of a chunk.
 
-use super::ids::IdSet;
 use super::operand::Test;
-use super::pack::{pack, pack_bytes, pack_ids, pack_keys};
 use crate::leaf::column::BoundColumn;
-use crate::leaf::compare::{f32_key, f64_key};
 use crate::leaf::expression::BoundExpression;
 use crate::leaf::scan::BLOCK_DOCS;
 use crate::leaf::values::string_array;
 use arrow::array::{Array, AsArray};
 use std::ops::Range;
 use std::sync::Arc;
+use strandline_index::kernels::{IdSet, OwnedBound, mark};
 use strandline_index::{
-    CHUNK_DOCS, DictId, DocBits, DocId, DocSelection, PhysicalType, Scalar, ValueBuffer,
+    CHUNK_DOCS, DictId, DocBits, DocId, DocSelection, PhysicalType, ValueBuffer,
 };
 use strandline_proto::{Error, Result};
 
@@ -53,9 +51,6 @@ impl Scratch {
     }
 }
 
-/// A bound of a range index lookup, and whether it is itself included.
-pub(in crate::leaf) type IndexBound = Option<(Scalar<'static>, bool)>;
-
 /// One step of a compiled filter.
 #[derive(Debug)]
 pub(in crate::leaf) enum Node {
@@ -90,7 +85,7 @@ pub(in crate::leaf) enum Node {
         /// The column.
         column: Arc<BoundColumn>,
         /// The bounds of each range.
-        ranges: Vec<(IndexBound, IndexBound)>,
+        ranges: Vec<(OwnedBound, OwnedBound)>,
         /// The documents, not null, that are in none.
         negated: bool,
     },
@@ -196,7 +191,7 @@ impl Node {
                 if column.is_multi_value() {
                     multi(column, Elements::Ids(set), *negated, chunk, left, scratch)?;
                 } else {
-                    single_ids(column, set, *nulls_pass, chunk, left, scratch);
+                    single_ids(column, set, *nulls_pass, chunk, left, scratch)?;
                 }
             }
             Self::Values {
@@ -285,7 +280,7 @@ fn single_ids(
     chunk: u32,
     left: &mut DocBits,
     scratch: &mut Scratch,
-) {
+) -> Result<()> {
     let mut nulls = None;
     if column.reader.has_nulls() {
         let mut bits = scratch.take_bits();
@@ -296,42 +291,22 @@ fn single_ids(
         left.and_not(&bits);
         nulls = Some(bits);
     }
-    let range = chunk_range(column, chunk);
     let mut ids = std::mem::take(&mut scratch.ids);
-    for (number, words) in left.words_mut().chunks_mut(BLOCK_WORDS).enumerate() {
-        let start = range.start + (number * BLOCK_DOCS) as u32;
-        let count: u32 = words.iter().map(|word| word.count_ones()).sum();
-        if count == 0 || start >= range.end {
-            continue;
-        }
-        scratch.docs_scanned += u64::from(count);
-        ids.clear();
-        if count < BLOCK_DOCS as u32 / SPARSE {
-            let docs = &mut scratch.docs;
-            docs.clear();
-            append_docs(words, start, docs);
-            column.reader.dict_ids(DocSelection::Docs(docs), &mut ids);
-            for (&doc, &id) in docs.iter().zip(&ids) {
-                if !set.contains(id) {
-                    let within = doc - start;
-                    words[(within / 64) as usize] &= !(1 << (within % 64));
-                }
-            }
-        } else {
-            let end = range.end.min(start + BLOCK_DOCS as u32);
-            column
-                .reader
-                .dict_ids(DocSelection::Range(start..end), &mut ids);
-            let found = &mut scratch.words;
-            found.clear();
-            found.resize(BLOCK_WORDS, 0);
-            pack_ids(&ids, found, set);
-            words
-                .iter_mut()
-                .zip(found.iter())
-                .for_each(|(kept, found)| *kept &= found);
-        }
-    }
+    narrow_blocks(
+        column,
+        chunk,
+        SPARSE,
+        false,
+        left,
+        scratch,
+        |docs, words| {
+            ids.clear();
+            column.reader.dict_ids(docs, &mut ids);
+            words.resize(ids.len().div_ceil(64), 0);
+            set.mark(&ids, words);
+            Ok(())
+        },
+    )?;
     scratch.ids = ids;
     if let Some(bits) = nulls {
         if nulls_pass {
@@ -339,6 +314,14 @@ fn single_ids(
         }
         scratch.give_bits(bits);
     }
+    Ok(())
+}
+
+/// Bit `i` of `words`; a reader that came upon damage gives fewer values than it was asked for, and says so afterwards.
+fn is_marked(words: &[u64], i: usize) -> bool {
+    words
+        .get(i / 64)
+        .is_some_and(|word| word >> (i % 64) & 1 == 1)
 }
 
 /// Appends the documents whose bits are set, the first bit's being `base`.
@@ -372,79 +355,89 @@ fn single_values(
     scratch: &mut Scratch,
 ) -> Result<()> {
     column.strip_nulls(chunk, left, scratch);
-    let range = chunk_range(column, chunk);
-    let mut words = std::mem::take(&mut scratch.words);
     // Text costs by what is read, numbers by the block.
     let sparse = if column.reader.physical() == PhysicalType::Bytes {
         1
     } else {
         SPARSE
     };
+    narrow_blocks(
+        column,
+        chunk,
+        sparse,
+        negated,
+        left,
+        scratch,
+        |docs, words| {
+            let mut values = ValueBuffer::new(column.reader.physical());
+            column.reader.values(docs, &mut values);
+            test_values(&values, test, words)
+        },
+    )
+}
+
+/// Removes the documents of `chunk` that `mark` does not mark, or with `negated` those that it does, from `left`. `mark` is
+/// called with a block's documents, all of them unless fewer than one in `sparse` are left.
+fn narrow_blocks(
+    column: &BoundColumn,
+    chunk: u32,
+    sparse: u32,
+    negated: bool,
+    left: &mut DocBits,
+    scratch: &mut Scratch,
+    mut mark: impl FnMut(DocSelection<'_>, &mut Vec<u64>) -> Result<()>,
+) -> Result<()> {
+    let range = chunk_range(column, chunk);
+    let Scratch {
+        words,
+        docs,
+        docs_scanned,
+        ..
+    } = scratch;
     for (number, kept) in left.words_mut().chunks_mut(BLOCK_WORDS).enumerate() {
         let start = range.start + (number * BLOCK_DOCS) as u32;
         let count: u32 = kept.iter().map(|word| word.count_ones()).sum();
         if count == 0 || start >= range.end {
             continue;
         }
-        scratch.docs_scanned += u64::from(count);
-        let mut values = ValueBuffer::new(column.reader.physical());
+        *docs_scanned += u64::from(count);
         if count < BLOCK_DOCS as u32 / sparse {
-            let docs = &mut scratch.docs;
             docs.clear();
             append_docs(kept, start, docs);
-            column.reader.values(DocSelection::Docs(docs), &mut values);
-            test_values(&values, test, &mut words)?;
+            mark(DocSelection::Docs(docs), words)?;
             for (i, &doc) in docs.iter().enumerate() {
-                if (words[i / 64] >> (i % 64) & 1 == 1) == negated {
+                if is_marked(words, i) == negated {
                     let within = doc - start;
                     kept[(within / 64) as usize] &= !(1 << (within % 64));
                 }
             }
         } else {
             let end = range.end.min(start + BLOCK_DOCS as u32);
-            column
-                .reader
-                .values(DocSelection::Range(start..end), &mut values);
-            test_values(&values, test, &mut words)?;
+            mark(DocSelection::Range(start..end), words)?;
             words.resize(BLOCK_WORDS, 0);
             kept.iter_mut()
-                .zip(&words)
+                .zip(&*words)
                 .for_each(|(kept, &found)| *kept &= if negated { !found } else { found });
         }
     }
-    scratch.words = words;
     Ok(())
 }
 
 /// Makes `words` the bits of the values that pass.
 fn test_values(values: &ValueBuffer, test: &Test, words: &mut Vec<u64>) -> Result<()> {
-    words.clear();
     words.resize(values.len().div_ceil(64), 0);
-    match (values, test) {
-        (ValueBuffer::I32(values), Test::K32(set)) => pack_keys(values, words, set, |v| v),
-        (ValueBuffer::F32(values), Test::K32(set)) => pack_keys(values, words, set, f32_key),
-        (ValueBuffer::I64(values), Test::K64(set)) => pack_keys(values, words, set, |v| v),
-        (ValueBuffer::F64(values), Test::K64(set)) => pack_keys(values, words, set, f64_key),
-        (ValueBuffer::I128(values), Test::K128(set)) => pack_keys(values, words, set, |v| v),
-        (ValueBuffer::Bytes { offsets, data }, Test::Bytes(set)) => {
-            pack_bytes(offsets, data, words, set)
-        }
-        (ValueBuffer::Bytes { offsets, data }, Test::Text(test)) => {
-            let text = ValueBuffer::Bytes {
-                offsets: offsets.clone(),
-                data: data.clone(),
-            };
-            let matches = test.matches(&string_array(text, None)?)?;
+    match (test, values) {
+        (Test::Values(set), values) if set.mark(values, words) => Ok(()),
+        (Test::Text(test), ValueBuffer::Bytes { .. }) => {
+            let matches = test.matches(&string_array(values.clone(), None)?)?;
             let flags: Vec<bool> = matches.iter().map(|m| m == Some(true)).collect();
-            pack(&flags, words, |flag| flag);
+            mark(&flags, words, |flag| flag);
+            Ok(())
         }
-        _ => {
-            return Err(Error::data_loss(
-                "a column gives values of another type than its own",
-            ));
-        }
+        _ => Err(Error::data_loss(
+            "a column gives values of another type than its own",
+        )),
     }
-    Ok(())
 }
 
 /// What elements of a multi-value column are held against.
@@ -484,7 +477,7 @@ fn multi(
                     .multi_dict_ids(DocSelection::Docs(block), &mut ends, &mut ids);
                 words.clear();
                 words.resize(ids.len().div_ceil(64), 0);
-                pack_ids(&ids, &mut words, set);
+                set.mark(&ids, &mut words);
             }
             Elements::Values(test) => {
                 let mut values = ValueBuffer::new(column.reader.physical());
@@ -496,9 +489,8 @@ fn multi(
         }
         let mut start = 0;
         for (&doc, &end) in block.iter().zip(&ends) {
-            let any = (start as usize..end as usize).any(|i| {
-                words[i / 64] >> (i % 64) & 1 == 1 && !marks.get(i).copied().unwrap_or(false)
-            });
+            let any = (start as usize..end as usize)
+                .any(|i| is_marked(&words, i) && !marks.get(i).copied().unwrap_or(false));
             if any == negated {
                 remove(left, doc);
             }

@@ -1,11 +1,14 @@
 //! A column test with its operands resolved in the column's own domain.
 
 use super::text::TextTest;
-use crate::leaf::compare::{ColumnPlace, Key, Place, place};
+use crate::leaf::compare::{Place, place};
+use strandline_index::Scalar;
+use strandline_index::kernels::{OwnedBound, ValueSet};
 use strandline_proto::leaf::{ColumnPredicate, ColumnTest, Operand};
 use strandline_proto::schema::DataType;
 use strandline_proto::value::Value;
 use strandline_proto::{Error, Result};
+use strandline_storage::segment::arrow::physical_type;
 
 /// A predicate that any value of the column can be held against.
 #[derive(Clone, Debug)]
@@ -29,79 +32,14 @@ pub(super) enum Resolved {
 /// Which values of a column pass.
 #[derive(Clone, Debug)]
 pub(in crate::leaf) enum Test {
-    /// Keys of INT, BOOLEAN or FLOAT.
-    K32(KeySet<i32>),
-    /// Keys of LONG, TIMESTAMP or DOUBLE.
-    K64(KeySet<i64>),
-    /// Keys of BIG_DECIMAL.
-    K128(KeySet<i128>),
-    /// Text or bytes by order.
-    Bytes(BytesSet),
+    /// Values by order.
+    Values(ValueSet),
     /// Text by pattern.
     Text(TextTest),
 }
 
-/// Keys in ranges, both ends included: ascending, not touching.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::leaf) struct KeySet<K> {
-    /// The ranges.
-    pub(super) ranges: Vec<(K, K)>,
-}
-
-impl<K: Key> KeySet<K> {
-    fn new(mut ranges: Vec<(K, K)>) -> Self {
-        ranges.sort_unstable();
-        let mut merged: Vec<(K, K)> = Vec::with_capacity(ranges.len());
-        for (low, high) in ranges {
-            match merged.last_mut() {
-                Some(last) if last.1.next().is_none_or(|next| low <= next) => {
-                    last.1 = last.1.max(high)
-                }
-                _ => merged.push((low, high)),
-            }
-        }
-        Self { ranges: merged }
-    }
-
-    /// Whether `key` is in.
-    #[inline]
-    pub(super) fn contains(&self, key: K) -> bool {
-        let after = self.ranges.partition_point(|range| range.0 <= key);
-        after > 0 && key <= self.ranges[after - 1].1
-    }
-}
-
-/// Text or bytes: some values, or ranges of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::leaf) struct BytesSet {
-    /// Single values, ascending, distinct.
-    pub(super) points: Vec<Vec<u8>>,
-    /// Ranges by bound and whether it is itself included.
-    pub(super) ranges: Vec<BytesRange>,
-}
-
-/// Bounds, each with whether it is itself included.
-pub(in crate::leaf) type BytesRange = (Option<(Vec<u8>, bool)>, Option<(Vec<u8>, bool)>);
-
-impl BytesSet {
-    /// Whether `value` is in.
-    pub(super) fn contains(&self, value: &[u8]) -> bool {
-        let within = |(low, high): &BytesRange| {
-            low.as_ref().is_none_or(|(low, included)| {
-                value > low.as_slice() || (*included && value == low.as_slice())
-            }) && high.as_ref().is_none_or(|(high, included)| {
-                value < high.as_slice() || (*included && value == high.as_slice())
-            })
-        };
-        self.points
-            .binary_search_by(|point| point.as_slice().cmp(value))
-            .is_ok()
-            || self.ranges.iter().any(within)
-    }
-}
-
 /// One bound: a place and whether it is itself included.
-type Bound = Option<(ColumnPlace, bool)>;
+type Bound = Option<(Place<Scalar<'static>>, bool)>;
 
 /// The value of an operand.
 pub(super) fn value_of<'a>(operand: &'a Operand, parameters: &'a [Value]) -> Result<&'a Value> {
@@ -139,7 +77,7 @@ pub(super) fn resolve(
                 }
             }
             Ok(Resolved::Test {
-                test: points(data_type, places),
+                test: points(data_type, places)?,
                 negated,
             })
         }
@@ -229,100 +167,42 @@ pub(super) fn within(data_type: DataType, intervals: &[(Value, Value)]) -> Resul
     ranges(data_type, bounds)
 }
 
-fn points(data_type: DataType, places: Vec<ColumnPlace>) -> Test {
-    let (mut k32, mut k64, mut k128, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for place in places {
-        match place {
-            ColumnPlace::K32(Place::At(key)) => k32.push((key, key)),
-            ColumnPlace::K64(Place::At(key)) => k64.push((key, key)),
-            ColumnPlace::K128(Place::At(key)) => k128.push((key, key)),
-            ColumnPlace::Bytes(value) => bytes.push(value),
-            // Between two values of the column: equal to none.
-            ColumnPlace::K32(_) | ColumnPlace::K64(_) | ColumnPlace::K128(_) => {}
-        }
-    }
-    match data_type {
-        DataType::Int | DataType::Boolean | DataType::Float => Test::K32(KeySet::new(k32)),
-        DataType::Long | DataType::Timestamp | DataType::Double => Test::K64(KeySet::new(k64)),
-        DataType::BigDecimal { .. } => Test::K128(KeySet::new(k128)),
-        DataType::String | DataType::Json | DataType::Bytes => {
-            bytes.sort_unstable();
-            bytes.dedup();
-            Test::Bytes(BytesSet {
-                points: bytes,
-                ranges: Vec::new(),
-            })
-        }
-    }
+fn points(data_type: DataType, places: Vec<Place<Scalar<'static>>>) -> Result<Test> {
+    let points = places.into_iter().filter_map(|place| match place {
+        Place::At(value) => Some((Some((value.clone(), true)), Some((value, true)))),
+        // Equal to no value of the column.
+        Place::Between(..) => None,
+    });
+    values(data_type, points.collect())
 }
 
 fn ranges(data_type: DataType, bounds: Vec<(Bound, Bound)>) -> Result<Test> {
-    let (mut k32, mut k64, mut k128, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for (low, high) in bounds {
-        match data_type {
-            DataType::Int | DataType::Boolean | DataType::Float => {
-                k32.extend(key_range(low, high, |p| match p {
-                    ColumnPlace::K32(place) => Some(place),
-                    _ => None,
-                })?)
-            }
-            DataType::Long | DataType::Timestamp | DataType::Double => {
-                k64.extend(key_range(low, high, |p| match p {
-                    ColumnPlace::K64(place) => Some(place),
-                    _ => None,
-                })?)
-            }
-            DataType::BigDecimal { .. } => k128.extend(key_range(low, high, |p| match p {
-                ColumnPlace::K128(place) => Some(place),
-                _ => None,
-            })?),
-            DataType::String | DataType::Json | DataType::Bytes => {
-                let side = |bound: Bound| match bound {
-                    Some((ColumnPlace::Bytes(value), included)) => Some((value, included)),
-                    _ => None,
-                };
-                bytes.push((side(low), side(high)));
-            }
-        }
-    }
-    Ok(match data_type {
-        DataType::Int | DataType::Boolean | DataType::Float => Test::K32(KeySet::new(k32)),
-        DataType::Long | DataType::Timestamp | DataType::Double => Test::K64(KeySet::new(k64)),
-        DataType::BigDecimal { .. } => Test::K128(KeySet::new(k128)),
-        DataType::String | DataType::Json | DataType::Bytes => Test::Bytes(BytesSet {
-            points: Vec::new(),
-            ranges: bytes,
-        }),
-    })
+    let ranges = bounds
+        .into_iter()
+        .filter_map(|(low, high)| Some((low_bound(low)?, high_bound(high)?)));
+    values(data_type, ranges.collect())
 }
 
-/// The keys between two bounds; none when there can't be any.
-fn key_range<K: Key>(
-    low: Bound,
-    high: Bound,
-    take: impl Fn(ColumnPlace) -> Option<Place<K>>,
-) -> Result<Option<(K, K)>> {
-    let place_of = |place: ColumnPlace| {
-        take(place).ok_or_else(|| Error::internal("a bound of another type than its column"))
-    };
-    let low = match low {
-        None => Some(K::MIN),
-        Some((place, included)) => match place_of(place)? {
-            Place::At(key) if included => Some(key),
-            Place::At(key) => key.next(),
-            Place::Between(_, above) => above,
-        },
-    };
-    let high = match high {
-        None => Some(K::MAX),
-        Some((place, included)) => match place_of(place)? {
-            Place::At(key) if included => Some(key),
-            Place::At(key) => key.previous(),
-            Place::Between(below, _) => below,
-        },
-    };
-    Ok(match (low, high) {
-        (Some(low), Some(high)) if low <= high => Some((low, high)),
-        _ => None,
-    })
+fn values(data_type: DataType, ranges: Vec<(OwnedBound, OwnedBound)>) -> Result<Test> {
+    ValueSet::new(physical_type(data_type), &ranges)
+        .map(Test::Values)
+        .ok_or_else(|| Error::internal("a bound of another type than its column"))
+}
+
+/// A lower bound among the column's own values; none when no value is above it.
+fn low_bound(bound: Bound) -> Option<OwnedBound> {
+    match bound {
+        None => Some(None),
+        Some((Place::At(value), included)) => Some(Some((value, included))),
+        Some((Place::Between(_, above), _)) => Some(Some((above?, true))),
+    }
+}
+
+/// An upper bound among the column's own values; none when no value is below it.
+fn high_bound(bound: Bound) -> Option<OwnedBound> {
+    match bound {
+        None => Some(None),
+        Some((Place::At(value), included)) => Some(Some((value, included))),
+        Some((Place::Between(below, _), _)) => Some(Some((below?, true))),
+    }
 }
