@@ -19,8 +19,10 @@ use bytes::Bytes;
 /// Values of a block.
 pub const BLOCK: usize = 1024;
 
-/// Documents of one block that make unpacking it whole cheaper than picking them out.
-const UNPACK_FROM: usize = 96;
+/// Values of one block that make unpacking it whole cheaper than picking them out, where they are scattered.
+const UNPACK_SCATTERED_FROM: usize = 96;
+/// Likewise where they stand together.
+const UNPACK_RANGE_FROM: usize = 24;
 
 /// Bits that hold any value up to `max`.
 pub fn bits_for(max: u64) -> u32 {
@@ -105,9 +107,95 @@ grid!(u32, 4, 32, pack_u32, unpack_u32, pick_u32);
 grid!(u64, 8, 16, pack_u64, unpack_u64, pick_u64);
 
 /// Runs of `docs` that lie in one block: the block's number and the positions within `docs`.
-pub(crate) fn by_block(docs: &[u32]) -> impl Iterator<Item = (usize, &[u32])> {
+fn by_block(docs: &[u32]) -> impl Iterator<Item = (usize, &[u32])> {
     docs.chunk_by(|a, b| a >> 10 == b >> 10)
         .filter_map(|run| Some((*run.first()? as usize >> 10, run)))
+}
+
+/// Values in packed blocks, read a block at a time.
+pub(crate) trait Blocks {
+    /// What is packed.
+    type Value: Copy + Default;
+
+    /// How many values.
+    fn len(&self) -> usize;
+
+    /// Value `i`; zero past the end.
+    fn get(&self, i: usize) -> Self::Value;
+
+    /// Unpacks a whole block; zeros where it has fewer values.
+    fn unpack(&self, block: usize, out: &mut [Self::Value; BLOCK]);
+
+    /// Gives the values of `start..end`, block by block.
+    fn for_blocks(&self, start: usize, end: usize, mut sink: impl FnMut(&[Self::Value])) {
+        let end = end.min(self.len());
+        let mut scratch = [Self::Value::default(); BLOCK];
+        let mut at = start;
+        while at < end {
+            let block = at / BLOCK;
+            let until = end.min((block + 1) * BLOCK);
+            if until - at < UNPACK_RANGE_FROM {
+                for (slot, i) in scratch.iter_mut().zip(at..until) {
+                    *slot = self.get(i);
+                }
+                sink(&scratch[..until - at]);
+            } else {
+                self.unpack(block, &mut scratch);
+                sink(&scratch[at - block * BLOCK..until - block * BLOCK]);
+            }
+            at = until;
+        }
+    }
+
+    /// Gives the values at ascending positions, at most 1,024 at a time.
+    fn for_positions(&self, docs: &[u32], mut sink: impl FnMut(&[Self::Value])) {
+        let mut scratch = [Self::Value::default(); BLOCK];
+        let mut picked = [Self::Value::default(); BLOCK];
+        for (block, run) in by_block(docs) {
+            let whole = run.len() >= UNPACK_SCATTERED_FROM;
+            if whole {
+                self.unpack(block, &mut scratch);
+            }
+            for part in run.chunks(BLOCK) {
+                if whole {
+                    for (slot, &doc) in picked.iter_mut().zip(part) {
+                        *slot = scratch[doc as usize % BLOCK];
+                    }
+                } else {
+                    for (slot, &doc) in picked.iter_mut().zip(part) {
+                        *slot = self.get(doc as usize);
+                    }
+                }
+                sink(&picked[..part.len()]);
+            }
+        }
+    }
+
+    /// Gives the values of a selection, at most 1,024 at a time.
+    fn for_each(&self, docs: &DocSelection<'_>, sink: impl FnMut(&[Self::Value])) {
+        match docs {
+            DocSelection::Range(range) => {
+                self.for_blocks(range.start as usize, range.end as usize, sink)
+            }
+            DocSelection::Docs(docs) => self.for_positions(docs, sink),
+        }
+    }
+}
+
+impl Blocks for PackedIds {
+    type Value = u32;
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn get(&self, i: usize) -> u32 {
+        pick_u32(self.block(i / BLOCK), self.width, i % BLOCK)
+    }
+
+    fn unpack(&self, block: usize, out: &mut [u32; BLOCK]) {
+        unpack_u32(self.block(block), self.width, out);
+    }
 }
 
 /// Packed dictionary ids, one width for all blocks.
@@ -147,70 +235,6 @@ impl PackedIds {
             .checked_mul(len)
             .and_then(|at| self.bytes.get(at..at + len))
             .unwrap_or_default()
-    }
-
-    fn get(&self, i: usize) -> u32 {
-        pick_u32(self.block(i / BLOCK), self.width, i % BLOCK)
-    }
-
-    /// Gives the ids of `start..end`, block by block.
-    pub(crate) fn for_blocks(&self, start: usize, end: usize, mut sink: impl FnMut(&[u32])) {
-        let end = end.min(self.len);
-        let mut scratch = [0u32; BLOCK];
-        let mut at = start;
-        while at < end {
-            let block = at / BLOCK;
-            let until = end.min((block + 1) * BLOCK);
-            if until - at < 24 {
-                for (slot, i) in scratch.iter_mut().zip(at..until) {
-                    *slot = self.get(i);
-                }
-                sink(&scratch[..until - at]);
-            } else {
-                unpack_u32(self.block(block), self.width, &mut scratch);
-                sink(&scratch[at - block * BLOCK..until - block * BLOCK]);
-            }
-            at = until;
-        }
-    }
-
-    /// Gives the ids at ascending positions, at most 1,024 at a time.
-    pub(crate) fn for_positions(&self, docs: &[u32], mut sink: impl FnMut(&[u32])) {
-        let mut scratch = [0u32; BLOCK];
-        let mut picked = [0u32; BLOCK];
-        for (block, run) in by_block(docs) {
-            if run.len() >= UNPACK_FROM {
-                unpack_u32(self.block(block), self.width, &mut scratch);
-            }
-            for part in run.chunks(BLOCK) {
-                if run.len() >= UNPACK_FROM {
-                    for (slot, &doc) in picked.iter_mut().zip(part) {
-                        *slot = scratch[doc as usize % BLOCK];
-                    }
-                } else {
-                    let packed = self.block(block);
-                    for (slot, &doc) in picked.iter_mut().zip(part) {
-                        *slot = pick_u32(packed, self.width, doc as usize % BLOCK);
-                    }
-                }
-                sink(&picked[..part.len()]);
-            }
-        }
-    }
-
-    /// Gives the ids of a selection, in blocks.
-    pub(crate) fn for_each(&self, docs: &DocSelection<'_>, sink: impl FnMut(&[u32])) {
-        match docs {
-            DocSelection::Range(range) => {
-                self.for_blocks(range.start as usize, range.end as usize, sink)
-            }
-            DocSelection::Docs(docs) => self.for_positions(docs, sink),
-        }
-    }
-
-    /// How many ids.
-    pub(crate) fn len(&self) -> usize {
-        self.len
     }
 
     /// The largest id; none when there are no ids.

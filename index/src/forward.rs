@@ -10,7 +10,7 @@
 //!          6: floats that are integers divided by ten to the power of the parameter, by frame of reference
 //! ```
 
-use crate::bitpack::{PackedIds, bits_for};
+use crate::bitpack::{Blocks, PackedIds, bits_for};
 use crate::fixed::{Fixed, by_type};
 use crate::frame::Frame;
 use crate::reader::{DictId, DocSelection, IndexError, PhysicalType, ValueBuffer};

@@ -8,10 +8,10 @@
 //! (the rest). Widths up to 32 use the grid of 32-bit words, larger ones that of 64-bit words.
 
 use crate::bitpack::{
-    BLOCK, bits_for, block_len, by_block, pack_u32, pack_u64, pick_u32, pick_u64, unpack_u32,
+    BLOCK, Blocks, bits_for, block_len, pack_u32, pack_u64, pick_u32, pick_u64, unpack_u32,
     unpack_u64,
 };
-use crate::reader::{DocSelection, IndexError};
+use crate::reader::IndexError;
 use crate::wire::{corrupt, part, size_at};
 use bytes::Bytes;
 
@@ -86,10 +86,6 @@ impl Frame {
         Ok(frame)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
     /// Base, width and offset of a block.
     fn entry(&self, block: usize) -> (i64, u32, usize) {
         match self.directory.as_chunks::<ENTRY>().0.get(block) {
@@ -108,8 +104,25 @@ impl Frame {
             .unwrap_or_default()
     }
 
-    /// Value `i`; 0 past the end.
-    pub(crate) fn get(&self, i: usize) -> i64 {
+    /// The last value, 0 without values; none when they don't ascend from 0 or a later number.
+    pub(crate) fn last_if_ascending(&self) -> Option<i64> {
+        let (mut previous, mut ascending) = (0, true);
+        self.for_blocks(0, self.len, |block| {
+            ascending &= block.first().is_none_or(|&first| first >= previous) && block.is_sorted();
+            previous = block.last().copied().unwrap_or(previous);
+        });
+        ascending.then_some(previous)
+    }
+}
+
+impl Blocks for Frame {
+    type Value = i64;
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn get(&self, i: usize) -> i64 {
         let (base, width, start) = self.entry(i / BLOCK);
         let packed = self.packed(start, width);
         let delta = if width <= 32 {
@@ -120,17 +133,6 @@ impl Frame {
         base.wrapping_add(delta as i64)
     }
 
-    /// The last value, 0 without values; none when they don't ascend from 0 or a later number.
-    pub(crate) fn last_if_ascending(&self) -> Option<i64> {
-        let (mut previous, mut ascending) = (0, true);
-        self.for_blocks(0, self.len, |block| {
-            ascending &= block.first().is_none_or(|&first| first >= previous) && block.is_sorted();
-            previous = block.last().copied().unwrap_or(previous);
-        });
-        ascending.then_some(previous)
-    }
-
-    /// Unpacks a block.
     fn unpack(&self, block: usize, out: &mut [i64; BLOCK]) {
         let (base, width, start) = self.entry(block);
         let packed = self.packed(start, width);
@@ -148,60 +150,12 @@ impl Frame {
             }
         }
     }
-
-    /// Gives the values of `start..end`, block by block.
-    pub(crate) fn for_blocks(&self, start: usize, end: usize, mut sink: impl FnMut(&[i64])) {
-        let end = end.min(self.len);
-        let mut scratch = [0i64; BLOCK];
-        let mut at = start;
-        while at < end {
-            let block = at / BLOCK;
-            let until = end.min((block + 1) * BLOCK);
-            if until - at < 24 {
-                for (slot, i) in scratch.iter_mut().zip(at..until) {
-                    *slot = self.get(i);
-                }
-                sink(&scratch[..until - at]);
-            } else {
-                self.unpack(block, &mut scratch);
-                sink(&scratch[at - block * BLOCK..until - block * BLOCK]);
-            }
-            at = until;
-        }
-    }
-
-    /// Gives the values of a selection, at most 1,024 at a time.
-    pub(crate) fn for_each(&self, docs: &DocSelection<'_>, mut sink: impl FnMut(&[i64])) {
-        let docs = match docs {
-            DocSelection::Range(range) => {
-                return self.for_blocks(range.start as usize, range.end as usize, sink);
-            }
-            DocSelection::Docs(docs) => docs,
-        };
-        let mut scratch = [0i64; BLOCK];
-        let mut picked = [0i64; BLOCK];
-        for (block, run) in by_block(docs) {
-            let whole = run.len() >= 96;
-            if whole {
-                self.unpack(block, &mut scratch);
-            }
-            for part in run.chunks(BLOCK) {
-                for (slot, &doc) in picked.iter_mut().zip(part) {
-                    *slot = if whole {
-                        scratch[doc as usize % BLOCK]
-                    } else {
-                        self.get(doc as usize)
-                    };
-                }
-                sink(&picked[..part.len()]);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reader::DocSelection;
 
     #[test]
     fn extremes_and_narrow_blocks_come_back() {

@@ -4,7 +4,7 @@
 //! of one integer for each id, ascending; id `i` stands in documents `end[i - 1]..end[i]`. With many ids it is
 //! the [packed ids](crate::bitpack) themselves, which ascend, and document ranges are found by bisection.
 
-use crate::bitpack::PackedIds;
+use crate::bitpack::{Blocks, PackedIds};
 use crate::doc_bits::{CHUNK_DOCS, DocBits};
 use crate::frame::Frame;
 use crate::reader::{DictId, DocId, DocSelection, IndexError, Postings};

@@ -2,6 +2,7 @@
 
 use super::ImmutableColumn;
 use super::section::{Description, SectionKind};
+use crate::bitpack::Blocks;
 use crate::bloom::BloomFilter;
 use crate::dictionary::ImmutableDictionary;
 use crate::forward::Forward;

@@ -1,6 +1,7 @@
 //! Reading an immutable column.
 
 use super::ImmutableColumn;
+use crate::bitpack::Blocks;
 use crate::doc_bits::{CHUNK_DOCS, DocBits};
 use crate::fixed::{Key, by_type, key_bounds};
 use crate::forward::Forward;
