@@ -332,7 +332,8 @@ pub trait Postings: Send + Sync {
 
 /// One column of one segment, as a view of a fixed number of documents.
 ///
-/// Buffers given as `out` are appended to. Selections lie within [`ColumnReader::num_docs`].
+/// Buffers given as `out` are appended to. Selections lie within [`ColumnReader::num_docs`]. What asks an index has a default: a
+/// column without that index.
 pub trait ColumnReader: Send + Sync {
     /// How values are stored.
     fn physical(&self) -> PhysicalType;
@@ -362,22 +363,32 @@ pub trait ColumnReader: Send + Sync {
     fn multi_values(&self, docs: DocSelection<'_>, ends: &mut Vec<u32>, values: &mut ValueBuffer);
 
     /// For a sorted single-value column: the documents of `ids`.
-    fn sorted_docs(&self, ids: Range<DictId>) -> Option<Range<DocId>>;
+    fn sorted_docs(&self, _ids: Range<DictId>) -> Option<Range<DocId>> {
+        None
+    }
     /// The inverted index.
-    fn inverted(&self) -> Option<&dyn Postings>;
+    fn inverted(&self) -> Option<&dyn Postings> {
+        None
+    }
     /// With a range index: sets in `out` the documents of `chunk` whose value (any element) lies between the
     /// bounds (value of the column's type, included), exactly. False: there is no range index, and `out` is as before.
     fn range_fill(
         &self,
-        low: Option<(&Scalar<'_>, bool)>,
-        high: Option<(&Scalar<'_>, bool)>,
-        chunk: u32,
-        out: &mut DocBits,
-    ) -> bool;
+        _low: Option<(&Scalar<'_>, bool)>,
+        _high: Option<(&Scalar<'_>, bool)>,
+        _chunk: u32,
+        _out: &mut DocBits,
+    ) -> bool {
+        false
+    }
     /// Whether the column has a range index.
-    fn has_range_index(&self) -> bool;
+    fn has_range_index(&self) -> bool {
+        false
+    }
     /// With a bloom filter: false when no document can hold `value`; true otherwise.
-    fn may_contain(&self, value: &Scalar<'_>) -> bool;
+    fn may_contain(&self, _value: &Scalar<'_>) -> bool {
+        true
+    }
 
     /// Damage that a read since the column was opened came upon (a compressed block that can't be
     /// decompressed): what that read gave must not be used. Checked after reading, once per segment.

@@ -5,8 +5,7 @@ use super::postings::{self, Pieces};
 use super::{PieceList, Shared, Store};
 use crate::doc_bits::{CHUNK_DOCS, DocBits};
 use crate::reader::{
-    ColumnReader, DictId, Dictionary, DocId, DocSelection, PhysicalType, Postings, Scalar,
-    ValueBuffer,
+    ColumnReader, DictId, Dictionary, DocId, DocSelection, PhysicalType, Postings, ValueBuffer,
 };
 use std::ops::Range;
 use std::sync::Arc;
@@ -176,30 +175,8 @@ impl ColumnReader for MutableView {
         });
     }
 
-    fn sorted_docs(&self, _: Range<DictId>) -> Option<Range<DocId>> {
-        None
-    }
-
     fn inverted(&self) -> Option<&dyn Postings> {
         self.pieces.is_some().then_some(self as &dyn Postings)
-    }
-
-    fn range_fill(
-        &self,
-        _: Option<(&Scalar<'_>, bool)>,
-        _: Option<(&Scalar<'_>, bool)>,
-        _: u32,
-        _: &mut DocBits,
-    ) -> bool {
-        false
-    }
-
-    fn has_range_index(&self) -> bool {
-        false
-    }
-
-    fn may_contain(&self, _: &Scalar<'_>) -> bool {
-        true
     }
 }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use strandline_index::{
     CHUNK_DOCS, ColumnReader, DictId, Dictionary, DocBits, DocId, DocSelection, PhysicalType,
-    Postings, Scalar, ValueBuffer,
+    Scalar, ValueBuffer,
 };
 use strandline_storage::segment::SegmentReader;
 
@@ -227,24 +227,6 @@ impl ColumnReader for ConstantColumn {
         })
     }
 
-    fn inverted(&self) -> Option<&dyn Postings> {
-        None
-    }
-
-    fn range_fill(
-        &self,
-        _: Option<(&Scalar<'_>, bool)>,
-        _: Option<(&Scalar<'_>, bool)>,
-        _: u32,
-        _: &mut DocBits,
-    ) -> bool {
-        false
-    }
-
-    fn has_range_index(&self) -> bool {
-        false
-    }
-
     fn may_contain(&self, value: &Scalar<'_>) -> bool {
         self.dictionary.id_of(value).is_some()
     }
@@ -314,30 +296,4 @@ impl ColumnReader for ComputedColumn {
     fn multi_dict_ids(&self, _: DocSelection<'_>, _: &mut Vec<u32>, _: &mut Vec<DictId>) {}
 
     fn multi_values(&self, _: DocSelection<'_>, _: &mut Vec<u32>, _: &mut ValueBuffer) {}
-
-    fn sorted_docs(&self, _: Range<DictId>) -> Option<Range<DocId>> {
-        None
-    }
-
-    fn inverted(&self) -> Option<&dyn Postings> {
-        None
-    }
-
-    fn range_fill(
-        &self,
-        _: Option<(&Scalar<'_>, bool)>,
-        _: Option<(&Scalar<'_>, bool)>,
-        _: u32,
-        _: &mut DocBits,
-    ) -> bool {
-        false
-    }
-
-    fn has_range_index(&self) -> bool {
-        false
-    }
-
-    fn may_contain(&self, _: &Scalar<'_>) -> bool {
-        true
-    }
 }
