@@ -69,14 +69,7 @@ impl Decoder {
                 config.name
             )));
         };
-        let schema = &config.spec.schema;
-        let layout = RowLayout::new(schema, &config.transforms);
-        let builder = RowBuilder::new(
-            schema,
-            &config.transforms,
-            &layout,
-            config.time_column.as_deref(),
-        )?;
+        let (layout, builder) = RowBuilder::of_table(config)?;
         let format = match &stream.decoder.format {
             MessageFormat::Json => Format::Json(JsonRow::default()),
             MessageFormat::Avro { schema } => {

@@ -10,6 +10,7 @@ mod tests;
 
 use crate::environment::{Environment, Files, blocking, file_error};
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
@@ -345,19 +346,23 @@ impl DeepStore {
 
     /// Reads an object through; `DataLoss` when it isn't what its name says.
     async fn check(&self, path: &ObjectPath, content: Content) -> Result<()> {
-        let (mut crc, mut bytes) = (0, 0_u64);
-        let mut chunks = self
-            .store
-            .get(path)
-            .await
+        let mut object = self.read(path).await?;
+        while object.next().await?.is_some() {}
+        object.verify(content)
+    }
+
+    /// Begins to read an object.
+    async fn read<'a>(&self, path: &'a ObjectPath) -> Result<Reading<'a>> {
+        let object = self.store.get(path).await;
+        let chunks = object
             .map_err(|e| store_error("read", path, &e))?
             .into_stream();
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|e| store_error("read", path, &e))?;
-            crc = crc32c::crc32c_append(crc, &chunk);
-            bytes += chunk.len() as u64;
-        }
-        verify(path, content, crc, bytes)
+        Ok(Reading {
+            path,
+            chunks,
+            crc: 0,
+            bytes: 0,
+        })
     }
 
     async fn download(&self, path: &ObjectPath, content: Content, to: &Path) -> Result<()> {
@@ -366,17 +371,8 @@ impl DeepStore {
         let temporary = PathBuf::from(name);
         let failed = |e: io::Error| file_error("write", &temporary, &e);
         let mut target = Some(File::create(&temporary).map_err(failed)?);
-        let (mut crc, mut bytes) = (0, 0_u64);
-        let mut chunks = self
-            .store
-            .get(path)
-            .await
-            .map_err(|e| store_error("read", path, &e))?
-            .into_stream();
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|e| store_error("read", path, &e))?;
-            crc = crc32c::crc32c_append(crc, &chunk);
-            bytes += chunk.len() as u64;
+        let mut object = self.read(path).await?;
+        while let Some(chunk) = object.next().await? {
             let Some(mut writing) = target.take() else {
                 break;
             };
@@ -391,7 +387,7 @@ impl DeepStore {
         }
         drop(target);
         let (files, to) = (self.environment.files.clone(), to.to_owned());
-        let verified = verify(path, content, crc, bytes);
+        let verified = object.verify(content);
         blocking(
             &self.environment.spawner,
             "publish segment file",
@@ -463,13 +459,36 @@ fn sweep(files: &dyn Files, dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn verify(path: &ObjectPath, content: Content, crc: u32, bytes: u64) -> Result<()> {
-    if (crc, bytes) == (content.crc, content.bytes) {
-        return Ok(());
+/// An object on its way, and what is known of the bytes so far.
+struct Reading<'a> {
+    path: &'a ObjectPath,
+    chunks: BoxStream<'static, object_store::Result<Bytes>>,
+    crc: u32,
+    bytes: u64,
+}
+
+impl Reading<'_> {
+    /// The next bytes; none at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        let Some(chunk) = self.chunks.next().await else {
+            return Ok(None);
+        };
+        let chunk = chunk.map_err(|e| store_error("read", self.path, &e))?;
+        self.crc = crc32c::crc32c_append(self.crc, &chunk);
+        self.bytes += chunk.len() as u64;
+        Ok(Some(chunk))
     }
-    Err(Error::data_loss(format!(
-        "deep store: {path} is damaged: {bytes} bytes with CRC32C {crc:08x}; delete it and restore it from a copy"
-    )))
+
+    /// At the end: `DataLoss` when the object isn't what its name says.
+    fn verify(&self, content: Content) -> Result<()> {
+        if (self.crc, self.bytes) == (content.crc, content.bytes) {
+            return Ok(());
+        }
+        Err(Error::data_loss(format!(
+            "deep store: {} is damaged: {} bytes with CRC32C {:08x}; delete it and restore it from a copy",
+            self.path, self.bytes, self.crc
+        )))
+    }
 }
 
 fn read_chunk(mut file: File, path: &Path) -> Result<(File, Bytes)> {

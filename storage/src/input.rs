@@ -18,7 +18,7 @@ mod tests;
 pub use paths::expand;
 
 use crate::config::TableConfig;
-use crate::convert::{RowBuilder, RowLayout};
+use crate::convert::RowBuilder;
 use arrow::record_batch::RecordBatch;
 use rowwise::Rowwise;
 use std::fs::File;
@@ -114,14 +114,7 @@ fn open_file(
         bytes_total: metadata.len(),
         batch_rows,
     };
-    let schema = &config.spec.schema;
-    let layout = RowLayout::new(schema, &config.transforms);
-    let builder = RowBuilder::new(
-        schema,
-        &config.transforms,
-        &layout,
-        config.time_column.as_deref(),
-    )?;
+    let (layout, builder) = RowBuilder::of_table(config)?;
     Ok(match format {
         InputFormat::Parquet => {
             Box::new(parquet::ParquetSource::open(file, source, config, layout)?)

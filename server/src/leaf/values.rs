@@ -465,34 +465,13 @@ impl Interner {
         let nulls = validity(array);
         let is_valid = |i: usize| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(i));
         out.reserve(array.len());
-        match canonical(array)? {
-            Canonical::I64(values) => {
-                for (i, &value) in values.iter().enumerate() {
-                    out.push(if is_valid(i) {
-                        self.i64(value)
-                    } else {
-                        self.null()
-                    });
-                }
-            }
-            Canonical::I128(values) => {
-                for (i, &value) in values.iter().enumerate() {
-                    out.push(if is_valid(i) {
-                        self.i128(value)
-                    } else {
-                        self.null()
-                    });
-                }
-            }
-            Canonical::Bytes(values) => {
-                for i in 0..values.len() {
-                    out.push(if is_valid(i) {
-                        self.bytes(values.value(i))
-                    } else {
-                        self.null()
-                    });
-                }
-            }
+        let values = canonical(array)?;
+        for i in 0..array.len() {
+            out.push(if is_valid(i) {
+                self.one(&values, i)
+            } else {
+                self.null()
+            });
         }
         Ok(())
     }

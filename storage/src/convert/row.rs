@@ -2,6 +2,7 @@
 
 use super::cell::Cell;
 use super::column::{ColumnBuffer, Last};
+use crate::config::TableConfig;
 use crate::transform::{BoundTransform, Transforms};
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{
@@ -230,6 +231,15 @@ pub struct RowBuilder {
 }
 
 impl RowBuilder {
+    /// A table's layout, and a builder of rows in it.
+    pub(crate) fn of_table(config: &TableConfig) -> Result<(RowLayout, Self)> {
+        let schema = &config.spec.schema;
+        let layout = RowLayout::new(schema, &config.transforms);
+        let time_column = config.time_column.as_deref();
+        let builder = Self::new(schema, &config.transforms, &layout, time_column)?;
+        Ok((layout, builder))
+    }
+
     /// A builder of rows in `layout`, which must be of the same schema and transforms. With a time column, a row's
     /// time must be there and lie in the years 1 to 9999.
     pub fn new(

@@ -1,7 +1,9 @@
 //! The committed file of format version 1, which every later version must read.
 
 use super::conformance::check;
-use super::rows::{DECIMAL, Row, batch, column, day_column, files, partition, raw, stored_order};
+use super::rows::{
+    Row, TYPES, batch, column, day_column, files, partition, raw, stored_order,
+};
 use crate::segment::builder::SegmentBuilder;
 use crate::segment::immutable::ImmutableSegment;
 use crate::segment::spec::{ColumnSpec, SegmentSpec};
@@ -20,20 +22,8 @@ const CHECKSUM: u64 = 0xbd9b_ac78_469d_5b81;
 
 /// Every type, single- and multi-value, with a dictionary and raw, with every index.
 pub(super) fn spec() -> Arc<SegmentSpec> {
-    let types = [
-        DataType::Int,
-        DataType::Long,
-        DataType::Float,
-        DataType::Double,
-        DECIMAL,
-        DataType::Boolean,
-        DataType::Timestamp,
-        DataType::String,
-        DataType::Json,
-        DataType::Bytes,
-    ];
     let mut columns = vec![(day_column("day"), ColumnSpec::default())];
-    for data_type in types {
+    for data_type in TYPES {
         for multi_value in [false, true] {
             for encoding in [ColumnSpec::default(), raw()] {
                 let dictionary = encoding == ColumnSpec::default();

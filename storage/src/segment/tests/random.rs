@@ -1,7 +1,7 @@
 //! Random schemas and rows, through consuming and immutable segments.
 
 use super::conformance::check;
-use super::rows::{DECIMAL, Row, batch, column, files, partition, spec, stored_order};
+use super::rows::{Row, TYPES, batch, column, files, partition, spec, stored_order};
 use crate::segment::SegmentReader;
 use crate::segment::builder::SegmentBuilder;
 use crate::segment::consuming::ConsumingSegment;
@@ -13,19 +13,6 @@ use std::sync::Arc;
 use strandline_proto::ids::{Half, OffsetRange};
 use strandline_proto::schema::DataType;
 use strandline_proto::value::Value;
-
-const TYPES: [DataType; 10] = [
-    DataType::Int,
-    DataType::Long,
-    DataType::Float,
-    DataType::Double,
-    DECIMAL,
-    DataType::Boolean,
-    DataType::Timestamp,
-    DataType::String,
-    DataType::Json,
-    DataType::Bytes,
-];
 
 /// A value of the type; few distinct ones when `narrow`.
 fn single(data_type: DataType, narrow: bool) -> BoxedStrategy<Value> {

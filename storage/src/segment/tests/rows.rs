@@ -28,6 +28,20 @@ pub(super) const DECIMAL: DataType = DataType::BigDecimal {
     scale: 4,
 };
 
+/// Every type.
+pub(super) const TYPES: [DataType; 10] = [
+    DataType::Int,
+    DataType::Long,
+    DataType::Float,
+    DataType::Double,
+    DECIMAL,
+    DataType::Boolean,
+    DataType::Timestamp,
+    DataType::String,
+    DataType::Json,
+    DataType::Bytes,
+];
+
 pub(super) fn column(name: &str, data_type: DataType, multi_value: bool) -> Column {
     Column {
         name: name.into(),
