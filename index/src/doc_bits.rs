@@ -112,15 +112,6 @@ impl DocBits {
         }
     }
 
-    /// Those of the first `docs` documents that are not in.
-    pub fn negate(&mut self, docs: u32) {
-        let mut all = Self::new();
-        all.insert_range(0, docs);
-        for (a, b) in self.words.iter_mut().zip(all.words.iter()) {
-            *a = !*a & b;
-        }
-    }
-
     /// The documents, ascending, numbered within the chunk.
     pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
         self.words.iter().enumerate().flat_map(|(i, &word)| {

@@ -4,7 +4,7 @@
 
 use crate::coverage::{Coverage, Interval};
 use crate::ids::{CatalogVersion, Half, OffsetRange, SegmentName, StreamPartition};
-use crate::schema::{ColumnRole, Schema};
+use crate::schema::Schema;
 use crate::value::Value;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -48,13 +48,6 @@ impl TableSnapshot {
     /// Whether one query on the table's name reads both halves.
     pub fn is_hybrid(&self) -> bool {
         self.has_offline && self.has_realtime
-    }
-
-    /// The role of the time column, when there is one.
-    pub fn time_role(&self) -> Option<&ColumnRole> {
-        self.schema
-            .column(self.time_column.as_deref()?)
-            .map(|c| &c.role)
     }
 }
 

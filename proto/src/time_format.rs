@@ -297,31 +297,6 @@ impl TimeFormat {
             _ => "null".to_owned(),
         }
     }
-
-    /// Reads a boundary as a user writes it: a value as the column holds it (`16092`, `20140122`), a date
-    /// (`2014-01-22`, midnight UTC), or a date and time (`2014-01-22 10:00`, RFC 3339).
-    pub fn parse_boundary(&self, text: &str, data_type: DataType) -> Result<i64> {
-        let text = text.trim();
-        let as_held = match data_type {
-            DataType::Int => text.parse().ok().map(Value::Int),
-            DataType::Long => text.parse().ok().map(Value::Long),
-            DataType::Timestamp => text.parse().ok().map(Value::Timestamp),
-            _ => Some(Value::String(text.to_owned())),
-        };
-        let time_ms = as_held.and_then(|v| self.to_ms(&v)).or_else(|| instant::parse_iso(text)).ok_or_else(|| {
-            Error::invalid(format!(
-                "'{text}' is not a time: write a date as 2014-01-22, a date and time as 2014-01-22T10:00:00Z, \
-                 or a value of the time column ({self}, type {})",
-                data_type.pinot_name()
-            ))
-        })?;
-        if !(TIME_MS_MIN..=TIME_MS_MAX).contains(&time_ms) {
-            return Err(Error::invalid(format!(
-                "the time '{text}' is outside the years 1 to 9999"
-            )));
-        }
-        Ok(time_ms)
-    }
 }
 
 impl fmt::Display for TimeFormat {

@@ -12,7 +12,6 @@ pub(crate) use admin::EngineStatements;
 
 use crate::host::Registry;
 use crate::host::catalog::Publisher;
-use crate::host::consumer::ConsumingBudget;
 use crate::host::data_dir::DataDir;
 use crate::host::load::{Loader, Progress};
 use crate::host::realtime::RealtimeTables;
@@ -73,7 +72,6 @@ pub struct Engine {
     metastore: Arc<SqlMetastore>,
     log: Arc<EmbeddedLog>,
     publisher: Arc<Publisher>,
-    budget: Arc<ConsumingBudget>,
     realtime: Arc<RealtimeTables>,
     loader: Loader,
     broker: Arc<Broker>,
@@ -100,11 +98,6 @@ impl Engine {
     /// The data folder; front ends keep uploads under its `staging`.
     pub fn data_dir(&self) -> &DataDir {
         &self.data_dir
-    }
-
-    /// Memory of consuming segments: used, and the most it may be, in bytes.
-    pub fn consuming_memory(&self) -> (usize, usize) {
-        (self.budget.used(), self.budget.bytes_max())
     }
 
     /// Stops consumers and commits; what was acknowledged stays. Queries that run end by themselves.

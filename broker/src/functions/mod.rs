@@ -26,11 +26,6 @@ pub fn scalar(name: &str) -> Option<Arc<ScalarUDF>> {
     SCALAR.get(name).cloned()
 }
 
-/// All scalar functions, by name and by alias.
-pub fn all_scalar() -> &'static HashMap<String, Arc<ScalarUDF>> {
-    &SCALAR
-}
-
 /// All scalar functions in the order in which they are registered: a later one takes an earlier one's name.
 pub fn in_order() -> Vec<Arc<ScalarUDF>> {
     SessionStateDefaults::default_scalar_functions()

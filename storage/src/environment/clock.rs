@@ -90,11 +90,6 @@ impl ManualClock {
         }
     }
 
-    /// Sets the wall clock alone, as an operator or NTP would.
-    pub fn set_wall_ms(&self, wall_ms: i64) {
-        self.state.lock().wall_ms = wall_ms;
-    }
-
     /// How many tasks sleep now.
     pub fn sleepers(&self) -> usize {
         self.state

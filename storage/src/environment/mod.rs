@@ -44,16 +44,6 @@ impl Environment {
     pub fn with_files(self, files: Arc<dyn Files>) -> Self {
         Self { files, ..self }
     }
-
-    /// This with another clock.
-    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
-        Self { clock, ..self }
-    }
-
-    /// This with other randomness.
-    pub fn with_random(self, random: Arc<dyn Random>) -> Self {
-        Self { random, ..self }
-    }
 }
 
 impl std::fmt::Debug for Environment {

@@ -54,11 +54,6 @@ pub struct CoverageFacts {
 }
 
 impl CoverageFacts {
-    /// Whether coverage follows from the offline times, for want of any declaration.
-    pub fn is_inferred(&self) -> bool {
-        self.declared.is_none()
-    }
-
     /// The facts after an interval was declared complete.
     pub fn declare(&mut self, interval: Interval) {
         self.declared = Some(self.declared.take().unwrap_or_default().with(interval));

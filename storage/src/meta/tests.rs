@@ -366,7 +366,7 @@ async fn a_push_is_done_once_and_all_or_nothing() {
     assert_eq!(refreshed.removed, [segment("b", 1, Half::Offline, None)]);
     let record = only_table(&store).await;
     assert_eq!(names(&record), ["a", "d"]);
-    assert!(record.coverage.is_inferred());
+    assert!(record.coverage.declared.is_none());
     let gone = RemovedSegment {
         table: "t".into(),
         segment: segment("b", 1, Half::Offline, None),
@@ -487,7 +487,9 @@ async fn dropping_a_half_keeps_the_other() {
     );
     let record = only_table(&store).await;
     assert!(
-        names(&record) == ["a"] && record.partitions.is_empty() && !record.coverage.is_inferred()
+        names(&record) == ["a"]
+            && record.partitions.is_empty()
+            && record.coverage.declared.is_some()
     );
     assert_eq!(
         kind(store.commit_realtime(realtime("s1", 1, 0, 10)).await),

@@ -6,7 +6,7 @@
 
 use ::arrow::array::{
     ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, BooleanBufferBuilder, Decimal128Array,
-    ListArray, PrimitiveArray, StringArray, new_null_array,
+    ListArray, PrimitiveArray, StringArray,
 };
 use ::arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use ::arrow::datatypes::{
@@ -18,8 +18,7 @@ use std::sync::Arc;
 use strandline_index::{
     CHUNK_DOCS, ColumnReader, DocBits, DocSelection, PhysicalType, ValueBuffer,
 };
-use strandline_proto::schema::{Column, DataType};
-use strandline_proto::value::Value;
+use strandline_proto::schema::DataType;
 use strandline_proto::{Error, Result};
 
 /// How values of a type are stored.
@@ -34,7 +33,7 @@ pub fn physical_type(data_type: DataType) -> PhysicalType {
     }
 }
 
-/// The Arrow type of a column of `data_type`: that of [`Column::arrow_type`].
+/// The Arrow type of a column of `data_type`: that of [`Column::arrow_type`](strandline_proto::schema::Column::arrow_type).
 pub fn arrow_type(data_type: DataType, multi_value: bool) -> ArrowType {
     if multi_value {
         ArrowType::List(element_field(data_type))
@@ -269,137 +268,4 @@ fn arrow_error(error: ArrowError) -> Error {
     Error::data_loss(format!(
         "stored values are not of the column's type ({error}): restore the segment from the deep store"
     ))
-}
-
-/// What `rows` rows of a segment that lacks `column` hold: its default, or null.
-pub fn default_array(column: &Column, rows: usize) -> Result<ArrayRef> {
-    repeated_array(&column.default, column.data_type, column.multi_value, rows)
-        .map_err(|error| error.at(format_args!("default of column {}", column.name)))
-}
-
-/// `value`, `rows` times, in the Arrow type of a column. For a multi-value column a single value is a list of one.
-pub fn repeated_array(
-    value: &Value,
-    data_type: DataType,
-    multi_value: bool,
-    rows: usize,
-) -> Result<ArrayRef> {
-    if value.is_null() {
-        return Ok(new_null_array(&arrow_type(data_type, multi_value), rows));
-    }
-    if !multi_value {
-        let mut values = ValueBuffer::new(physical_type(data_type));
-        reserve_fits(value, rows)?;
-        for _ in 0..rows {
-            push_value(&mut values, value, data_type)?;
-        }
-        return values_array(values, data_type, None);
-    }
-    let elements = match value {
-        Value::List(elements) => elements.as_slice(),
-        single => std::slice::from_ref(single),
-    };
-    let mut values = ValueBuffer::new(physical_type(data_type));
-    let mut null_elements = Vec::new();
-    let mut ends = Vec::with_capacity(rows);
-    for _ in 0..rows {
-        for element in elements {
-            null_elements.push(element.is_null());
-            if element.is_null() {
-                push_placeholder(&mut values);
-            } else {
-                push_value(&mut values, element, data_type)?;
-            }
-        }
-        ends.push(
-            u32::try_from(null_elements.len())
-                .map_err(|_| Error::exhausted("too many elements in one block"))?,
-        );
-    }
-    let nulls = null_elements_buffer(&null_elements, values.len())?;
-    list_array(
-        &ends,
-        values_array(values, data_type, nulls)?,
-        data_type,
-        None,
-    )
-}
-
-fn reserve_fits(value: &Value, rows: usize) -> Result<()> {
-    let bytes = match value {
-        Value::String(text) => text.len(),
-        Value::Bytes(bytes) => bytes.len(),
-        _ => 0,
-    };
-    if bytes.saturating_mul(rows) > i32::MAX as usize {
-        return Err(Error::exhausted(format!(
-            "{rows} rows of {bytes} bytes do not fit one block of 2 GiB"
-        )));
-    }
-    Ok(())
-}
-
-/// Appends `value` as a value of `data_type`; an integer also as a wider one or a float.
-pub(crate) fn push_value(out: &mut ValueBuffer, value: &Value, data_type: DataType) -> Result<()> {
-    let mismatch = || {
-        Error::invalid(format!(
-            "{value:?} is not a value of type {}",
-            data_type.pinot_name()
-        ))
-    };
-    match (out, value) {
-        (ValueBuffer::I32(v), Value::Int(i)) => v.push(*i),
-        (ValueBuffer::I32(v), Value::Boolean(b)) => v.push(i32::from(*b)),
-        (ValueBuffer::I64(v), Value::Long(i) | Value::Timestamp(i)) => v.push(*i),
-        (ValueBuffer::I64(v), Value::Int(i)) => v.push(i64::from(*i)),
-        (ValueBuffer::F32(v), Value::Float(f)) => v.push(*f),
-        (ValueBuffer::F64(v), Value::Double(f)) => v.push(*f),
-        (ValueBuffer::F64(v), Value::Float(f)) => v.push(f64::from(*f)),
-        (ValueBuffer::F64(v), Value::Int(i)) => v.push(f64::from(*i)),
-        (ValueBuffer::I128(v), Value::Decimal { unscaled, scale }) => {
-            let DataType::BigDecimal { scale: wanted, .. } = data_type else {
-                return Err(mismatch());
-            };
-            v.push(rescale(*unscaled, *scale, wanted).ok_or_else(mismatch)?);
-        }
-        (ValueBuffer::Bytes { offsets, data }, Value::String(text)) => {
-            push_bytes(offsets, data, text.as_bytes())?
-        }
-        (ValueBuffer::Bytes { offsets, data }, Value::Bytes(bytes)) => {
-            push_bytes(offsets, data, bytes)?
-        }
-        _ => return Err(mismatch()),
-    }
-    Ok(())
-}
-
-/// The same decimal with `to` digits after the point; none when digits would be lost.
-fn rescale(unscaled: i128, from: i8, to: i8) -> Option<i128> {
-    let steps = u32::from(to.abs_diff(from));
-    let factor = 10_i128.checked_pow(steps)?;
-    if to >= from {
-        unscaled.checked_mul(factor)
-    } else {
-        (unscaled % factor == 0).then(|| unscaled / factor)
-    }
-}
-
-fn push_bytes(offsets: &mut Vec<i32>, data: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
-    data.extend_from_slice(bytes);
-    let end = i32::try_from(data.len())
-        .map_err(|_| Error::exhausted("over 2 GiB of text in one block"))?;
-    offsets.push(end);
-    Ok(())
-}
-
-/// Appends what stands in the forward index where a value is null: the type's zero, or nothing.
-pub(crate) fn push_placeholder(out: &mut ValueBuffer) {
-    match out {
-        ValueBuffer::I32(v) => v.push(0),
-        ValueBuffer::I64(v) => v.push(0),
-        ValueBuffer::F32(v) => v.push(0.0),
-        ValueBuffer::F64(v) => v.push(0.0),
-        ValueBuffer::I128(v) => v.push(0),
-        ValueBuffer::Bytes { offsets, .. } => offsets.push(offsets.last().copied().unwrap_or(0)),
-    }
 }

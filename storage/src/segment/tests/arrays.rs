@@ -1,8 +1,8 @@
-//! Arrow's freedoms (slices, values under nulls, any NaN) on the way in, defaults on the way out.
+//! Arrow's freedoms (slices, values under nulls, any NaN) on the way in.
 
 use super::conformance::check;
-use super::rows::{DECIMAL, array, batch, column, files, raw, schema, spec};
-use crate::segment::arrow::{default_array, read_array, repeated_array};
+use super::rows::{batch, column, files, raw, schema, spec};
+use crate::segment::arrow::read_array;
 use crate::segment::builder::SegmentBuilder;
 use crate::segment::immutable::ImmutableSegment;
 use crate::segment::spec::ColumnSpec;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use strandline_index::DocSelection;
 use strandline_proto::ErrorKind;
 use strandline_proto::ids::Half;
-use strandline_proto::schema::{Column, DataType};
+use strandline_proto::schema::DataType;
 use strandline_proto::value::Value;
 
 #[test]
@@ -149,88 +149,6 @@ fn all_nans_are_one_value() {
     assert!(
         matches!(back.columns[0].max, Value::Double(max) if max.to_bits() == f64::NAN.to_bits())
     );
-}
-
-#[test]
-fn a_column_that_a_segment_lacks_holds_its_default() {
-    let with_default = |data_type, multi_value, default| Column {
-        default,
-        ..column("c", data_type, multi_value)
-    };
-    let cases = [
-        (
-            with_default(DataType::Int, false, Value::Int(7)),
-            Value::Int(7),
-        ),
-        (
-            with_default(DataType::Long, false, Value::Int(7)),
-            Value::Long(7),
-        ),
-        (
-            with_default(DataType::Boolean, false, Value::Boolean(true)),
-            Value::Boolean(true),
-        ),
-        (
-            with_default(
-                DECIMAL,
-                false,
-                Value::Decimal {
-                    unscaled: 15,
-                    scale: 1,
-                },
-            ),
-            Value::Decimal {
-                unscaled: 15_000,
-                scale: 4,
-            },
-        ),
-        (
-            with_default(DataType::String, false, Value::String("ü".into())),
-            Value::String("ü".into()),
-        ),
-        (
-            with_default(DataType::String, false, Value::Null),
-            Value::Null,
-        ),
-        (
-            with_default(DataType::Timestamp, true, Value::Timestamp(5)),
-            Value::List(vec![Value::Timestamp(5)]),
-        ),
-        (
-            with_default(
-                DataType::Float,
-                true,
-                Value::List(vec![Value::Float(0.5), Value::Null]),
-            ),
-            Value::List(vec![Value::Float(0.5), Value::Null]),
-        ),
-        (
-            with_default(DataType::Bytes, true, Value::Null),
-            Value::Null,
-        ),
-    ];
-    for (column, expected) in cases {
-        for rows in [0, 1, 3] {
-            let expected = array(&column, std::iter::repeat_n(&expected, rows));
-            assert_eq!(
-                &default_array(&column, rows).unwrap(),
-                &expected,
-                "{column:?}"
-            );
-        }
-    }
-    let wrong = with_default(DataType::Int, false, Value::String("7".into()));
-    assert!(
-        default_array(&wrong, 1)
-            .unwrap_err()
-            .message()
-            .contains("column c")
-    );
-    let lossy = Value::Decimal {
-        unscaled: 15,
-        scale: 5,
-    };
-    assert!(repeated_array(&lossy, DECIMAL, false, 1).is_err());
 }
 
 #[test]

@@ -1,9 +1,7 @@
 //! The committed file of format version 1, which every later version must read.
 
 use super::conformance::check;
-use super::rows::{
-    Row, TYPES, batch, column, day_column, files, partition, raw, stored_order,
-};
+use super::rows::{Row, TYPES, batch, column, day_column, files, partition, raw, stored_order};
 use crate::segment::builder::SegmentBuilder;
 use crate::segment::immutable::ImmutableSegment;
 use crate::segment::spec::{ColumnSpec, SegmentSpec};
