@@ -1,5 +1,8 @@
 //! From the metastore's state to the published snapshot.
 
+#[cfg(test)]
+mod tests;
+
 use super::registry::{Held, Registry};
 use super::stored::open_stored;
 use parking_lot::RwLock;
