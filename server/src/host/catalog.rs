@@ -193,10 +193,13 @@ impl Publisher {
     /// Removes files of the deep store that no table names: what a stopped load or commit left, and what was
     /// replaced or dropped before the last stop.
     pub async fn remove_orphans(&self) -> Result<()> {
-        for removed in self.metastore.removed_segments().await? {
-            self.metastore
-                .forget_segments(&removed.table, &[removed.segment.name])
-                .await?;
+        let mut removed: BTreeMap<String, Vec<SegmentName>> = BTreeMap::new();
+        for segment in self.metastore.removed_segments().await? {
+            let names = removed.entry(segment.table).or_default();
+            names.push(segment.segment.name);
+        }
+        for (table, names) in removed {
+            self.metastore.forget_segments(&table, &names).await?;
         }
         let state = self.metastore.state().await?;
         let named: HashSet<(&str, &SegmentName, u64)> = state
