@@ -1,7 +1,7 @@
 //! Rows through a real Kafka while the server is killed again and again.
 //!
 //! Runs when `STRANDLINE_KAFKA` names a broker (host:port; `tests/kafka.sh start DIR` makes one).
-//! `STRANDLINE_KAFKA_ROWS` (a partition: 10,000), `STRANDLINE_KAFKA_KILLS` (6) and `STRANDLINE_KAFKA_SEED` lengthen it.
+//! `STRANDLINE_KAFKA_ROWS` (a partition: 15,000), `STRANDLINE_KAFKA_KILLS` (6) and `STRANDLINE_KAFKA_SEED` lengthen it.
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -75,7 +75,7 @@ async fn rows_through_kafka_survive_kills_exactly() {
     let plan = Plan {
         seed: number_from("STRANDLINE_KAFKA_SEED", 1),
         partitions: 4,
-        rows_per_partition: number_from("STRANDLINE_KAFKA_ROWS", 10_000),
+        rows_per_partition: number_from("STRANDLINE_KAFKA_ROWS", 15_000),
         kills: u32::try_from(number_from("STRANDLINE_KAFKA_KILLS", 6)).expect("few kills"),
         flush_rows: number_from("STRANDLINE_KAFKA_FLUSH_ROWS", 1_500),
         batch_rows: number_from("STRANDLINE_KAFKA_BATCH", 50),
@@ -121,15 +121,12 @@ async fn rows_through_kafka_survive_kills_exactly() {
         .flush(Duration::from_secs(5))
         .expect("nothing is left to send");
     println!(
-        "{} rows exact after {} kills, {} of them inside a commit ({:?}); {} answers meanwhile, {} segments; freshness p50 {:?} ms, p99 {:?} ms",
-        plan.rows_per_partition * u64::from(plan.partitions),
-        report.places.len(),
-        report.kills_in_commits(),
-        report.places,
-        report.answers,
-        report.segments,
-        report.freshness_percentile(50),
-        report.freshness_percentile(99),
+        "{} rows {report}",
+        plan.rows_per_partition * u64::from(plan.partitions)
     );
     assert!(report.answers > 0, "queries were answered meanwhile");
+    assert!(
+        !report.freshness_ms.is_empty(),
+        "the producers ended before freshness was measured: give them more rows"
+    );
 }
