@@ -18,6 +18,8 @@ pub(super) struct Rowwise<R> {
     builder: RowBuilder,
     rows: R,
     count: Count,
+    /// Bytes taken before the batch at hand.
+    bytes_before: u64,
     ended: bool,
 }
 
@@ -29,20 +31,24 @@ impl<R> Rowwise<R> {
             builder,
             rows,
             count,
+            bytes_before: 0,
             ended: false,
         }
     }
 
     fn is_full(&self) -> bool {
         let rows = self.builder.rows();
-        // Bytes are only counted now and then.
+        // Many rows may have few bytes in the file (packed, or from transforms), and few rows many. The builder's are
+        // only counted now and then.
         rows >= self.source.batch_rows
+            || (rows > 0 && self.count.get() - self.bytes_before >= BATCH_BYTES_MAX as u64)
             || (rows % 64 == 63 && self.builder.bytes() >= BATCH_BYTES_MAX)
     }
 }
 
 impl<R: ReadRow> RowSource for Rowwise<R> {
     fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
+        self.bytes_before = self.count.get();
         while !self.ended && !self.is_full() {
             self.ended = !self.rows.read_row(&self.source, &mut self.builder)?;
         }

@@ -371,6 +371,28 @@ fn a_line_without_end_is_an_error_and_not_an_allocation() {
 }
 
 #[test]
+fn a_batch_of_long_lines_ends_by_its_bytes() {
+    const LINES: usize = 6;
+    let line_bytes = LINE_BYTES_MAX - 1_000;
+    let line = format!(
+        "{{\"event_ms\": 1400000000000, \"name\": \"{}\"}}\n",
+        "x".repeat(line_bytes - 50)
+    );
+    let (_folder, path) = file("long.json", line.repeat(LINES).as_bytes());
+    let mut source = open(&path, None, &config(), 1_000).unwrap();
+    let mut rows = Vec::new();
+    while let Some(batch) = source.next_batch().unwrap() {
+        rows.push(batch.num_rows());
+    }
+    assert_eq!(rows.iter().sum::<usize>(), LINES);
+    let most = BATCH_BYTES_MAX / line.len() + 1;
+    assert!(
+        rows.len() > 1 && rows.iter().all(|&rows| rows <= most),
+        "{rows:?}"
+    );
+}
+
+#[test]
 fn formats_are_known_by_ending_then_by_first_bytes() {
     let (_folder, path) = file("part-0", br#"{"day": 1}"#);
     assert_eq!(read_all(&path, 10).unwrap().num_rows(), 1);
