@@ -11,7 +11,7 @@ use super::tail::Tail;
 use std::sync::Arc;
 use std::time::Duration;
 use strandline_proto::{Error, Result};
-use strandline_storage::config::TableConfig;
+use strandline_storage::config::{StreamConfig, TableConfig};
 use strandline_storage::decode::{Decoded, Decoder, Rejected};
 use strandline_storage::environment::{Environment, blocking};
 use strandline_storage::meta::{DeadLetter, IngestCounts, Metastore};
@@ -141,40 +141,49 @@ impl Consumer {
     /// Consumes until it is stopped.
     pub async fn run(mut self) {
         let mut backoff = Backoff::new();
+        let mut opened = self.environment.clock.monotonic();
         while !self.stop.is_cancelled() {
-            match self.consume(&mut backoff).await {
-                Ok(()) => break,
-                Err(e) => {
-                    tracing::warn!(table = %self.table, partition = %self.tail.partition(), error = %e, "consumer failed; it tries again");
-                    self.tail.update_status(|s| {
-                        s.state = "RETRYING";
-                        s.last_error = e.message().to_owned();
-                    });
-                    if !backoff.pause(&self.environment, &self.stop).await {
-                        break;
-                    }
-                }
+            let Err(mut e) = self.consume(&mut backoff, &mut opened).await else {
+                break;
+            };
+            // A stream that does not answer holds up no seal.
+            if let Err(unsealed) = self.seal_when_due(&mut opened).await {
+                e = unsealed;
+            }
+            tracing::warn!(table = %self.table, partition = %self.tail.partition(), error = %e, "consumer failed; it tries again");
+            self.tail.update_status(|s| {
+                s.state = "RETRYING";
+                s.last_error = e.message().to_owned();
+            });
+            let go_on = tokio::select! {
+                go_on = backoff.pause(&self.environment, &self.stop) => go_on,
+                () = self.tail.seal_requested() => true,
+            };
+            if !go_on {
+                break;
             }
         }
         self.tail.update_status(|s| s.state = "STOPPED");
     }
 
-    async fn consume(&mut self, backoff: &mut Backoff) -> Result<()> {
-        let Some(stream_config) = self.config.stream.clone() else {
-            return Err(Error::internal("a consumer needs a stream config"));
-        };
+    fn stream_config(&self) -> Result<&StreamConfig> {
+        (self.config.stream.as_ref())
+            .ok_or_else(|| Error::internal("a consumer needs a stream config"))
+    }
+
+    async fn consume(&mut self, backoff: &mut Backoff, opened: &mut Duration) -> Result<()> {
+        let flush_rows = self.stream_config()?.flush_rows;
         let partition = self.tail.partition().partition;
         let mut reader = self.stream.open(partition, self.tail.watermark()).await?;
         let mut decoder = Decoder::new(&self.config)?;
-        let mut opened = self.environment.clock.monotonic();
-        let mut end_seen = opened;
+        let mut end_seen = self.environment.clock.monotonic();
         loop {
             if self.stop.is_cancelled() {
                 return Ok(());
             }
             let active = self.tail.active();
-            let left = usize::try_from(stream_config.flush_rows.saturating_sub(active.rows()))
-                .unwrap_or(usize::MAX);
+            let left =
+                usize::try_from(flush_rows.saturating_sub(active.rows())).unwrap_or(usize::MAX);
             let batch = if self.budget.pressure(active.bytes()) == Pressure::Wait {
                 tokio::select! {
                     () = self.environment.clock.sleep(PRESSURE_PERIOD) => None,
@@ -193,7 +202,7 @@ impl Consumer {
             if let Some(batch) = batch {
                 backoff.reset();
                 if active.next_offset() == active.start_offset() {
-                    opened = self.environment.clock.monotonic();
+                    *opened = self.environment.clock.monotonic();
                 }
                 decoder = self.index(decoder, &active, batch).await?;
             }
@@ -204,18 +213,27 @@ impl Consumer {
                     self.tail.update_status(|s| s.stream_end = range.end);
                 }
             }
-            let asked = self.tail.take_seal_request();
-            let age_ms = u64::try_from(now.saturating_sub(opened).as_millis()).unwrap_or(u64::MAX);
-            let full = active.rows() >= stream_config.flush_rows
-                || active.bytes() as u64 >= stream_config.flush_bytes
-                || age_ms >= stream_config.flush_age_ms
-                || self.budget.pressure(active.bytes()) == Pressure::Seal;
-            // Offsets without a row (dead letters) are committed as well, so that they are not read for ever.
-            if active.next_offset() > active.start_offset() && (asked || full) {
-                self.seal(&active).await?;
-                opened = self.environment.clock.monotonic();
-            }
+            self.seal_when_due(opened).await?;
         }
+    }
+
+    /// Seals the active segment, which has had rows since `opened`, when it is full or old, when memory is short, or when
+    /// somebody asked for it.
+    async fn seal_when_due(&self, opened: &mut Duration) -> Result<()> {
+        let limits = self.stream_config()?;
+        let active = self.tail.active();
+        let asked = self.tail.take_seal_request();
+        let age = (self.environment.clock.monotonic()).saturating_sub(*opened);
+        let full = active.rows() >= limits.flush_rows
+            || active.bytes() as u64 >= limits.flush_bytes
+            || age >= Duration::from_millis(limits.flush_age_ms)
+            || self.budget.pressure(active.bytes()) == Pressure::Seal;
+        // Offsets without a row (dead letters) are committed as well, so that they are not read for ever.
+        if active.next_offset() > active.start_offset() && (asked || full) {
+            self.seal(&active).await?;
+            *opened = self.environment.clock.monotonic();
+        }
+        Ok(())
     }
 
     /// Decodes a batch off the network threads, keeps its dead letters, and makes its rows visible.
