@@ -12,6 +12,7 @@ pub(crate) use admin::EngineStatements;
 
 use crate::host::Registry;
 use crate::host::catalog::Publisher;
+use crate::host::consumer::ConsumingBudget;
 use crate::host::data_dir::DataDir;
 use crate::host::load::{Loader, Progress};
 use crate::host::realtime::RealtimeTables;
@@ -72,6 +73,7 @@ pub struct Engine {
     metastore: Arc<SqlMetastore>,
     log: Arc<EmbeddedLog>,
     publisher: Arc<Publisher>,
+    budget: Arc<ConsumingBudget>,
     realtime: Arc<RealtimeTables>,
     loader: Loader,
     broker: Arc<Broker>,
@@ -93,6 +95,11 @@ impl Engine {
     /// the stream.
     pub async fn query(&self, request: QueryRequest) -> Result<QueryAnswer> {
         self.queries.run(&self.broker, request).await
+    }
+
+    /// Memory of consuming segments: what they take and the most they may, in bytes.
+    pub fn consuming_memory(&self) -> (usize, usize) {
+        (self.budget.used(), self.budget.bytes_max())
     }
 
     /// The data folder; front ends keep uploads under its `staging`.

@@ -2,7 +2,6 @@
 
 use super::{Engine, coverage_message};
 use crate::host::catalog::warning_messages;
-use crate::host::load;
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use std::collections::BTreeMap;
@@ -369,11 +368,6 @@ impl Engine {
             .filter(|s| s.half == Half::Realtime && !before.contains_key(&s.name))
             .collect();
         Ok((new.len() as u64, new.iter().map(|s| s.rows).sum()))
-    }
-
-    /// Rows a segment of a load holds unless the load says otherwise.
-    pub fn segment_rows_default() -> u64 {
-        load::SEGMENT_ROWS_DEFAULT
     }
 }
 

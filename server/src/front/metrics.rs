@@ -81,6 +81,14 @@ fn describe() {
         "Bytes of segments by table and kind."
     );
     metrics::describe_gauge!(
+        "strandline_consuming_memory_bytes",
+        "Memory of all consuming segments."
+    );
+    metrics::describe_gauge!(
+        "strandline_consuming_memory_limit_bytes",
+        "The most that consuming segments may take; at it the large ones are sealed."
+    );
+    metrics::describe_gauge!(
         "strandline_stream_next_offset",
         "The next offset to consume, by table and partition."
     );

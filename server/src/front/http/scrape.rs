@@ -18,6 +18,9 @@ pub(super) async fn metrics(
         metrics::gauge!("process_resident_memory_bytes").set(bytes as f64);
     }
     metrics::gauge!("process_uptime_seconds").set(state.started.elapsed().as_secs_f64());
+    let (used, limit) = state.engine.consuming_memory();
+    metrics::gauge!("strandline_consuming_memory_bytes").set(used as f64);
+    metrics::gauge!("strandline_consuming_memory_limit_bytes").set(limit as f64);
     for table in state.engine.tables() {
         // A table dropped since the list was made has no gauges.
         let (Ok(segments), Ok(description)) =
