@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use strandline_proto::value::Value;
 
 /// How `a` compares with `b`; none when they are of types that don't compare, or one is null or a list.
-/// Floats are in total order, and an integer zero equals `+0.0`.
+/// Floats are in total order, but for `-0.0`, which equals zero.
 pub fn compare(a: &Value, b: &Value) -> Option<Ordering> {
     use Value as V;
     Some(match (a, b) {
@@ -14,7 +14,7 @@ pub fn compare(a: &Value, b: &Value) -> Option<Ordering> {
         (V::Timestamp(a), V::Timestamp(b)) => a.cmp(b),
         _ => match (number(a)?, number(b)?) {
             (Number::Integer(a), Number::Integer(b)) => a.cmp(&b),
-            (Number::Float(a), Number::Float(b)) => a.total_cmp(&b),
+            (Number::Float(a), Number::Float(b)) => (a + 0.0).total_cmp(&(b + 0.0)),
             (Number::Decimal(a, a_scale), Number::Decimal(b, b_scale)) => {
                 compare_decimals(a, a_scale, b, b_scale)?
             }
@@ -88,7 +88,6 @@ fn compare_integer_float(integer: i128, float: f64) -> Ordering {
     match (float - whole).partial_cmp(&0.0) {
         Some(Ordering::Greater) => Ordering::Less,
         Some(Ordering::Less) => Ordering::Greater,
-        _ if integer == 0 && float.is_sign_negative() => Ordering::Greater,
         _ => Ordering::Equal,
     }
 }
@@ -111,7 +110,6 @@ mod tests {
             ),
             (Value::Int(2), Value::Double(2.5)),
             (Value::Double(-2.5), Value::Int(-2)),
-            (Value::Double(-0.0), Value::Int(0)),
             (Value::Double(f64::INFINITY), Value::Double(f64::NAN)),
             (Value::Int(7), Value::Double(f64::NAN)),
             (
@@ -146,10 +144,13 @@ mod tests {
             assert_eq!(compare(&a, &b), Some(Ordering::Less), "{a:?} {b:?}");
             assert_eq!(compare(&b, &a), Some(Ordering::Greater), "{b:?} {a:?}");
         }
-        assert_eq!(
-            compare(&Value::Int(3), &Value::Float(3.0)),
-            Some(Ordering::Equal)
-        );
+        for (a, b) in [
+            (Value::Int(3), Value::Float(3.0)),
+            (Value::Double(-0.0), Value::Int(0)),
+            (Value::Double(-0.0), Value::Float(0.0)),
+        ] {
+            assert_eq!(compare(&a, &b), Some(Ordering::Equal), "{a:?} {b:?}");
+        }
         assert_eq!(compare(&Value::Int(3), &Value::String("3".into())), None);
     }
 }

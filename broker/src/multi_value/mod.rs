@@ -4,7 +4,8 @@
 //! one with a scalar becomes a function of this module (`mv_eq` and so on) or its negation, so that `!=` and `NOT IN`
 //! mean that *no* value equals. A leaf gets them as column predicates; above it, these implementations run.
 //!
-//! Null when the list or an operand is null; null elements match nothing.
+//! Null when the list or an operand is null; null elements match nothing. `-0.0` equals zero, as in DataFusion's own
+//! comparisons, which Arrow's are not.
 
 mod rewrite;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use datafusion::arrow::compute::{
 };
 use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::arrow::error::ArrowError;
+use datafusion::common::utils::normalize_float_zero;
 use datafusion::common::{Result, plan_err};
 use datafusion::logical_expr::type_coercion::binary::{
     comparison_coercion, like_coercion, regex_coercion,
@@ -207,7 +209,7 @@ impl AnyValue {
             .iter()
             .map(|o| Operand::new(o, list))
             .collect::<Result<Vec<_>>>()?;
-        let matches = self.matches(&elements, &operands)?;
+        let matches = self.matches(&normalize_float_zero(&elements), &operands)?;
         let mut any = BooleanBufferBuilder::new(list.len());
         let mut valid = BooleanBufferBuilder::new(list.len());
         for row in 0..list.len() {
@@ -274,7 +276,8 @@ impl Operand {
     fn new(value: &ColumnarValue, list: &ListArray) -> Result<Self> {
         Ok(match value {
             ColumnarValue::Scalar(scalar) => {
-                Self::One(Scalar::new(scalar.to_array()?), !scalar.is_null())
+                let value = normalize_float_zero(&scalar.to_array()?);
+                Self::One(Scalar::new(value), !scalar.is_null())
             }
             ColumnarValue::Array(array) => {
                 let mut row_of = Vec::with_capacity(list.values().len());
@@ -283,7 +286,7 @@ impl Operand {
                 }
                 Self::Each {
                     rows: array.logical_nulls(),
-                    elements: take(array, &UInt32Array::from(row_of), None)?,
+                    elements: normalize_float_zero(&take(array, &UInt32Array::from(row_of), None)?),
                 }
             }
         })

@@ -1,6 +1,6 @@
 use super::*;
 use datafusion::arrow::array::{Int32Array, ListBuilder, StringBuilder};
-use datafusion::arrow::datatypes::Int32Type;
+use datafusion::arrow::datatypes::{Float64Type, Int32Type};
 use datafusion::common::ScalarValue;
 use datafusion::common::config::ConfigOptions;
 
@@ -129,4 +129,20 @@ fn an_empty_or_null_list_unnests_to_one_null() {
         Some(vec![None, Some(3)]),
     ]);
     assert_eq!(answer.as_list::<i32>(), &expected);
+}
+
+#[test]
+fn both_zeros_are_one_value() {
+    let list = || {
+        ListArray::from_iter_primitive::<Float64Type, _, _>([
+            Some(vec![Some(-0.0)]),
+            Some(vec![Some(0.0)]),
+        ])
+    };
+    for zero in [0.0, -0.0] {
+        let zero = || vec![ColumnarValue::Scalar(ScalarValue::Float64(Some(zero)))];
+        for (test, expected) in [(Test::Eq, true), (Test::Lt, false), (Test::GtEq, true)] {
+            assert_eq!(run(test, list(), zero()), [Some(expected); 2], "{test:?}");
+        }
+    }
 }

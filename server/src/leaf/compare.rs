@@ -38,10 +38,11 @@ macro_rules! keys {
 }
 keys!(i32, i64, i128);
 
-/// The key of a float: ascending as `f32::total_cmp` orders.
+/// The key of a float: ascending as `f32::total_cmp` orders, but for -0.0, which is the same value as 0.0.
 #[inline]
 pub(super) fn f32_key(value: f32) -> i32 {
-    let bits = value.to_bits() as i32;
+    // Adding 0.0 changes no other value.
+    let bits = (value + 0.0).to_bits() as i32;
     bits ^ (((bits >> 31) as u32) >> 1) as i32
 }
 
@@ -51,10 +52,11 @@ pub(super) fn f32_of_key(key: i32) -> f32 {
     f32::from_bits((key ^ (((key >> 31) as u32) >> 1) as i32) as u32)
 }
 
-/// The key of a float: ascending as `f64::total_cmp` orders.
+/// The key of a float: ascending as `f64::total_cmp` orders, but for -0.0, which is the same value as 0.0.
 #[inline]
 pub(super) fn f64_key(value: f64) -> i64 {
-    let bits = value.to_bits() as i64;
+    // Adding 0.0 changes no other value.
+    let bits = (value + 0.0).to_bits() as i64;
     bits ^ (((bits >> 63) as u64) >> 1) as i64
 }
 
@@ -218,20 +220,6 @@ fn float_floor(value: f64, scale: i8) -> Floor {
     let beyond = if negative { Floor::Below } else { Floor::Above };
     if !value.is_finite() {
         return beyond;
-    }
-    if value == 0.0 {
-        // In total order -0.0 comes right before 0.
-        return if negative {
-            Floor::At {
-                floor: -1,
-                exact: false,
-            }
-        } else {
-            Floor::At {
-                floor: 0,
-                exact: true,
-            }
-        };
     }
     let whole = value.trunc();
     if whole.abs() >= 2f64.powi(127) {

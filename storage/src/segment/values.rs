@@ -2,7 +2,8 @@
 //! consuming segments append.
 //!
 //! Here the placeholders of nulls are made (the type's zero, the empty text or list, whatever Arrow had
-//! under the null) and NaNs become one NaN, so that a column has one value for each value.
+//! under the null), NaNs become one NaN and -0.0 becomes 0.0, which it equals in SQL: so a column has one value for
+//! each value.
 
 use super::arrow::arrow_type;
 use ::arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray};
@@ -143,16 +144,14 @@ fn physical_values(array: &ArrayRef, data_type: DataType) -> Result<ValueBuffer>
             let mut values = native(array.as_primitive::<Float32Type>());
             values
                 .iter_mut()
-                .filter(|v| v.is_nan())
-                .for_each(|v| *v = f32::NAN);
+                .for_each(|v| *v = if v.is_nan() { f32::NAN } else { *v + 0.0 });
             ValueBuffer::F32(values)
         }
         DataType::Double => {
             let mut values = native(array.as_primitive::<Float64Type>());
             values
                 .iter_mut()
-                .filter(|v| v.is_nan())
-                .for_each(|v| *v = f64::NAN);
+                .for_each(|v| *v = if v.is_nan() { f64::NAN } else { *v + 0.0 });
             ValueBuffer::F64(values)
         }
         DataType::Boolean => ValueBuffer::I32(

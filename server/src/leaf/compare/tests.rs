@@ -45,7 +45,7 @@ fn an_int_column_is_not_truncated_against_other_types() {
     );
     assert_eq!(
         place_of(Value::Double(-0.0), DataType::Int),
-        ints(Place::Between(Some(-1), Some(0)))
+        ints(Place::At(0))
     );
     assert_eq!(
         place_of(Value::Long(1 << 40), DataType::Int),
@@ -230,7 +230,6 @@ fn keys_order_floats_totally_and_come_back() {
         -f64::NAN,
         f64::NEG_INFINITY,
         -1.0,
-        -0.0,
         0.0,
         5e-324,
         1.0,
@@ -248,6 +247,8 @@ fn keys_order_floats_totally_and_come_back() {
             (value as f32).to_bits()
         );
     }
+    assert_eq!(f64_key(-0.0), f64_key(0.0));
+    assert_eq!(f32_key(-0.0), f32_key(0.0));
 }
 
 #[test]

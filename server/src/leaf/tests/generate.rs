@@ -95,12 +95,21 @@ fn float(rng: &mut StdRng, small: i64) -> f64 {
     }
 }
 
+/// Storage keeps one zero.
+fn kept(value: Value) -> Value {
+    match value {
+        Value::Float(v) => Value::Float(v + 0.0),
+        Value::Double(v) => Value::Double(v + 0.0),
+        other => other,
+    }
+}
+
 fn stored(rng: &mut StdRng, column: &Column, nulls: f64) -> Value {
     if rng.random_bool(nulls) {
         return Value::Null;
     }
     if !column.multi_value {
-        return value(rng, column.data_type);
+        return kept(value(rng, column.data_type));
     }
     let length = rng.random_range(0..4);
     let null_elements = if column.not_null { 0.0 } else { 0.1 };
@@ -110,7 +119,7 @@ fn stored(rng: &mut StdRng, column: &Column, nulls: f64) -> Value {
                 if rng.random_bool(null_elements) {
                     Value::Null
                 } else {
-                    value(rng, column.data_type)
+                    kept(value(rng, column.data_type))
                 }
             })
             .collect(),

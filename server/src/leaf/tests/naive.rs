@@ -29,8 +29,6 @@ pub(super) fn rank(value: &Value) -> Rank {
             Rank::Number(i128::MAX, 0)
         } else if v.is_infinite() {
             Rank::Number(if v > 0.0 { i128::MAX - 1 } else { i128::MIN }, 0)
-        } else if v == 0.0 && v.is_sign_negative() {
-            Rank::Number(0, -1)
         } else {
             Rank::Number((v * 10_000.0) as i128, 0)
         }
@@ -455,8 +453,17 @@ pub(super) fn text(array: &ArrayRef, row: usize) -> String {
             ScalarValue::Float32(Some(v)) if v.is_nan() && v.is_sign_negative() => {
                 "Float32(-NaN)".to_owned()
             }
-            scalar => format!("{scalar:?}"),
+            scalar => scalar_text(&scalar),
         },
+    }
+}
+
+/// Both zeros are one value.
+fn scalar_text(scalar: &ScalarValue) -> String {
+    match scalar {
+        ScalarValue::Float64(Some(0.0)) => "Float64(0)".to_owned(),
+        ScalarValue::Float32(Some(0.0)) => "Float32(0)".to_owned(),
+        other => format!("{other:?}"),
     }
 }
 
@@ -493,7 +500,7 @@ fn state(function: AggregateFunction, argument: Option<&ArrayRef>, rows: &[usize
             } else {
                 values.max_by(order)
             };
-            vec![found.map_or("NULL".to_owned(), |v| format!("{v:?}"))]
+            vec![found.map_or("NULL".to_owned(), |v| scalar_text(&v))]
         }
     }
 }

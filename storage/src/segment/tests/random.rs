@@ -36,10 +36,10 @@ fn single(data_type: DataType, narrow: bool) -> BoxedStrategy<Value> {
         DataType::Int => long.prop_map(|v| Value::Int(v as i32)).boxed(),
         DataType::Long => long.prop_map(Value::Long).boxed(),
         DataType::Float => float
-            .prop_map(|v| Value::Float(if v.is_nan() { f32::NAN } else { v as f32 }))
+            .prop_map(|v| Value::Float(if v.is_nan() { f32::NAN } else { v as f32 + 0.0 }))
             .boxed(),
         DataType::Double => float
-            .prop_map(|v| Value::Double(if v.is_nan() { f64::NAN } else { v }))
+            .prop_map(|v| Value::Double(if v.is_nan() { f64::NAN } else { v + 0.0 }))
             .boxed(),
         DataType::BigDecimal { scale, .. } => (
             long,
