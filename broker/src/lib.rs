@@ -9,6 +9,7 @@ pub mod bind;
 mod broker;
 mod error;
 mod explain;
+mod extremes;
 pub mod functions;
 pub mod leaf_expr;
 pub mod literal;

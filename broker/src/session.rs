@@ -1,5 +1,6 @@
 //! DataFusion as we set it up: which rules run, which functions exist, and what is off.
 
+use crate::extremes;
 use crate::functions;
 use crate::multi_value::{MultiValuePlanner, MultiValueRule};
 use crate::plan::pushdown::LeafPushdown;
@@ -53,6 +54,8 @@ pub(crate) fn config(options: &BrokerOptions) -> SessionConfig {
     config.optimizer.enable_join_dynamic_filter_pushdown = false;
     config.optimizer.enable_topk_dynamic_filter_pushdown = false;
     config.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    // It takes each NaN for a group of its own, and panics when it drops one.
+    config.optimizer.enable_topk_aggregation = false;
     config.catalog.information_schema = false;
     SessionConfig::from(config)
         .with_target_partitions(options.partitions.max(2))
@@ -93,8 +96,50 @@ pub(crate) fn state(
         .with_expr_planners(expr_planners)
         .with_scalar_functions(functions::in_order())
         .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
-        .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+        .with_aggregate_functions(
+            SessionStateDefaults::default_aggregate_functions()
+                .into_iter()
+                .map(extremes::corrected)
+                .collect(),
+        )
         .with_window_functions(SessionStateDefaults::default_window_functions())
         .with_table_function_list(SessionStateDefaults::default_table_functions())
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::arrow::array::{AsArray, Float64Array, Int32Array, RecordBatch};
+    use datafusion::arrow::datatypes::Float64Type;
+    use datafusion::prelude::SessionContext;
+
+    #[tokio::test]
+    async fn a_nan_is_one_group_also_when_only_the_first_groups_are_wanted() {
+        let context = SessionContext::new_with_config(config(&BrokerOptions::default()));
+        let keys: Float64Array = (0..64)
+            .map(|i| [f64::NAN, f64::from(i)][i as usize % 2])
+            .collect();
+        let values: Int32Array = (0..64).collect();
+        let batch =
+            RecordBatch::try_from_iter([("k", Arc::new(keys) as _), ("v", Arc::new(values) as _)])
+                .unwrap();
+        context.register_batch("t", batch).unwrap();
+        let sql = "SELECT k, max(v) FROM t GROUP BY k ORDER BY max(v) DESC LIMIT 3";
+        let rows = context.sql(sql).await.unwrap().collect().await.unwrap();
+        let keys: Vec<f64> = rows
+            .iter()
+            .flat_map(|batch| {
+                batch
+                    .column(0)
+                    .as_primitive::<Float64Type>()
+                    .values()
+                    .to_vec()
+            })
+            .collect();
+        assert!(
+            keys[0] == 63.0 && keys[1].is_nan() && keys[2] == 61.0,
+            "{keys:?}"
+        );
+    }
 }
