@@ -4,6 +4,7 @@
 
 use std::path::{Component, Path, PathBuf};
 use strandline_proto::{Error, Result};
+use strandline_storage::environment::file_error;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 
@@ -22,9 +23,7 @@ pub(crate) struct Staging {
 impl Staging {
     /// Opens the folder and removes what an earlier run left in it.
     pub(crate) fn open(dir: PathBuf, bytes_max: u64) -> Result<Self> {
-        let wrong = |error: std::io::Error| {
-            Error::unavailable(format!("staging folder {}: {error}", dir.display()))
-        };
+        let wrong = |error: std::io::Error| file_error("empty the staging folder", &dir, &error);
         match std::fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(wrong(error)),
             _ => std::fs::create_dir_all(&dir).map_err(wrong)?,
@@ -35,9 +34,9 @@ impl Staging {
     /// Begins one upload.
     pub(crate) async fn begin(&self) -> Result<Stage> {
         let dir = self.dir.join(uuid::Uuid::new_v4().to_string());
-        tokio::fs::create_dir(&dir).await.map_err(|error| {
-            Error::unavailable(format!("staging folder {}: {error}", dir.display()))
-        })?;
+        tokio::fs::create_dir(&dir)
+            .await
+            .map_err(|error| file_error("make the staging folder", &dir, &error))?;
         Ok(Stage {
             dir,
             files: Vec::new(),
@@ -131,11 +130,7 @@ impl Drop for Stage {
 
 fn refused(path: &Path, error: &std::io::Error) -> Error {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let sentence = format!("file \"{name}\" can't be staged: {error}");
-    match error.kind() {
-        std::io::ErrorKind::StorageFull => Error::exhausted(sentence),
-        _ => Error::unavailable(sentence),
-    }
+    file_error("stage", path, error).at(format_args!("file \"{name}\""))
 }
 
 /// `name` when it is one plain component of a path.

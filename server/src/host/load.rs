@@ -13,7 +13,7 @@ use strandline_proto::v1::{LoadCount, LoadOptions, LoadResult, PushMode};
 use strandline_proto::{Error, Result};
 use strandline_storage::config::{PushType, TableConfig};
 use strandline_storage::deep_store::DeepStore;
-use strandline_storage::environment::{Environment, Files, blocking};
+use strandline_storage::environment::{Environment, Files, blocking, file_error};
 use strandline_storage::input::{self, InputFormat};
 use strandline_storage::meta::{Metastore, PUSH_ID_BYTES_MAX, PushOffline};
 use strandline_storage::segment::builder::SegmentBuilder;
@@ -84,7 +84,7 @@ impl Loader {
         self.environment
             .files
             .create_dir(&dir)
-            .map_err(|e| Error::unavailable(format!("cannot make {}: {e}", dir.display())))?;
+            .map_err(|e| file_error("make the folder", &dir, &e))?;
         let _staged_files = StagedFiles(dir.clone());
         let stop = CancellationToken::new();
         let _stop_when_dropped = stop.clone().drop_guard();
