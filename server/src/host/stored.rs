@@ -29,7 +29,8 @@ pub async fn open_stored(
     let segment = blocking(&environment.spawner, "open segment", move || {
         ImmutableSegment::open(&path)
     })
-    .await?;
+    .await
+    .map_err(|e| e.at(format_args!("segment {name} of table {table}")))?;
     if segment.info().checksum == checksum {
         Ok(segment)
     } else {

@@ -92,7 +92,7 @@ impl SegmentFile {
 /// An error about a part of the file that is not what was written.
 pub(crate) fn damage(part: &str, what: &str) -> Error {
     Error::data_loss(format!(
-        "segment file is damaged in its {part}: {what}; restore it from the deep store or load its rows again"
+        "segment file is damaged in its {part}: {what}; restore it from a copy or load its rows again"
     ))
 }
 
