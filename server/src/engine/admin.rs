@@ -144,7 +144,7 @@ impl Engine {
                     committed_offset: committed,
                     consuming_rows: tail.rows_from(committed),
                     state: status.state.to_owned(),
-                    last_error: status.last_error,
+                    last_error: status.error().to_owned(),
                 }
             })
             .collect();

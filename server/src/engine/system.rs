@@ -150,7 +150,7 @@ impl Engine {
                     Cell::Long(counts.dead_lettered),
                     Cell::Long(counts.lost),
                     text(status.state),
-                    text_or_null(&status.last_error),
+                    text_or_null(status.error()),
                 ]);
             }
             if let Some(status) = self

@@ -87,12 +87,14 @@ impl Committer {
             while let Err(e) = self.commit(&segment).await {
                 tracing::warn!(table = %self.table, partition = %self.tail.partition(), segment = %segment.name(), error = %e,
                     "commit failed; it is tried again");
-                self.tail
-                    .update_status(|s| s.last_error = format!("commit of {}: {e}", segment.name()));
+                self.tail.update_status(|s| {
+                    s.commit_error = format!("commit of {}: {e}", segment.name())
+                });
                 if !backoff.pause(&self.environment, &self.stop).await {
                     return;
                 }
             }
+            self.tail.update_status(|s| s.commit_error.clear());
         }
     }
 

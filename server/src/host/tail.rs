@@ -22,12 +22,25 @@ pub struct TailStatus {
     pub state: &'static str,
     /// Why it is retrying; empty otherwise.
     pub last_error: String,
+    /// Why a sealed segment is not committed yet; empty otherwise. Consumption goes on meanwhile, and clears nothing here.
+    pub commit_error: String,
     /// The stream's end when it was last seen, for lag.
     pub stream_end: u64,
     /// When the newest visible row was produced, in milliseconds since the epoch; 0 before the first.
     pub newest_timestamp_ms: i64,
     /// Offset ranges that the stream had dropped before they could be read.
     pub lost: Vec<strandline_proto::ids::OffsetRange>,
+}
+
+impl TailStatus {
+    /// What is wrong, if anything: with consuming, or else with committing.
+    pub fn error(&self) -> &str {
+        if self.last_error.is_empty() {
+            &self.commit_error
+        } else {
+            &self.last_error
+        }
+    }
 }
 
 /// One partition's tail.
