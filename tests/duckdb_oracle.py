@@ -1,12 +1,13 @@
 """Holds Strandline's answers to drawn queries against DuckDB's, over gRPC.
 
-usage: duckdb_oracle.py EXPORT [SERVER] [--limit N]
+    cargo build --workspace --bin strandline
+    python3 tests/duckdb_oracle.py EXPORT --draw 1000 --program target/debug/strandline
 
-EXPORT is a folder that `cargo test -p strandline-tests --test differential` filled because
-STRANDLINE_DIFFERENTIAL_EXPORT named it: per round, t.parquet and u.parquet (the rows that queries must
-see), schemas, table configs, files to load, messages to append, and queries.jsonl. SERVER is the host:port of a
-server's gRPC. The tables are made there first. Without SERVER, the recorded answers of plain DataFusion are held
-against DuckDB's, which shows that the two renderings of each query mean the same. Needs duckdb, grpcio and grpcio-tools.
+draws 1,000 queries that DuckDB can be asked into the folder EXPORT, starts a server over a folder of its own, makes the
+tables there and asks both. EXPORT holds, per round, t.parquet and u.parquet (the rows that queries must see), schemas,
+table configs, files to load, messages to append, and queries.jsonl. Instead of --program a server that runs may be
+named as host:port of its gRPC. Without either, the recorded answers of plain DataFusion are held against DuckDB's, which
+shows that the two renderings of each query mean the same. Needs duckdb, grpcio and grpcio-tools.
 """
 
 import argparse
@@ -15,7 +16,10 @@ import decimal
 import importlib
 import json
 import math
+import os
 import pathlib
+import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -226,12 +230,51 @@ def make_tables(server, folder, recipe):
             server.wait_for(f"{table['name']}_REALTIME", len(payloads))
 
 
+def draw(export, queries, seed):
+    """Lets the Rust test draw tables and queries into `export`."""
+    settings = {"EXPORT": export.resolve(), "QUERIES": queries, "SEED": seed}
+    environment = {f"STRANDLINE_DIFFERENTIAL_{name}": str(value) for name, value in settings.items()}
+    command = ["cargo", "test", "--locked", "--workspace", "--test", "differential", "drawn_queries_are_exported"]
+    subprocess.run(command, env=os.environ | environment, check=True)
+
+
+def serve(program, data):
+    """Starts a server on free ports; gives the process and its gRPC address."""
+    process = subprocess.Popen(
+        [program, "serve", "--data", data, "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if found := re.search("gRPC http://([^ ,]+)", line):
+            return process, found[1]
+    raise SystemExit("the server did not start")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("export", type=pathlib.Path)
     parser.add_argument("server", nargs="?")
     parser.add_argument("--limit", type=int, default=10**9)
+    parser.add_argument("--draw", type=int, metavar="QUERIES", help="draw that many queries first")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--program", help="start this server")
     arguments = parser.parse_args()
+    if arguments.draw:
+        draw(arguments.export, arguments.draw, arguments.seed)
+    if not arguments.program:
+        sys.exit(compare(arguments))
+    with tempfile.TemporaryDirectory() as data:
+        process, arguments.server = serve(arguments.program, data)
+        try:
+            sys.exit(compare(arguments))
+        finally:
+            process.kill()
+            process.wait()
+
+
+def compare(arguments):
+    """Asks both; gives the exit code."""
     checked = errors = empty = 0
     differences = []
     with tempfile.TemporaryDirectory() as stubs:
@@ -275,7 +318,7 @@ def main():
     for query, found in differences[:25]:
         print(f"seed {query['seed']} ({query['kind']}): {found}\n  ours: {query['ours']}\n  duck: {query['duck']}")
     print(f"{checked} queries against DuckDB {duckdb.__version__}: {len(differences)} differences, {errors} errors on both sides, {empty} empty")
-    sys.exit(1 if differences or not checked else 0)
+    return 1 if differences or not checked else 0
 
 
 if __name__ == "__main__":

@@ -1,28 +1,34 @@
 //! Scalar expressions by the type of their result.
 
+use crate::pool::Domain;
 use crate::predicate::Draw;
 use crate::sql::Sql;
-use crate::table::Column;
+use crate::table::{Column, TIME_COLUMN};
 use strandline_proto::schema::DataType;
 
+/// Whether expressions over the column mean the same in every engine and order.
+fn is_plain(c: &Column) -> bool {
+    !c.multi_value && c.domain != Domain::Edge
+}
+
 fn is_integer(c: &Column) -> bool {
-    !c.multi_value && matches!(c.data_type, DataType::Int | DataType::Long)
+    is_plain(c) && matches!(c.data_type, DataType::Int | DataType::Long)
 }
 
 fn is_float(c: &Column) -> bool {
-    !c.multi_value && matches!(c.data_type, DataType::Float | DataType::Double)
+    is_plain(c) && matches!(c.data_type, DataType::Float | DataType::Double)
 }
 
 fn is_decimal(c: &Column) -> bool {
-    !c.multi_value && matches!(c.data_type, DataType::BigDecimal { .. })
+    is_plain(c) && matches!(c.data_type, DataType::BigDecimal { .. })
 }
 
 fn is_string(c: &Column) -> bool {
-    !c.multi_value && c.data_type == DataType::String
+    is_plain(c) && c.data_type == DataType::String
 }
 
 fn is_time(c: &Column) -> bool {
-    !c.multi_value && c.data_type == DataType::Timestamp
+    is_plain(c) && c.data_type == DataType::Timestamp
 }
 
 impl Draw<'_> {
@@ -148,7 +154,9 @@ impl Draw<'_> {
         match self.below(12) {
             0..=6 => {
                 let column = self.column_where(|c| {
-                    !c.multi_value && (c.name.ends_with("_0") || c.name.ends_with("event_time"))
+                    !c.multi_value
+                        && (matches!(c.domain, Domain::Small | Domain::Edge)
+                            || c.name.ends_with(TIME_COLUMN))
                 });
                 self.named(column)
             }
@@ -193,16 +201,36 @@ impl Draw<'_> {
             10 | 11 => {
                 let column = self.column_where(|c| !c.multi_value && c.data_type != DataType::Json);
                 let function = self.one_of(&["min", "max"]);
-                Sql::fill(&format!("{function}(@)"), &[&self.named(column)])
+                let name = self.named(column);
+                let sql = Sql::fill(&format!("{function}(@)"), &[&name]);
+                if column.domain != Domain::Edge {
+                    return self.filtered(sql);
+                }
+                // DataFusion's own accumulators for groups of floats lose infinities and what stands before a NaN.
+                let direction = if function == "min" { "ASC" } else { "DESC" };
+                let first = format!("first_value(@ ORDER BY @ {direction} NULLS LAST)");
+                Sql {
+                    plain: Sql::fill(&first, &[&name, &name]).plain,
+                    ..sql
+                }
             }
             12 => {
                 let number = self.number(1);
                 let function = self.one_of(&["min", "max"]);
                 Sql::fill(&format!("{function}(@)"), &[&number])
             }
-            13 => {
+            13 if self.chance(50) => {
                 let column = self.column_where(is_integer);
                 Sql::fill("sum(DISTINCT @)", &[&self.named(column)])
+            }
+            // Sums of LONG wrap around; DuckDB's grow.
+            13 => {
+                let column = self.column_where(|c| {
+                    !c.multi_value
+                        && c.domain == Domain::Edge
+                        && matches!(c.data_type, DataType::Int | DataType::Long)
+                });
+                Sql::fill("sum(@)", &[&self.named(column)]).not_in_duck()
             }
             14 => {
                 let column = self.column_where(|c| is_float(c) && c.name.ends_with("_0"));
@@ -220,6 +248,10 @@ impl Draw<'_> {
                 Sql::fill("bit_xor(@)", &[&self.named(integer)])
             }
         };
+        self.filtered(call)
+    }
+
+    fn filtered(&mut self, call: Sql) -> Sql {
         if self.chance(18) {
             let condition = self.predicate(1);
             Sql::fill("@ FILTER (WHERE @)", &[&call, &condition])

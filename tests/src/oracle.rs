@@ -1,10 +1,11 @@
 //! Plain DataFusion over rows in memory: what a query must answer.
 
 use crate::answer::Answer;
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Datum, ListArray, RecordBatch};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::{cast, kernels, or};
 use arrow::datatypes::{DataType, Field};
+use datafusion::common::utils::normalize_float_zero;
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::datasource::MemTable;
 use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
@@ -22,8 +23,10 @@ pub struct Oracle {
 impl Oracle {
     /// An oracle without tables.
     pub fn new() -> Self {
-        let context =
-            SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+        let mut config = SessionConfig::new().with_target_partitions(1);
+        // It takes each NaN for a group of its own, and panics when it drops one.
+        config.options_mut().optimizer.enable_topk_aggregation = false;
+        let context = SessionContext::new_with_config(config);
         context.register_udf(ScalarUDF::new_from_impl(AnyMatch::new()));
         context.register_udf(ScalarUDF::new_from_impl(ListOrNull::new()));
         Self { context }
@@ -86,7 +89,8 @@ fn element_matches(
                     operand.data_type()
                 ))
             })?;
-        let (left, right) = (cast(elements, &both)?, cast(operand, &both)?);
+        let left = normalize_float_zero(&cast(elements, &both)?);
+        let right = normalize_float_zero(&cast(operand, &both)?);
         let right = arrow::array::Scalar::new(right);
         Ok(match operator {
             "=" => kernels::cmp::eq(&left, &right)?,
@@ -95,6 +99,12 @@ fn element_matches(
             ">" => kernels::cmp::gt(&left, &right)?,
             ">=" => kernels::cmp::gt_eq(&left, &right)?,
             "LIKE" => arrow::compute::like(&left, &right)?,
+            "ILIKE" => arrow::compute::ilike(&left, &right)?,
+            "~" | "~*" => {
+                let pattern = right.get().0.as_string::<i32>().value(0);
+                let flags = (operator == "~*").then_some("i");
+                arrow::compute::regexp_is_match_scalar(left.as_string::<i32>(), pattern, flags)?
+            }
             other => return Err(DataFusionError::Plan(format!("no operator {other}"))),
         })
     };

@@ -1,7 +1,8 @@
 //! A drawn table as the documents and messages that a server takes: schema, table configs, stream messages.
 
+use crate::combination::Storage;
 use crate::sql::decimal_text;
-use crate::table::{Column, Storage, Table, TimeColumn, is_metric};
+use crate::table::{Column, Table, TimeColumn, is_metric};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{
     DataType as ArrowType, Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type,
@@ -43,31 +44,30 @@ pub fn schema_json(table: &Table, name: &str) -> String {
 }
 
 fn indexing(table: &Table) -> Map<String, Json> {
-    let named = |wanted: &[Storage]| -> Json {
+    let named = |wanted: fn(Storage) -> bool| -> Json {
         table
             .columns
             .iter()
-            .filter(|c| wanted.contains(&c.storage))
+            .filter(|c| wanted(c.storage))
             .map(|c| Json::from(c.name.as_str()))
             .collect()
     };
+    // The first column that ascends leads; the others ascend with it.
+    let leader: Vec<&str> = table
+        .columns
+        .iter()
+        .filter(|c| c.storage.is_sorted())
+        .map(|c| c.name.as_str())
+        .take(1)
+        .collect();
     let mut index = Map::new();
     index.insert("loadMode".into(), json!("MMAP"));
     index.insert("nullHandlingEnabled".into(), json!(true));
-    index.insert("invertedIndexColumns".into(), named(&[Storage::Inverted]));
-    index.insert(
-        "rangeIndexColumns".into(),
-        named(&[Storage::Range, Storage::RawRange]),
-    );
-    index.insert(
-        "bloomFilterColumns".into(),
-        named(&[Storage::Bloom, Storage::RawBloom]),
-    );
-    index.insert(
-        "noDictionaryColumns".into(),
-        named(&[Storage::Raw, Storage::RawRange, Storage::RawBloom]),
-    );
-    index.insert("sortedColumn".into(), named(&[Storage::Sorted]));
+    index.insert("invertedIndexColumns".into(), named(Storage::has_inverted));
+    index.insert("rangeIndexColumns".into(), named(Storage::has_range));
+    index.insert("bloomFilterColumns".into(), named(Storage::has_bloom));
+    index.insert("noDictionaryColumns".into(), named(Storage::is_raw));
+    index.insert("sortedColumn".into(), json!(leader));
     index
 }
 
@@ -141,6 +141,17 @@ pub fn messages(columns: &[Column], rows: &RecordBatch) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// JSON has no number for these; they are written as text.
+fn not_finite(value: f64) -> Option<Json> {
+    if value.is_nan() {
+        Some(json!("NaN"))
+    } else if value.is_infinite() {
+        Some(json!(if value > 0.0 { "Infinity" } else { "-Infinity" }))
+    } else {
+        None
+    }
+}
+
 fn json_values(array: &ArrayRef) -> Vec<Json> {
     let values: Vec<Json> = match array.data_type() {
         ArrowType::Int32 => array
@@ -159,13 +170,13 @@ fn json_values(array: &ArrayRef) -> Vec<Json> {
             .as_primitive::<Float32Type>()
             .values()
             .iter()
-            .map(|v| json!(v))
+            .map(|v| not_finite(f64::from(*v)).unwrap_or_else(|| json!(v)))
             .collect(),
         ArrowType::Float64 => array
             .as_primitive::<Float64Type>()
             .values()
             .iter()
-            .map(|v| json!(v))
+            .map(|v| not_finite(*v).unwrap_or_else(|| json!(v)))
             .collect(),
         ArrowType::Decimal128(_, scale) => array
             .as_primitive::<Decimal128Type>()

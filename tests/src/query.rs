@@ -3,7 +3,6 @@
 use crate::predicate::{Draw, Use};
 use crate::sql::Sql;
 use crate::table::Table;
-use rand::Rng;
 use strandline_proto::schema::DataType;
 
 /// A drawn statement with what is needed to hold its answer against another.
@@ -21,9 +20,11 @@ pub struct Query {
     pub uses: Vec<Use>,
 }
 
-/// Kinds with their weights.
-const KINDS: [(&str, u32); 13] = [
-    ("directed", 24),
+/// Shapes of one round: a shape's number within its round is its remainder.
+pub const SHAPES_PER_ROUND: u64 = 10_000;
+
+/// Kinds of statements that are not directed, with their weights.
+const KINDS: [(&str, u32); 12] = [
     ("aggregate", 12),
     ("group", 22),
     ("group multi-value", 6),
@@ -42,18 +43,14 @@ impl Query {
     /// The statement of these two seeds: the same `shape` gives the same statement but for its literals.
     pub fn draw(t: &Table, u: &Table, shape: u64, literals: u64) -> Self {
         let mut draw = Draw::new(t, u, shape, literals);
-        let total: u32 = KINDS.iter().map(|k| k.1).sum();
-        let mut at = draw.shape.random_range(0..total);
-        let mut kind = KINDS[0].0;
-        for (name, weight) in KINDS {
-            if at < weight {
-                kind = name;
-                break;
-            }
-            at -= weight;
-        }
+        // Two of three shapes of a round are directed, so that a round's first few hundred go through all predicates.
+        let number = (shape % SHAPES_PER_ROUND) as usize;
+        let kind = match number % 3 {
+            2 => draw.kind(),
+            _ => "directed",
+        };
         let mut query = match kind {
-            "directed" => draw.directed_query(shape as usize),
+            "directed" => draw.directed(number / 3 * 2 + number % 3),
             "aggregate" => draw.aggregates(),
             "group" => draw.group(false),
             "group multi-value" => draw.group(true),
@@ -72,6 +69,17 @@ impl Query {
         query
     }
 
+    /// A statement whose answer is ordered by these columns; kind and uses are filled in by [`draw`](Self::draw).
+    pub(crate) fn of(sql: Sql, order: Vec<usize>) -> Self {
+        Self {
+            kind: "",
+            sql,
+            unlimited: None,
+            order,
+            uses: Vec::new(),
+        }
+    }
+
     /// The statement for Strandline over tables of these names.
     pub fn ours(&self, t: &str, u: &str) -> String {
         named(&self.sql.ours, t, u)
@@ -83,17 +91,18 @@ pub fn named(text: &str, t: &str, u: &str) -> String {
     text.replace("{t}", t).replace("{u}", u)
 }
 
-fn query(sql: Sql, order: Vec<usize>) -> Query {
-    Query {
-        kind: "",
-        sql,
-        unlimited: None,
-        order,
-        uses: Vec::new(),
-    }
-}
-
 impl Draw<'_> {
+    fn kind(&mut self) -> &'static str {
+        let mut at = self.below(KINDS.iter().map(|k| k.1 as usize).sum()) as u32;
+        for (name, weight) in KINDS {
+            if at < weight {
+                return name;
+            }
+            at -= weight;
+        }
+        KINDS[0].0
+    }
+
     fn where_clause(&mut self, percent: u32) -> Sql {
         if self.chance(percent) {
             let predicate = match self.below(3) {
@@ -107,7 +116,7 @@ impl Draw<'_> {
     }
 
     /// Adds ORDER BY over some of `columns` output columns, and LIMIT and OFFSET.
-    fn ordered(
+    pub(crate) fn ordered(
         &mut self,
         body: Sql,
         columns: usize,
@@ -146,7 +155,7 @@ impl Draw<'_> {
             Sql::fill("@ ORDER BY @", &[&body, &by])
         };
         if !self.chance(limit_percent) {
-            return query(body, order);
+            return Query::of(body, order);
         }
         let limit = self.one_of(&[1, 3, 10, 10, 25, 100]);
         let limited = if self.chance(25) {
@@ -157,7 +166,7 @@ impl Draw<'_> {
         };
         Query {
             unlimited: Some(body),
-            ..query(limited, order)
+            ..Query::of(limited, order)
         }
     }
 
@@ -173,28 +182,11 @@ impl Draw<'_> {
         list
     }
 
-    /// Three predicates that follow from `at`, so that a run of seeds goes through all of them.
-    fn directed_query(&mut self, at: usize) -> Query {
-        let (a, b, c) = (
-            self.directed(at * 3),
-            self.directed(at * 3 + 1),
-            self.directed(at * 3 + 2),
-        );
-        let text = self.one_of(&[
-            "SELECT count(*), sum(t_id), min(t_id), count(*) FILTER (WHERE @), count(*) FILTER (WHERE @) FROM {t} WHERE @",
-            "SELECT count(*) FILTER (WHERE NOT @), count(*) FILTER (WHERE @), count(*) FILTER (WHERE @) FROM {t}",
-            "SELECT count(*), sum(t_id) FROM {t} WHERE @ OR @ OR @",
-            "SELECT count(*), sum(t_id) FROM {t} WHERE (@ OR @) AND @",
-            "SELECT count(*), sum(t_id) FROM {t} WHERE (@ OR NOT @) AND NOT @",
-        ]);
-        query(Sql::fill(text, &[&a, &b, &c]), vec![])
-    }
-
     fn aggregates(&mut self) -> Query {
         let count = 1 + self.below(4);
         let list = Sql::join(&self.aggregate_list(count), ", ");
         let filter = self.where_clause(80);
-        query(Sql::fill("SELECT @ FROM {t}@", &[&list, &filter]), vec![])
+        Query::of(Sql::fill("SELECT @ FROM {t}@", &[&list, &filter]), vec![])
     }
 
     fn group(&mut self, multi_value: bool) -> Query {
@@ -395,7 +387,7 @@ impl Draw<'_> {
             _ => Sql::same("NOT EXISTS (SELECT 1 FROM {u} WHERE u_string = string_0)"),
         };
         if self.chance(50) {
-            query(
+            Query::of(
                 Sql::fill("SELECT @ FROM {t} WHERE @", &[&list, &condition]),
                 vec![],
             )
@@ -424,12 +416,12 @@ impl Draw<'_> {
             "SELECT n, count(k) FROM g GROUP BY n",
         ]);
         if self.chance(60) {
-            query(
+            Query::of(
                 Sql::fill(&format!("WITH g AS (@) {outer}"), &[&inner]),
                 vec![],
             )
         } else {
-            query(
+            Query::of(
                 Sql::fill(
                     "SELECT n, count(*), min(s) FROM (@) AS g GROUP BY n",
                     &[&inner],
@@ -487,6 +479,6 @@ impl Draw<'_> {
             "SELECT upper(int_0, 2) FROM {t}@",
             "SELECT int_0 FROM {t}@ ORDER BY 9",
         ]);
-        query(Sql::fill(text, &[&filter]).not_in_duck(), vec![])
+        Query::of(Sql::fill(text, &[&filter]).not_in_duck(), vec![])
     }
 }

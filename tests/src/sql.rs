@@ -1,5 +1,7 @@
 //! A piece of SQL in three renderings: as Strandline gets it, as plain DataFusion gets it, and as DuckDB gets it.
 
+use crate::pool::Domain;
+use crate::table::Column;
 use strandline_proto::schema::DataType;
 use strandline_proto::value::Value;
 
@@ -89,6 +91,23 @@ impl Sql {
 /// Text as a SQL string literal.
 pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
+}
+
+/// `value` as a literal to compare `column` with.
+pub fn literal_in(column: &Column, value: &Value) -> Sql {
+    if column.domain != Domain::Edge {
+        return literal(column.data_type, value);
+    }
+    // Not all of these have a literal that every planner takes, and a shape must be written alike whatever the value.
+    match value {
+        Value::Float(v) => Sql::same(format!("CAST('{v:?}' AS REAL)")),
+        Value::Double(v) => Sql::same(format!("CAST('{v:?}' AS DOUBLE)")),
+        Value::Timestamp(ms) => Sql::duck(
+            format!("to_timestamp_millis({ms})"),
+            format!("make_timestamp_ms({ms})"),
+        ),
+        other => literal(column.data_type, other),
+    }
 }
 
 /// `value` as a literal of `data_type`, in parentheses where a sign could be misread.

@@ -2,6 +2,8 @@
 //! with rows that a hybrid table shows and rows that its coverage hides.
 
 use crate::arrays::array;
+use crate::combination::Storage;
+use crate::pool::{Domain, order, pool};
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Schema as ArrowSchema, SchemaRef};
@@ -17,31 +19,6 @@ pub const FIRST_DAY: i64 = 16_071;
 pub const DAYS: i64 = 10;
 /// Milliseconds of a day.
 pub const DAY_MS: i64 = 86_400_000;
-
-/// How a column is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "each name says it")]
-pub enum Storage {
-    Dictionary,
-    Inverted,
-    Range,
-    Bloom,
-    Sorted,
-    Raw,
-    RawRange,
-    RawBloom,
-}
-
-const SINGLE_ROTATION: [Storage; 7] = [
-    Storage::Dictionary,
-    Storage::Inverted,
-    Storage::Raw,
-    Storage::Range,
-    Storage::RawRange,
-    Storage::Bloom,
-    Storage::RawBloom,
-];
-const MULTI_ROTATION: [Storage; 3] = [Storage::Dictionary, Storage::Inverted, Storage::Raw];
 
 /// The types in the order of the rotation, with the names that columns take from them.
 pub const TYPES: [(&str, DataType); 10] = [
@@ -82,6 +59,8 @@ pub struct Column {
     pub multi_value: bool,
     /// How it is stored.
     pub storage: Storage,
+    /// What kind of values it holds.
+    pub domain: Domain,
     /// Values that occur in it: what literals are drawn from.
     pub pool: Vec<Value>,
     /// Nulls in a hundred rows.
@@ -164,49 +143,53 @@ pub struct Table {
 pub const TIME_COLUMN: &str = "event_time";
 
 impl Table {
-    /// The main table of a round: `rows` visible rows in about 30 columns whose storage depends on `round`.
+    /// The main table of a round: `rows` visible rows in about 60 columns. Eight rounds take every type through every
+    /// storage, with nulls and without.
     pub fn main(seed: u64, round: usize, rows: usize) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let mut columns = Vec::new();
+        let rotated = |at: usize| Storage::UNSORTED[at % Storage::UNSORTED.len()];
+        let turn = round / Storage::UNSORTED.len();
         for (i, (name, data_type)) in TYPES.iter().enumerate() {
-            for copy in 0..2 {
-                let storage = if copy == 0 && i == round % TYPES.len() && can_sort(*data_type) {
-                    Storage::Sorted
-                } else {
-                    SINGLE_ROTATION[(round + i + copy * 3) % SINGLE_ROTATION.len()]
-                };
+            for (copy, domain, values) in [
+                (0, Domain::Small, 6),
+                (1, Domain::Wide, rows / 3),
+                (2, Domain::Edge, 0),
+            ] {
                 columns.push(Column {
                     name: format!("{name}_{copy}"),
                     data_type: *data_type,
                     multi_value: false,
-                    storage,
-                    pool: pool(
-                        *data_type,
-                        if copy == 0 { 6 } else { rows / 3 },
-                        copy,
-                        &mut random,
-                    ),
-                    nulls_percent: if (round + copy).is_multiple_of(2) {
-                        10
+                    storage: rotated(round * 3 + i + copy),
+                    domain,
+                    pool: pool(*data_type, domain, values, &mut random),
+                    nulls_percent: if (turn + copy).is_multiple_of(2) {
+                        9
                     } else {
-                        3 * (copy as u32)
+                        0
+                    },
+                });
+            }
+            if *data_type == DataType::Json {
+                continue;
+            }
+            for (copy, suffix, domain) in [(0, "mv", Domain::Small), (1, "mv2", Domain::Edge)] {
+                columns.push(Column {
+                    name: format!("{name}_{suffix}"),
+                    data_type: *data_type,
+                    multi_value: true,
+                    storage: rotated(round * 3 + i + copy * 4),
+                    domain,
+                    pool: pool(*data_type, domain, 12, &mut random),
+                    nulls_percent: if (turn + copy).is_multiple_of(2) {
+                        8
+                    } else {
+                        0
                     },
                 });
             }
         }
-        for (i, (name, data_type)) in TYPES.iter().enumerate() {
-            if matches!(data_type, DataType::BigDecimal { .. } | DataType::Json) {
-                continue;
-            }
-            columns.push(Column {
-                name: format!("{name}_mv"),
-                data_type: *data_type,
-                multi_value: true,
-                storage: MULTI_ROTATION[(round + i) % MULTI_ROTATION.len()],
-                pool: pool(*data_type, 12, 0, &mut random),
-                nulls_percent: 8,
-            });
-        }
+        columns.extend(sorted_columns(round, &mut random));
         // A schema lists dimensions, then metrics, then times: `SELECT *` gives them in that order.
         columns.sort_by_key(is_metric);
         Self::draw("t", columns, round, rows, &mut random)
@@ -224,6 +207,7 @@ impl Table {
                 data_type: source.data_type,
                 multi_value,
                 storage,
+                domain: source.domain,
                 pool,
                 nulls_percent: 5,
             }
@@ -279,6 +263,10 @@ impl Table {
                 times.extend([edge, edge - 1].into_iter().filter(|ms| *ms >= start));
             }
         }
+        if rows > 50 {
+            // Before the epoch, long before coverage and long after the present.
+            times.extend([-1, -400 * DAY_MS, start - 1, 4_102_444_800_000]);
+        }
         let (inside, outside): (Vec<i64>, Vec<i64>) = times.iter().partition(|ms| is_covered(**ms));
         let extra = random_times(rows, random);
         let hidden_offline: Vec<i64> = extra
@@ -301,6 +289,7 @@ impl Table {
                 data_type: DataType::Long,
                 multi_value: false,
                 storage: Storage::Raw,
+                domain: Domain::Wide,
                 pool: (0..rows as i64).map(Value::Long).collect(),
                 nulls_percent: 0,
             },
@@ -314,6 +303,7 @@ impl Table {
             data_type: time.data_type(),
             multi_value: false,
             storage: [Storage::Dictionary, Storage::Range, Storage::Raw][round % 3],
+            domain: Domain::Wide,
             pool: times.iter().step_by(7).map(|ms| time.value(*ms)).collect(),
             nulls_percent: 0,
         });
@@ -374,8 +364,41 @@ pub fn is_metric(column: &Column) -> bool {
     column.name == "double_1"
 }
 
-fn can_sort(data_type: DataType) -> bool {
-    !matches!(data_type, DataType::Json | DataType::Bytes)
+/// The column that the round's segments are sorted by comes first, and is of another type in every round. The others are
+/// functions of it that ascend with it, so that sorting by the one sorts all.
+fn sorted_columns(round: usize, random: &mut StdRng) -> Vec<Column> {
+    let leader = round % TYPES.len();
+    // Nulls come first in a segment and leave what follows them in no order: then there is only the leader.
+    let leader_has_nulls = (round / TYPES.len()) % 2 == 1;
+    // Nor can others follow two values.
+    let alone = leader_has_nulls || TYPES[leader].1 == DataType::Boolean;
+    let mut order_of_types: Vec<usize> = (0..TYPES.len()).collect();
+    order_of_types.rotate_left(leader);
+    if alone {
+        order_of_types.truncate(1);
+    }
+    order_of_types
+        .into_iter()
+        .map(|i| {
+            let (name, data_type) = TYPES[i];
+            let mut pool = pool(data_type, Domain::Wide, 40, random);
+            pool.sort_by(order);
+            let has_nulls = if i == leader {
+                leader_has_nulls
+            } else {
+                (round / 2 + i).is_multiple_of(2)
+            };
+            Column {
+                name: format!("{name}_s"),
+                data_type,
+                multi_value: false,
+                storage: Storage::SORTED[(round + i) % 2],
+                domain: Domain::Wide,
+                pool,
+                nulls_percent: if has_nulls { 7 } else { 0 },
+            }
+        })
+        .collect()
 }
 
 fn rows_at(
@@ -400,22 +423,32 @@ fn rows_at(
             })
             .collect::<Vec<_>>(),
     );
+    let levels = columns
+        .iter()
+        .find(|c| c.storage.is_sorted())
+        .map_or(1, |leader| leader.pool.len());
+    let level_of_row: Vec<usize> = times
+        .iter()
+        .map(|_| random.random_range(0..levels))
+        .collect();
     let arrays = columns
         .iter()
         .map(|column| {
             let values: Vec<Value> = times
                 .iter()
+                .zip(&level_of_row)
                 .enumerate()
-                .map(|(row, ms)| {
+                .map(|(row, (ms, level))| {
                     if column.name.ends_with("_id") {
                         Value::Long(first_id + row as i64)
                     } else if column.name.ends_with(TIME_COLUMN) {
                         time.value(*ms)
                     } else if random.random_range(0..100) < column.nulls_percent {
                         Value::Null
+                    } else if column.storage.is_sorted() {
+                        column.pool[level * column.pool.len() / levels].clone()
                     } else if column.multi_value {
-                        let length = [0, 1, 1, 2, 3, 5][random.random_range(0..6)];
-                        Value::List((0..length).map(|_| pick(&column.pool, random)).collect())
+                        list(column, random)
                     } else {
                         pick(&column.pool, random)
                     }
@@ -427,102 +460,27 @@ fn rows_at(
     RecordBatch::try_new(Arc::new(arrow), arrays).expect("arrays of the schema")
 }
 
+/// A list of elements, of which some are null where rows may be and values are odd anyway.
+fn list(column: &Column, random: &mut StdRng) -> Value {
+    let length = [0, 1, 1, 2, 3, 5][random.random_range(0..6)];
+    let null_elements = column.domain == Domain::Edge && column.nulls_percent > 0;
+    Value::List(
+        (0..length)
+            .map(|_| {
+                if null_elements && random.random_range(0..10) == 0 {
+                    Value::Null
+                } else {
+                    pick(&column.pool, random)
+                }
+            })
+            .collect(),
+    )
+}
+
 fn pick(pool: &[Value], random: &mut StdRng) -> Value {
     // Skewed, so that groups differ in size: the smaller of two draws.
     let i = random
         .random_range(0..pool.len())
         .min(random.random_range(0..pool.len()));
     pool[i].clone()
-}
-
-const WORDS: [&str; 16] = [
-    "alpha",
-    "Beta",
-    "gamma ray",
-    "delta",
-    "",
-    "épsilon",
-    "zeta_z",
-    "100%",
-    "it's",
-    "theta",
-    "中文字",
-    "kappa\\k",
-    "LAMBDA",
-    "mu mu",
-    "nu-1",
-    "xi.xi",
-];
-
-/// `count` distinct values at most; `copy` 0 draws from a small domain, 1 from a wide one.
-fn pool(data_type: DataType, count: usize, copy: usize, random: &mut StdRng) -> Vec<Value> {
-    let wide = copy == 1;
-    let mut values: Vec<Value> = (0..count.max(2))
-        .map(|i| match data_type {
-            DataType::Int if wide => Value::Int(random.random_range(-100_000..100_000)),
-            DataType::Int => Value::Int(random.random_range(-4..12)),
-            DataType::Long if wide => {
-                Value::Long(random.random_range(-1_000_000_000_000..1_000_000_000_000))
-            }
-            DataType::Long => Value::Long(random.random_range(-2..9) * 1_000_000_007),
-            // Eighths and sixty-fourths: sums of them are exact whatever the order.
-            DataType::Float if wide => {
-                Value::Float(random.random_range(-80_000..80_000) as f32 / 8.0)
-            }
-            DataType::Float => Value::Float(random.random_range(-8..24) as f32 / 8.0),
-            DataType::Double if wide => {
-                Value::Double(random.random_range(-64_000_000..64_000_000) as f64 / 64.0)
-            }
-            DataType::Double => Value::Double(random.random_range(-9..30) as f64 / 4.0),
-            DataType::BigDecimal { scale, .. } => {
-                let quarters: i128 = if wide {
-                    random.random_range(-4_000_000_000..4_000_000_000)
-                } else {
-                    random.random_range(-3..20)
-                };
-                Value::Decimal {
-                    unscaled: quarters * 2_500_000_000,
-                    scale,
-                }
-            }
-            DataType::Boolean => Value::Boolean(i % 2 == 0),
-            DataType::Timestamp if wide => {
-                Value::Timestamp(random.random_range(-40_000_000_000..1_500_000_000_000))
-            }
-            DataType::Timestamp => Value::Timestamp(
-                (FIRST_DAY + random.random_range(-3..DAYS)) * DAY_MS
-                    + random.random_range(0..3) * 3_600_000,
-            ),
-            DataType::String if wide => {
-                let word = WORDS[random.random_range(0..WORDS.len())];
-                let number = random.random_range(0..100_000);
-                if i % 19 == 0 {
-                    Value::String(format!("{}{word}{number}", "long-".repeat(20)))
-                } else {
-                    Value::String(format!("{word}{number}"))
-                }
-            }
-            DataType::String => {
-                Value::String(WORDS[random.random_range(0..WORDS.len())].to_owned())
-            }
-            DataType::Json => Value::String(format!(
-                "{{\"a\":{},\"b\":\"{}\"}}",
-                random.random_range(0..if wide { 100_000 } else { 5 }),
-                WORDS[random.random_range(0..4)]
-            )),
-            DataType::Bytes => {
-                let length = random.random_range(0..if wide { 9 } else { 3 });
-                Value::Bytes((0..length).map(|_| random.random()).collect())
-            }
-        })
-        .collect();
-    let mut seen = Vec::new();
-    values.retain(|v| {
-        let new = !seen.contains(v);
-        if new {
-            seen.push(v.clone());
-        }
-        new
-    });
-    values
 }

@@ -1,5 +1,6 @@
 //! What a run of drawn queries covered: printed at the end, and asserted to be enough.
 
+use crate::combination::{Combination, possible};
 use crate::predicate::Use;
 use crate::query::Query;
 use std::collections::BTreeMap;
@@ -50,24 +51,68 @@ impl Tally {
         100.0 * self.by_leaf as f64 / self.explained.max(1) as f64
     }
 
-    /// Pairs of an operator and a type that were used, with how often.
-    pub fn operators_on_types(&self) -> BTreeMap<(&'static str, String), u64> {
-        let mut pairs = BTreeMap::new();
+    /// How often each possible combination was used, also those that never were.
+    pub fn combinations(&self) -> BTreeMap<Combination, u64> {
+        let mut counts: BTreeMap<Combination, u64> =
+            possible().into_iter().map(|c| (c, 0)).collect();
         for (used, count) in &self.uses {
-            *pairs
-                .entry((used.operator, used.data_type.clone()))
-                .or_default() += count;
+            *counts.entry(used.combination.clone()).or_default() += count;
         }
-        pairs
+        counts
     }
 
-    /// How often the rarest combination of operator, type and storage was used, and how many there are.
-    pub fn rarest(&self) -> (u64, usize) {
-        (
-            self.uses.values().copied().min().unwrap_or(0),
-            self.uses.len(),
-        )
+    /// The combination that was used least, with how often.
+    pub fn rarest(&self) -> Option<(Combination, u64)> {
+        self.combinations()
+            .into_iter()
+            .min_by_key(|(_, count)| *count)
     }
+
+    /// The combination that was used least when columns with nulls and columns without are told apart.
+    pub fn rarest_by_nulls(&self) -> Option<(Use, u64)> {
+        possible()
+            .into_iter()
+            .flat_map(|combination| {
+                [false, true].map(|nullable| Use {
+                    combination: combination.clone(),
+                    nullable,
+                })
+            })
+            .map(|used| {
+                let count = self.uses.get(&used).copied().unwrap_or(0);
+                (used, count)
+            })
+            .min_by_key(|(_, count)| *count)
+    }
+}
+
+/// Counts a table of operators by types, and of storages by types.
+fn table<'a>(
+    f: &mut fmt::Formatter<'_>,
+    title: &str,
+    rows: impl Iterator<Item = (String, &'a str, u64)>,
+) -> fmt::Result {
+    let mut cells: BTreeMap<String, BTreeMap<&str, (u64, u64)>> = BTreeMap::new();
+    for (row, column, count) in rows {
+        let cell = cells
+            .entry(row)
+            .or_default()
+            .entry(column)
+            .or_insert((0, u64::MAX));
+        *cell = (cell.0 + count, cell.1.min(count));
+    }
+    writeln!(
+        f,
+        "{title} (the rarest combination of each in parentheses):"
+    )?;
+    for (row, counts) in cells {
+        let counts: Vec<String> = counts
+            .iter()
+            .map(|(column, (sum, least))| format!("{column} {sum} ({least})"))
+            .collect();
+        writeln!(f, "  {row:<20} {}", counts.join(", "))?;
+    }
+    Ok(())
 }
 
 impl fmt::Display for Tally {
@@ -89,29 +134,33 @@ impl fmt::Display for Tally {
             .map(|(kind, count)| format!("{kind} {count}"))
             .collect();
         writeln!(f, "kinds: {}", kinds.join(", "))?;
-        let mut by_operator: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        for ((operator, data_type), count) in self.operators_on_types() {
-            by_operator
-                .entry(operator)
-                .or_default()
-                .push(format!("{data_type} {count}"));
-        }
-        for (operator, types) in by_operator {
-            writeln!(f, "  {operator:<20} {}", types.join(", "))?;
-        }
-        let mut by_storage: BTreeMap<String, u64> = BTreeMap::new();
-        for (used, count) in &self.uses {
-            *by_storage.entry(format!("{:?}", used.storage)).or_default() += count;
-        }
-        let storages: Vec<String> = by_storage
+        let combinations = self.combinations();
+        let by_operator = combinations
             .iter()
-            .map(|(storage, count)| format!("{storage} {count}"))
-            .collect();
-        let (rarest, combinations) = self.rarest();
-        writeln!(
-            f,
-            "storage: {}; {combinations} combinations of operator, type and storage, the rarest {rarest} times",
-            storages.join(", ")
-        )
+            .map(|(c, count)| (c.operator.to_owned(), c.data_type.as_str(), *count));
+        table(f, "operators by type", by_operator)?;
+        let by_storage = combinations
+            .iter()
+            .map(|(c, count)| (format!("{:?}", c.storage), c.data_type.as_str(), *count));
+        table(f, "storages by type", by_storage)?;
+        let name = |c: &Combination| format!("{} on {} {:?}", c.operator, c.data_type, c.storage);
+        if let Some((rarest, count)) = self.rarest() {
+            writeln!(
+                f,
+                "{} combinations of operator, type and storage; the rarest, {}, {count} times",
+                combinations.len(),
+                name(&rarest)
+            )?;
+        }
+        if let Some((rarest, count)) = self.rarest_by_nulls() {
+            let nulls = if rarest.nullable { "with" } else { "without" };
+            writeln!(
+                f,
+                "{} of them with nulls and without; the rarest, {} {nulls} nulls, {count} times",
+                combinations.len() * 2,
+                name(&rarest.combination)
+            )?;
+        }
+        Ok(())
     }
 }

@@ -1,20 +1,28 @@
 //! Drawn queries over drawn tables, held against plain DataFusion over the same rows.
 //!
 //! `STRANDLINE_DIFFERENTIAL_QUERIES` sets how many (2,000 otherwise), `STRANDLINE_DIFFERENTIAL_SEED` from which seed on.
-//! `STRANDLINE_DIFFERENTIAL_EXPORT` names a folder that tables and queries are written to, for `duckdb_oracle.py`.
+//! The long run, with its tally:
+//!
+//! ```text
+//! STRANDLINE_DIFFERENTIAL_QUERIES=20000 cargo test --workspace --test differential drawn_queries_agree -- --nocapture
+//! ```
+//!
+//! A difference is told with its shape. A shape is `(seed * 1,000,000 + round) * 10,000 + number`: the same seed with
+//! `STRANDLINE_DIFFERENTIAL_ROUND` at that round and 250 queries draws it again. `duckdb_oracle.py` asks DuckDB.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use strandline_tests::answer::{Answer, Cell, compare};
+use strandline_tests::directed::statements_for_all;
 use strandline_tests::export::write_round;
 use strandline_tests::oracle::Oracle;
-use strandline_tests::query::{Query, named};
+use strandline_tests::query::{Query, SHAPES_PER_ROUND, named};
 use strandline_tests::table::Table;
 use strandline_tests::tally::Tally;
 use strandline_tests::variants::{Subject, Variant};
 
-/// Queries over one draw of tables.
-const QUERIES_PER_ROUND: u64 = 200;
+/// Queries over one draw of tables: enough for every operator on every column.
+const QUERIES_PER_ROUND: u64 = 250;
 
 fn number_from(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).map_or(otherwise, |text| {
@@ -46,7 +54,7 @@ fn drawn_queries_are_understood_by_the_oracle() {
             oracle.put("t", t.visible());
             oracle.put("u", u.visible());
             for i in 0..QUERIES_PER_ROUND / 2 {
-                let seed = round * QUERIES_PER_ROUND + i;
+                let seed = round * SHAPES_PER_ROUND + i;
                 let query = Query::draw(&t, &u, seed, seed);
                 let sql = named(&query.sql.plain, "t", "u");
                 let answer = oracle.answer(&sql).await;
@@ -95,36 +103,92 @@ fn a_shape_drawn_again_differs_in_literals_only() {
     }
 }
 
+#[test]
+fn a_round_goes_through_every_operator_on_every_column() {
+    for round in 0..16 {
+        let t = Table::main(round, round as usize, 100);
+        let directed_shapes = QUERIES_PER_ROUND / 2 * 2 / 3;
+        assert!(
+            statements_for_all(&t) as u64 <= directed_shapes,
+            "round {round}"
+        );
+    }
+}
+
+/// The tables of a round, and an oracle that holds them.
+fn draw_round(first_seed: u64, round: usize, rows: usize) -> (Table, Table, Oracle) {
+    let seed = first_seed + round as u64;
+    let t = Table::main(seed, round, rows);
+    let u = Table::joined(seed, round, 60, &t);
+    let oracle = Oracle::new();
+    oracle.put("t", t.visible());
+    oracle.put("u", u.visible());
+    (t, u, oracle)
+}
+
+fn first_shape(first_seed: u64, round: usize) -> u64 {
+    (first_seed * 1_000_000 + round as u64) * SHAPES_PER_ROUND
+}
+
+/// The query of these seeds with the oracle's answer. Empty answers say little: most of them are left out.
+async fn draw_query(
+    t: &Table,
+    u: &Table,
+    oracle: &Oracle,
+    (shape, literals): (u64, u64),
+) -> Option<(Query, Result<Answer, String>)> {
+    let query = Query::draw(t, u, shape, literals);
+    let answer = oracle.answer(&named(&query.sql.plain, "t", "u")).await;
+    let is_empty = answer.as_ref().is_ok_and(|a| a.rows.is_empty());
+    (!is_empty || shape.is_multiple_of(5)).then_some((query, answer))
+}
+
 /// What one run of drawn queries found.
 #[derive(Default)]
 struct Findings {
     tally: Tally,
     wrong: Vec<String>,
+    last_wrong: Option<(u64, u64)>,
     types: BTreeMap<String, String>,
 }
 
 impl Findings {
     fn wrong(&mut self, seeds: (u64, u64), query: &Query, variant: Variant, sql: &str, what: &str) {
-        self.wrong.push(format!(
-            "shape {} literals {} ({}, {variant:?}): {what}\n  ours:  {sql}\n  plain: {}",
-            seeds.0, seeds.1, query.kind, query.sql.plain
-        ));
+        let plain = &query.sql.plain;
+        let mut text = format!(
+            "shape {} literals {} ({}, {variant:?}): {what}",
+            seeds.0, seeds.1, query.kind
+        );
+        // The other variants' statements are the same but for the tables' names.
+        if self.last_wrong != Some(seeds) {
+            text.push_str(&format!("\n  ours:  {sql}\n  plain: {plain}"));
+        }
+        self.last_wrong = Some(seeds);
+        println!("{text}");
+        self.wrong.push(text);
     }
+}
+
+/// Where queries are asked.
+struct Round<'a> {
+    subject: &'a Subject,
+    oracle: &'a Oracle,
+    number: usize,
+    t: &'a Table,
+    u: &'a Table,
 }
 
 /// One query of every variant, and twice of the hybrid one, held against the oracle.
 async fn check(
-    subject: &Subject,
-    oracle: &Oracle,
+    round: &Round<'_>,
     query: &Query,
+    expected: Result<Answer, String>,
     seeds: (u64, u64),
-    round: usize,
-    tables: (&Table, &Table),
     findings: &mut Findings,
-) -> Option<Answer> {
-    let expected = oracle.answer(&named(&query.sql.plain, "t", "u")).await;
+) {
+    let subject = round.subject;
     let unlimited = match &query.unlimited {
-        Some(sql) => oracle.answer(&named(&sql.plain, "t", "u")).await.ok(),
+        Some(sql) => round.oracle.answer(&named(&sql.plain, "t", "u")).await.ok(),
         None => None,
     };
     let empty = expected.as_ref().is_ok_and(|a| a.rows.is_empty());
@@ -145,8 +209,8 @@ async fn check(
     .enumerate()
     {
         let statement = query.ours(
-            &variant.name(tables.0, round),
-            &variant.name(tables.1, round),
+            &variant.name(round.t, round.number),
+            &variant.name(round.u, round.number),
         );
         let sql = format!("{set}{statement}");
         findings.tally.runs += 1;
@@ -195,7 +259,6 @@ async fn check(
             findings.tally.by_leaf += u64::from(answered_by_leaf(&plan));
         }
     }
-    expected.ok()
 }
 
 /// Whether every scan's filter and first stage of aggregation run in the leaf: going up from each scan, neither
@@ -248,52 +311,36 @@ fn drawn_queries_agree_with_plain_datafusion_in_every_variant() {
     let queries = number_from("STRANDLINE_DIFFERENTIAL_QUERIES", 2_000);
     let first_seed = number_from("STRANDLINE_DIFFERENTIAL_SEED", 1);
     let rows = number_from("STRANDLINE_DIFFERENTIAL_ROWS", 1_200) as usize;
-    let export = std::env::var_os("STRANDLINE_DIFFERENTIAL_EXPORT").map(PathBuf::from);
-    println!("{queries} queries from seed {first_seed} on, {rows} rows a table");
+    let first_round = number_from("STRANDLINE_DIFFERENTIAL_ROUND", 0);
+    println!(
+        "{queries} queries from seed {first_seed}, round {first_round} on, {rows} rows a table"
+    );
     run(async move {
         let subject = Subject::open().await;
         let mut findings = Findings::default();
-        let mut seed = first_seed * 1_000_000;
-        let mut round = 0;
+        let mut round = first_round as usize;
         while findings.tally.queries < queries {
-            let table_seed = first_seed + round as u64;
-            let t = Table::main(table_seed, round, rows);
-            let u = Table::joined(table_seed, round, 60, &t);
-            let oracle = Oracle::new();
-            oracle.put("t", t.visible());
-            oracle.put("u", u.visible());
+            let (t, u, oracle) = draw_round(first_seed, round, rows);
             subject.create_variants(&t, round).await;
             subject.create_variants(&u, round).await;
-            let mut asked = Vec::new();
             let until = (findings.tally.queries + QUERIES_PER_ROUND).min(queries);
+            let mut seed = first_shape(first_seed, round);
             while findings.tally.queries < until {
-                seed += 1;
                 // Each shape twice, with other literals: the second finds the first's plan.
                 for literals in [seed, seed ^ 0x5eed] {
-                    let query = Query::draw(&t, &u, seed, literals);
-                    // Empty answers say little: most of them are drawn again.
-                    let plain = named(&query.sql.plain, "t", "u");
-                    if !seed.is_multiple_of(5)
-                        && oracle.answer(&plain).await.is_ok_and(|a| a.rows.is_empty())
-                    {
-                        continue;
-                    }
                     let seeds = (seed, literals);
-                    let answer = check(
-                        &subject,
-                        &oracle,
-                        &query,
-                        seeds,
-                        round,
-                        (&t, &u),
-                        &mut findings,
-                    )
-                    .await;
-                    asked.push((seed, query, answer));
+                    if let Some((query, expected)) = draw_query(&t, &u, &oracle, seeds).await {
+                        let here = Round {
+                            subject: &subject,
+                            oracle: &oracle,
+                            number: round,
+                            t: &t,
+                            u: &u,
+                        };
+                        check(&here, &query, expected, seeds, &mut findings).await;
+                    }
                 }
-            }
-            if let Some(folder) = &export {
-                write_round(folder, round, &t, &u, &asked).expect("the export is written");
+                seed += 1;
             }
             subject.drop_variants(&t, round).await;
             subject.drop_variants(&u, round).await;
@@ -303,13 +350,23 @@ fn drawn_queries_agree_with_plain_datafusion_in_every_variant() {
         for (difference, sql) in &findings.types {
             println!("type: {difference}: {sql}");
         }
-        let shown: Vec<&str> = findings.wrong.iter().take(40).map(String::as_str).collect();
         assert!(
             findings.wrong.is_empty(),
-            "{} of {} runs are wrong; the first of them:\n{}",
+            "{} of {} runs are wrong; the first: {}",
             findings.wrong.len(),
             findings.tally.runs,
-            shown.join("\n")
+            findings.wrong[0]
+        );
+        assert!(findings.tally.cached > 0, "no plan was used twice");
+        let (rarest, count) = findings.tally.rarest().expect("there are combinations");
+        assert!(
+            count >= 20 * queries / 20_000,
+            "{rarest:?} was used {count} times only"
+        );
+        let (rarest, count) = findings.tally.rarest_by_nulls().expect("there are some");
+        assert!(
+            count >= 4 * queries / 20_000,
+            "{rarest:?} was used {count} times only"
         );
         assert!(
             findings.tally.barren_percent() <= 5.0,
@@ -319,5 +376,37 @@ fn drawn_queries_agree_with_plain_datafusion_in_every_variant() {
             findings.tally.leaf_percent() >= 70.0,
             "too few answers by the leaf"
         );
+    });
+}
+
+/// Writes tables and queries to the folder that `STRANDLINE_DIFFERENTIAL_EXPORT` names, for `duckdb_oracle.py`.
+#[test]
+fn drawn_queries_are_exported_when_a_folder_is_named() {
+    let Some(folder) = std::env::var_os("STRANDLINE_DIFFERENTIAL_EXPORT").map(PathBuf::from) else {
+        return;
+    };
+    let queries = number_from("STRANDLINE_DIFFERENTIAL_QUERIES", 2_000);
+    let first_seed = number_from("STRANDLINE_DIFFERENTIAL_SEED", 1);
+    let rows = number_from("STRANDLINE_DIFFERENTIAL_ROWS", 1_200) as usize;
+    run(async move {
+        let mut exported = 0;
+        let mut round = 0;
+        while exported < queries {
+            let (t, u, oracle) = draw_round(first_seed, round, rows);
+            let until = (exported + QUERIES_PER_ROUND).min(queries);
+            let mut drawn = Vec::new();
+            let mut shape = first_shape(first_seed, round);
+            while exported < until {
+                if let Some((query, answer)) = draw_query(&t, &u, &oracle, (shape, shape)).await
+                    && query.sql.duck.is_some()
+                {
+                    exported += 1;
+                    drawn.push((shape, query, answer.ok()));
+                }
+                shape += 1;
+            }
+            write_round(&folder, round, &t, &u, &drawn).expect("the export is written");
+            round += 1;
+        }
     });
 }
