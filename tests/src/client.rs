@@ -3,7 +3,7 @@
 use crate::answer::Answer;
 use arrow::ipc::reader::StreamReader;
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 use strandline_proto::v1::admin_service_client::AdminServiceClient;
@@ -105,17 +105,29 @@ impl Client {
         path: &Path,
         options: LoadOptions,
     ) -> Result<LoadResult, tonic::Status> {
+        let name = path
+            .file_name()
+            .map_or(String::new(), |n| n.to_string_lossy().into_owned());
+        let file = std::fs::File::open(path)?;
+        self.upload_as(table, &name, file, options).await
+    }
+
+    /// Uploads bytes under a file name into an offline table.
+    pub async fn upload_as(
+        &mut self,
+        table: &str,
+        file_name: &str,
+        mut content: impl Read + Send + 'static,
+        options: LoadOptions,
+    ) -> Result<LoadResult, tonic::Status> {
         let header = UploadHeader {
             table: table.to_owned(),
-            file_name: path
-                .file_name()
-                .map_or(String::new(), |n| n.to_string_lossy().into_owned()),
+            file_name: file_name.to_owned(),
             options: Some(options),
         };
-        let mut file = std::fs::File::open(path)?;
         let chunks = std::iter::from_fn(move || {
             let mut chunk = vec![0; CHUNK_BYTES];
-            let read = file.read(&mut chunk).expect("the file can be read");
+            let read = content.read(&mut chunk).expect("the content can be read");
             chunk.truncate(read);
             (read > 0).then(|| upload_request::Part::Chunk(chunk.into()))
         });

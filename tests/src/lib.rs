@@ -20,6 +20,7 @@ pub mod pool;
 pub mod predicate;
 pub mod process;
 pub mod query;
+pub mod refusal;
 pub mod slt;
 pub mod sql;
 pub mod table;

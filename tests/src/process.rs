@@ -2,10 +2,12 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+/// Bytes of standard error that are kept.
+const SAID_BYTES_MAX: usize = 64 << 10;
 /// How long a server may take to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(90);
 
@@ -23,9 +25,19 @@ impl Process {
     /// Starts `program serve` over a data folder on free ports, and waits until it is ready.
     /// `kill_at` is a step of a commit at which it ends itself (`build.before:2`).
     pub fn start(program: &str, data: &Path, kill_at: Option<&str>) -> Result<Self, String> {
+        Self::start_on(program, data, "127.0.0.1:0", kill_at)
+    }
+
+    /// Like [`start`](Self::start), with gRPC on this address. An error ends in what the server wrote on standard error.
+    pub fn start_on(
+        program: &str,
+        data: &Path,
+        grpc: &str,
+        kill_at: Option<&str>,
+    ) -> Result<Self, String> {
         let mut command = Command::new(program);
         command
-            .args(["serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"])
+            .args(["serve", "--http", "127.0.0.1:0", "--grpc", grpc])
             .arg("--data")
             .arg(data)
             .env_remove("STRANDLINE_KILL_AT")
@@ -33,7 +45,8 @@ impl Process {
                 "STRANDLINE_LOG",
                 std::env::var("STRANDLINE_LOG").unwrap_or_else(|_| "warn".to_owned()),
             )
-            .stdout(Stdio::piped());
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         if let Some(place) = kill_at {
             command.env("STRANDLINE_KILL_AT", place);
         }
@@ -41,6 +54,19 @@ impl Process {
             .spawn()
             .map_err(|e| format!("cannot start {program}: {e}"))?;
         let output = child.stdout.take().ok_or("the server has no output")?;
+        let errors = child.stderr.take().ok_or("the server has no output")?;
+        let said = Arc::new(Mutex::new(String::new()));
+        let saying = Arc::clone(&said);
+        let listener = std::thread::spawn(move || {
+            for line in BufReader::new(errors).lines().map_while(Result::ok) {
+                eprintln!("{line}");
+                let mut said = saying.lock().expect("no holder panics");
+                if said.len() < SAID_BYTES_MAX {
+                    said.push_str(&line);
+                    said.push('\n');
+                }
+            }
+        });
         let (lines, received) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
@@ -61,7 +87,12 @@ impl Process {
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
                     let status = process.child.wait().map_err(|e| e.to_string())?;
-                    return Err(format!("the server ended before it was ready: {status}"));
+                    // Standard error ends with the process.
+                    let _ = listener.join();
+                    let said = said.lock().expect("no holder panics");
+                    return Err(format!(
+                        "the server ended before it was ready: {status}: {said}"
+                    ));
                 }
             };
             let url_after = |word: &str| -> Option<String> {
@@ -93,6 +124,17 @@ impl Process {
     pub fn id(&self) -> u32 {
         self.child.id()
     }
+}
+
+/// Runs a command of `program` to its end.
+///
+/// # Panics
+/// When it can't be started.
+pub fn run(program: &str, arguments: &[&str]) -> Output {
+    Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|e| panic!("cannot start {program}: {e}"))
 }
 
 impl Drop for Process {

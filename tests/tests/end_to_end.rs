@@ -1,4 +1,4 @@
-//! The whole main job through a server of its own: tables, rows, SQL over gRPC, kills, bad input.
+//! The whole main job through a server of its own: tables, rows, SQL over gRPC, kills, bad statements.
 
 use serde_json::json;
 use std::path::Path;
@@ -135,98 +135,6 @@ async fn bad_statements_get_an_error_and_the_server_goes_on() {
         );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bad_messages_are_counted_and_the_rest_goes_on() {
-    let data = tempfile::tempdir().expect("a folder");
-    let (_process, mut client) = server(data.path()).await;
-    client
-        .create(
-            &kills::schema_json(),
-            &kills::table_json(&log_stream("mixed-topic", 1, 1000)),
-        )
-        .await
-        .expect("the table is made");
-    let bad: [&[u8]; 5] = [
-        b"no JSON",
-        b"[1, 2]",
-        b"{\"part\": \"many\", \"seq\": 1, \"sent_ms\": 1}",
-        b"{\"part\": 1",
-        b"\xff\xfe",
-    ];
-    let mut payloads = Vec::new();
-    for (i, message) in bad.iter().enumerate() {
-        payloads.push(kills::message(0, i as u64));
-        payloads.push(message.to_vec());
-    }
-    client
-        .append("mixed-topic", 0, &payloads, "", 0)
-        .await
-        .expect("what is in messages is the consumer's matter");
-    let since = std::time::Instant::now();
-    loop {
-        let (answer, _) = client
-            .ask("SELECT count(*), count(DISTINCT seq) FROM kills")
-            .await
-            .expect("the server goes on");
-        if answer.rows[0] == [Cell::Number(5, 0), Cell::Number(5, 0)] {
-            break;
-        }
-        assert!(
-            since.elapsed() < Duration::from_secs(20),
-            "{:?} after 20 s, not 5 rows",
-            answer.rows
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bad_schemas_and_configs_are_refused_by_name() {
-    let data = tempfile::tempdir().expect("a folder");
-    let (_process, mut client) = server(data.path()).await;
-    let schema = |name: &str, columns: serde_json::Value| {
-        json!({"schemaName": name, "dimensionFieldSpecs": columns}).to_string()
-    };
-    let one = json!([{"name": "a", "dataType": "INT"}]);
-    for (document, part) in [
-        (schema("../escape", one.clone()), "../escape"),
-        (schema("", one.clone()), ""),
-        (
-            schema(
-                "twice",
-                json!([{"name": "a", "dataType": "INT"}, {"name": "a", "dataType": "LONG"}]),
-            ),
-            "a",
-        ),
-        (
-            schema("empty", json!([{"name": "", "dataType": "INT"}])),
-            "",
-        ),
-        (
-            schema("odd", json!([{"name": "a", "dataType": "NUMBER"}])),
-            "NUMBER",
-        ),
-        ("{not json".to_owned(), ""),
-    ] {
-        let request = strandline_proto::v1::PutSchemaRequest {
-            schema_json: document.clone(),
-        };
-        let status = client.admin.put_schema(request).await.expect_err(&document);
-        println!("{document}: {status}");
-        assert!(status.message().contains(part), "{document}: {status}");
-        assert_ne!(status.code(), tonic::Code::Internal, "{document}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_process_is_kept_out_of_the_data_folder() {
-    let data = tempfile::tempdir().expect("a folder");
-    let (_process, mut client) = server(data.path()).await;
-    let second = Process::start(PROGRAM, data.path(), None);
-    assert!(second.is_err(), "two processes share a data folder");
-    client.ask("SELECT 1").await.expect("the first goes on");
 }
 
 /// Puts the quickstart's rows into `airlineStats`: three declared days-long files, and a stream that overlaps the last.
@@ -412,55 +320,4 @@ async fn flights_answer_as_duckdb_does_and_alike_at_every_boundary() {
     let (_process, mut client) = server(data.path()).await;
     wait_for(&mut client, "airlineStats_REALTIME", 3_705).await;
     check_all(&mut client).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_push_repeated_under_its_id_adds_nothing() {
-    let data = tempfile::tempdir().expect("a folder");
-    let (_process, mut client) = server(data.path()).await;
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../server/quickstart");
-    let read =
-        |name: &str| std::fs::read_to_string(folder.join(name)).expect("the quickstart has it");
-    client
-        .create(&read("schema.json"), &read("offline.json"))
-        .await
-        .expect("offline");
-    let path = folder.join("airlineStats_2014-01-01_08.parquet");
-    let options = |id: &str| LoadOptions {
-        push_id: id.to_owned(),
-        ..LoadOptions::default()
-    };
-    let first = client
-        .upload("airlineStats", &path, options("one"))
-        .await
-        .expect("it loads");
-    let again = client
-        .upload("airlineStats", &path, options("one"))
-        .await
-        .expect("a no-op");
-    assert!(!first.already_done && again.already_done);
-    assert_eq!(first.rows, again.rows);
-    wait_for(&mut client, "airlineStats", i128::from(first.rows)).await;
-
-    // A file cut short, and one that is none, are refused as a whole.
-    let whole = std::fs::read(&path).expect("the file");
-    let cut = data.path().join("cut.parquet");
-    for content in [
-        &whole[..whole.len() / 2],
-        &b"no parquet at all"[..],
-        &b""[..],
-    ] {
-        std::fs::write(&cut, content).expect("a file");
-        let status = client
-            .upload(
-                "airlineStats",
-                &cut,
-                options(&format!("cut-{}", content.len())),
-            )
-            .await
-            .expect_err("it is no Parquet file");
-        println!("{} bytes: {status}", content.len());
-        assert_ne!(status.code(), tonic::Code::Internal, "{status}");
-    }
-    wait_for(&mut client, "airlineStats", i128::from(first.rows)).await;
 }
