@@ -113,6 +113,8 @@ def same(a, b):
             a, b = float(a), float(b)
             if math.isnan(a) or math.isnan(b):
                 return math.isnan(a) and math.isnan(b)
+            if math.isinf(a) or math.isinf(b):
+                return a == b
             return a == b or abs(a - b) <= max(1e-9, RELATIVE * max(abs(a), abs(b)))
         return a == b
     if isinstance(a, tuple) and isinstance(b, tuple):

@@ -200,6 +200,10 @@ impl fmt::Display for Cell {
 }
 
 fn close(a: f64, b: f64) -> bool {
+    if a.is_infinite() || b.is_infinite() {
+        // What is relative to an infinity is infinite, too.
+        return a == b;
+    }
     a == b
         || (a.is_nan() && b.is_nan())
         || (a - b).abs() <= ABSOLUTE.max(RELATIVE * a.abs().max(b.abs()))
@@ -358,5 +362,10 @@ mod tests {
         assert_eq!(number(20, 0), Cell::Number(20, 0));
         assert!(same_cell(&Cell::Float(0.1 + 0.2), &Cell::Float(0.3)));
         assert!(!same_cell(&Cell::Float(0.3001), &Cell::Float(0.3)));
+        assert!(!same_cell(&Cell::Float(f64::INFINITY), &Cell::Float(0.3)));
+        assert!(same_cell(
+            &Cell::Float(f64::INFINITY),
+            &Cell::Float(f64::INFINITY)
+        ));
     }
 }
