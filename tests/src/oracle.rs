@@ -32,11 +32,14 @@ impl Oracle {
         Self { context }
     }
 
-    /// Puts `rows` in a table of this name, in place of an older one.
+    /// Puts `rows` in a table of this name, in place of an older one, with one zero for both: DataFusion's comparisons
+    /// take them for one value, its IN and DISTINCT don't.
     ///
     /// # Panics
     /// When DataFusion refuses the rows.
     pub fn put(&self, name: &str, rows: RecordBatch) {
+        let columns = rows.columns().iter().map(with_one_zero).collect();
+        let rows = RecordBatch::try_new(rows.schema(), columns).expect("columns as they were");
         let table = MemTable::try_new(rows.schema(), vec![vec![rows]]).expect("rows of one schema");
         self.context
             .deregister_table(name)
@@ -53,6 +56,21 @@ impl Oracle {
         let batches = frame.collect().await.map_err(|e| e.to_string())?;
         Answer::of(&schema, &batches)
     }
+}
+
+fn with_one_zero(array: &ArrayRef) -> ArrayRef {
+    let Some(list) = array.as_list_opt::<i32>() else {
+        return normalize_float_zero(array);
+    };
+    let DataType::List(field) = list.data_type() else {
+        return Arc::clone(array);
+    };
+    Arc::new(ListArray::new(
+        Arc::clone(field),
+        list.offsets().clone(),
+        normalize_float_zero(list.values()),
+        list.nulls().cloned(),
+    ))
 }
 
 impl Default for Oracle {

@@ -100,8 +100,15 @@ pub fn literal_in(column: &Column, value: &Value) -> Sql {
     }
     // Not all of these have a literal that every planner takes, and a shape must be written alike whatever the value.
     match value {
-        Value::Float(v) => Sql::same(format!("CAST('{v:?}' AS REAL)")),
-        Value::Double(v) => Sql::same(format!("CAST('{v:?}' AS DOUBLE)")),
+        // The oracle holds one zero, and its IN tells -0.0 from it.
+        Value::Float(v) => Sql {
+            plain: format!("CAST('{:?}' AS REAL)", v + 0.0),
+            ..Sql::same(format!("CAST('{v:?}' AS REAL)"))
+        },
+        Value::Double(v) => Sql {
+            plain: format!("CAST('{:?}' AS DOUBLE)", v + 0.0),
+            ..Sql::same(format!("CAST('{v:?}' AS DOUBLE)"))
+        },
         Value::Timestamp(ms) => Sql::duck(
             format!("to_timestamp_millis({ms})"),
             format!("make_timestamp_ms({ms})"),
