@@ -3,6 +3,7 @@
 use crate::extremes;
 use crate::functions;
 use crate::multi_value::{MultiValuePlanner, MultiValueRule};
+use crate::plan::one_zero::OneZero;
 use crate::plan::pushdown::LeafPushdown;
 use crate::plan::yielding::YieldingJoins;
 use crate::request::BrokerOptions;
@@ -75,6 +76,7 @@ pub(crate) fn state(
     optimizer
         .rules
         .retain(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
+    optimizer.rules.push(Arc::new(OneZero));
     let mut physical = PhysicalOptimizer::new().rules;
     if use_leaf_pushdown {
         let after_filters = physical

@@ -4,6 +4,7 @@ pub mod context;
 pub mod display;
 pub mod filter;
 pub mod leaf_exec;
+pub(crate) mod one_zero;
 mod parameter;
 pub mod provider;
 pub mod pushdown;

@@ -455,3 +455,23 @@ async fn pinots_functions_of_time_count_milliseconds() {
     let rows = fixture.rows("SELECT fromEpochDays(2), toEpochHours(7200000), dateTrunc('day', 90000000), DISTINCTCOUNT(Carrier) FROM trips").await.unwrap();
     assert!(rows[0].starts_with("172800000|2|86400000|"), "{rows:?}");
 }
+
+#[tokio::test]
+async fn a_list_of_the_negative_zero_finds_zeros_wherever_it_is_evaluated() {
+    let fixture = Fixture::new(20);
+    let zeros = fixture
+        .rows("SELECT count(*) FROM trips WHERE ratio = 0.0")
+        .await
+        .unwrap();
+    assert_ne!(zeros, ["0"]);
+    for set in ["", "SET useLeafPushdown = false; "] {
+        for sql in [
+            "SELECT count(*) FROM trips WHERE ratio IN (-0.0, 6e7, 7e7, 8e7, 9e7)",
+            "SELECT count(*) FROM trips WHERE NOT (ratio NOT IN (-0.0, 6e7, 7e7, 8e7, 9e7))",
+            "SELECT sum(CASE WHEN ratio IN (-0.0, 6e7, 7e7, 8e7, 9e7) THEN 1 ELSE 0 END) FROM trips",
+        ] {
+            let found = fixture.rows(&format!("{set}{sql}")).await.unwrap();
+            assert_eq!(found, zeros, "{set}{sql}");
+        }
+    }
+}
