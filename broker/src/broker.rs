@@ -226,6 +226,23 @@ impl Broker {
         self.bind(query, plan, literals, tables, false)
     }
 
+    /// What statements with these options are planned with.
+    fn state(&self, options: &QueryOptions) -> &SessionState {
+        &self.states[usize::from(options.use_leaf_pushdown)]
+    }
+
+    fn planner<'a>(&'a self, query: &'a RunningQuery, tables: &'a Tables) -> Planner<'a> {
+        let mut state = self.state(&query.options).clone();
+        state.mark_start_execution();
+        Planner {
+            state,
+            tables,
+            system: &self.system,
+            options: &query.options,
+            sql: &query.sql,
+        }
+    }
+
     /// A plan and the literals it is to be bound to: a kept one, or a new one.
     async fn plan_or_kept(
         &self,
@@ -233,24 +250,12 @@ impl Broker {
         ast: &Query,
         tables: &Tables,
     ) -> Result<(Arc<dyn ExecutionPlan>, Vec<Value>)> {
-        let shared = &self.states[usize::from(query.options.use_leaf_pushdown)];
-        let planner = || {
-            let mut state = shared.clone();
-            state.mark_start_execution();
-            Planner {
-                state,
-                tables,
-                system: &self.system,
-                options: &query.options,
-                sql: &query.sql,
-            }
-        };
         let shape = match query.options.use_plan_cache && self.options.plans_max > 0 {
             true => self.plans.shape(
                 ast,
                 &query.parameters,
                 tables,
-                shared,
+                self.state(&query.options),
                 query.options.use_leaf_pushdown,
             ),
             false => None,
@@ -260,7 +265,9 @@ impl Broker {
             .and_then(|s| s.literals.iter().map(value_of).collect::<Option<Vec<_>>>());
         let (Some(shape), Some(values)) = (shape, values) else {
             return Ok((
-                planner().plan(ast.clone(), &query.parameters).await?,
+                self.planner(query, tables)
+                    .plan(ast.clone(), &query.parameters)
+                    .await?,
                 Vec::new(),
             ));
         };
@@ -274,7 +281,8 @@ impl Broker {
             }
             Some(Kept::Unfit) => {}
             None => {
-                if let Ok(plan) = planner()
+                if let Ok(plan) = self
+                    .planner(query, tables)
                     .plan_shape(shape.query.clone(), &shape.literals)
                     .await
                     && can_be_kept(&plan)
@@ -289,7 +297,9 @@ impl Broker {
             }
         }
         Ok((
-            planner().plan(ast.clone(), &query.parameters).await?,
+            self.planner(query, tables)
+                .plan(ast.clone(), &query.parameters)
+                .await?,
             Vec::new(),
         ))
     }
@@ -342,16 +352,8 @@ impl Broker {
         analyze: bool,
     ) -> Result<Vec<String>> {
         let tables = self.tables();
-        let mut state = self.states[usize::from(query.options.use_leaf_pushdown)].clone();
-        state.mark_start_execution();
         let begun = Instant::now();
-        let planner = Planner {
-            state,
-            tables: &tables,
-            system: &self.system,
-            options: &query.options,
-            sql: &query.sql,
-        };
+        let planner = self.planner(query, &tables);
         let plan = planner.plan(ast.clone(), &query.parameters).await?;
         query.stats.plan_us.store(
             u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),

@@ -96,7 +96,12 @@ pub fn realtime_json(
     partitions: u32,
     flush_rows: u64,
 ) -> String {
-    let stream = json!({
+    realtime_with_stream(table, name, &log_stream(topic, partitions, flush_rows))
+}
+
+/// The stream config of a topic of the embedded log that holds JSON, sealing every `flush_rows` rows of a partition.
+pub fn log_stream(topic: &str, partitions: u32, flush_rows: u64) -> Json {
+    json!({
         "streamType": "log",
         "stream.log.topic.name": topic,
         "stream.log.partitions": partitions.to_string(),
@@ -104,8 +109,7 @@ pub fn realtime_json(
         "stream.log.consumer.prop.auto.offset.reset": "smallest",
         "realtime.segment.flush.threshold.rows": flush_rows.to_string(),
         "realtime.segment.flush.threshold.time": "24h",
-    });
-    realtime_with_stream(table, name, &stream)
+    })
 }
 
 /// The realtime half's config with this stream config.

@@ -1,6 +1,5 @@
 //! The whole main job through a server of its own: tables, rows, SQL over gRPC, kills, bad statements.
 
-use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
 use strandline_proto::v1::{
@@ -10,6 +9,7 @@ use strandline_proto::v1::{
 use strandline_tests::answer::Cell;
 use strandline_tests::client::Client;
 use strandline_tests::kills::{self, Plan};
+use strandline_tests::pinot::log_stream;
 use strandline_tests::process::Process;
 use strandline_tests::slt;
 
@@ -19,18 +19,6 @@ fn number_from(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).map_or(otherwise, |text| {
         text.parse()
             .unwrap_or_else(|_| panic!("{variable} must be a number, not {text:?}"))
-    })
-}
-
-fn log_stream(topic: &str, partitions: u32, flush_rows: u64) -> serde_json::Value {
-    json!({
-        "streamType": "log",
-        "stream.log.topic.name": topic,
-        "stream.log.partitions": partitions.to_string(),
-        "stream.log.decoder.class.name": "org.apache.pinot.plugin.inputformat.json.JSONMessageDecoder",
-        "stream.log.consumer.prop.auto.offset.reset": "smallest",
-        "realtime.segment.flush.threshold.rows": flush_rows.to_string(),
-        "realtime.segment.flush.threshold.time": "24h",
     })
 }
 

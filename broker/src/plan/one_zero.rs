@@ -49,17 +49,14 @@ fn one_zero(expr: Expr) -> Result<Transformed<Expr>> {
     let mut changed = false;
     for item in &mut list.list {
         match item {
-            Expr::Literal(ScalarValue::Float32(Some(v)), _)
-                if *v == 0.0 && v.is_sign_negative() =>
-            {
+            // The pattern 0.0 takes in -0.0.
+            Expr::Literal(ScalarValue::Float32(Some(v @ 0.0)), _) => {
+                changed |= v.is_sign_negative();
                 *v = 0.0;
-                changed = true;
             }
-            Expr::Literal(ScalarValue::Float64(Some(v)), _)
-                if *v == 0.0 && v.is_sign_negative() =>
-            {
+            Expr::Literal(ScalarValue::Float64(Some(v @ 0.0)), _) => {
+                changed |= v.is_sign_negative();
                 *v = 0.0;
-                changed = true;
             }
             _ => {}
         }
