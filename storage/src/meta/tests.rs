@@ -4,7 +4,9 @@ use super::coverage::CoverageFacts;
 use super::sql::SqlMetastore;
 use super::*;
 use crate::environment::{Clock, ManualClock};
+use std::future::{Future, poll_fn};
 use std::path::Path;
+use std::task::Poll;
 use strandline_proto::coverage::Coverage;
 use strandline_proto::ids::OffsetRange;
 use strandline_proto::{Error, ErrorKind};
@@ -594,31 +596,32 @@ async fn a_caller_that_goes_away_in_a_commit_leaves_what_is_stored_in_memory() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
     hybrid(&store).await;
-    let (mut done, mut not_done) = (0, 0);
-    for i in 0..150u64 {
-        let (id, name) = (format!("p{i}"), format!("s{i}"));
+    // Goes away after each number of polls: before the first statement, between any two, in the commit, after it.
+    for patience in 0.. {
+        let (id, name) = (format!("p{patience}"), format!("s{patience}"));
         let names = [(name.as_str(), 1)];
-        let pushed = store.push_offline(push(&id, &names, PushType::Append, None));
-        // From before the first statement to after the commit.
-        let patience = std::time::Duration::from_micros(i * 15);
-        let _ = tokio::time::timeout(patience, pushed).await;
+        let mut pushed = Box::pin(store.push_offline(push(&id, &names, PushType::Append, None)));
+        let mut polls = 0;
+        let answered = poll_fn(|context| {
+            if polls == patience {
+                return Poll::Ready(None);
+            }
+            polls += 1;
+            pushed.as_mut().poll(context).map(Some)
+        })
+        .await;
+        let answered = answered.map(Result::unwrap).is_some();
+        drop(pushed);
         let state = store.state().await.unwrap();
         assert_eq!(*state, *open(dir.path()).await.state().await.unwrap());
-        match state
-            .table("t")
-            .unwrap()
-            .segments
-            .iter()
-            .any(|s| s.name.as_str() == name)
-        {
-            true => done += 1,
-            false => not_done += 1,
+        let segments = &state.table("t").unwrap().segments;
+        let done = segments.iter().any(|s| s.name.as_str() == name);
+        assert!(done || !answered, "after {patience} polls");
+        assert!(!done || patience > 0);
+        if answered {
+            break;
         }
     }
-    assert!(
-        not_done > 0,
-        "{done} pushes were done and {not_done} were not"
-    );
 }
 
 #[tokio::test]
