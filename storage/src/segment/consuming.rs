@@ -42,6 +42,8 @@ struct Source {
 struct Published {
     rows: u32,
     next_offset: u64,
+    /// Memory that they take; summed up once for each batch, because it is asked for far more often.
+    bytes: usize,
 }
 
 impl ConsumingSegment {
@@ -55,16 +57,19 @@ impl ConsumingSegment {
         partition: StreamPartition,
         start_offset: u64,
     ) -> Result<Self> {
+        let growing = GrowingRows::new(spec, true, true)?;
+        let bytes = growing.bytes();
         Ok(Self {
             source: Arc::new(Source {
                 name: SegmentName::new(name),
                 partition,
                 start_offset,
             }),
-            growing: Arc::new(GrowingRows::new(spec, true, true)?),
+            growing: Arc::new(growing),
             published: ArcSwap::from_pointee(Published {
                 rows: 0,
                 next_offset: start_offset,
+                bytes,
             }),
             writer: Mutex::new(()),
         })
@@ -100,6 +105,7 @@ impl ConsumingSegment {
         self.published.store(Arc::new(Published {
             rows: self.growing.rows(),
             next_offset,
+            bytes: self.growing.bytes(),
         }));
         Ok(())
     }
@@ -150,9 +156,9 @@ impl ConsumingSegment {
         u64::from(self.published.load().rows)
     }
 
-    /// Memory that the rows take.
+    /// Memory that the published rows take.
     pub fn bytes(&self) -> usize {
-        self.growing.bytes()
+        self.published.load().bytes
     }
 
     /// The first offset that the segment does not deal with yet.
