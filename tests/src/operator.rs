@@ -85,7 +85,7 @@ impl Draw<'_> {
             }
             "IN" | "NOT IN" => {
                 let count = 1 + self.below(6);
-                let items: Vec<Sql> = (0..count).map(|_| self.listed(column)).collect();
+                let items: Vec<Sql> = (0..count).map(|_| self.literal_of(column)).collect();
                 let list = Sql::join(&items, ", ");
                 Sql::fill(&format!("@ {operator} (@)"), &[&name, &list])
             }
@@ -160,7 +160,7 @@ impl Draw<'_> {
             }
             "IN" => {
                 let count = 1 + self.below(5);
-                (0..count).map(|_| self.listed(column)).collect()
+                (0..count).map(|_| self.literal_of(column)).collect()
             }
             "LIKE" | "ILIKE" => {
                 let pattern = quoted(&self.like_pattern(column));
@@ -203,15 +203,6 @@ impl Draw<'_> {
             without_folding(sql, column)
         } else {
             sql
-        }
-    }
-
-    /// A literal for a list. Never -0.0: where DataFusion and not a leaf looks into the list, it does not find 0.0 by it.
-    fn listed(&mut self, column: &Column) -> Sql {
-        let literal = self.literal_of(column);
-        Sql {
-            ours: literal.plain.clone(),
-            ..literal
         }
     }
 
