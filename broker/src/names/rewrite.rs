@@ -5,9 +5,9 @@ use super::repeated::tell_apart;
 use super::resolve::{key_of, unique};
 use crate::tables::NamedTable;
 use datafusion::sql::sqlparser::ast::{
-    DuplicateTreatment, Expr, Function, FunctionArguments, Ident, JoinConstraint, JoinOperator,
-    ObjectNamePart, Select, SelectItem, SelectItemQualifiedWildcardKind, TableFactor, Value,
-    VisitorMut,
+    DataType, DuplicateTreatment, Expr, Function, FunctionArguments, Ident, JoinConstraint,
+    JoinOperator, ObjectNamePart, Select, SelectItem, SelectItemQualifiedWildcardKind, TableFactor,
+    Value, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 use std::collections::{BTreeMap, BTreeSet};
@@ -117,6 +117,14 @@ impl VisitorMut for Rewriter<'_> {
             Expr::Identifier(ident) => settle(ident, &self.scope.columns),
             Expr::CompoundIdentifier(parts) => self.settle_parts(parts),
             Expr::Function(function) => pinot_function(function),
+            Expr::TypedString(typed) => in_milliseconds(&mut typed.data_type, &typed.value.value),
+            Expr::Cast {
+                expr, data_type, ..
+            } => {
+                if let Expr::Value(literal) = &**expr {
+                    in_milliseconds(data_type, &literal.value);
+                }
+            }
             Expr::Value(value) => {
                 if let Value::Placeholder(name) = &value.value
                     && let Some(column) = virtual_column(name)
@@ -153,6 +161,19 @@ fn pinot_function(function: &mut Function) {
         _ => return,
     };
     name.value = renamed.to_owned();
+}
+
+/// Makes the type of a timestamp literal milliseconds, as columns are, unless it says more: nanoseconds end in the
+/// year 2262, before the years that stand for "never".
+fn in_milliseconds(data_type: &mut DataType, literal: &Value) {
+    if let DataType::Timestamp(precision @ None, _) = data_type
+        && let Value::SingleQuotedString(text) = literal
+    {
+        let fraction = text.rsplit_once('.').map_or("", |(_, fraction)| fraction);
+        if fraction.bytes().take_while(u8::is_ascii_digit).count() <= 3 {
+            *precision = Some(3);
+        }
+    }
 }
 
 /// Whether a select item is a column by its name alone.

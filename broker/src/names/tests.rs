@@ -88,6 +88,30 @@ fn result_columns_are_called_as_written() {
 }
 
 #[test]
+fn timestamp_literals_have_the_unit_of_columns_unless_they_say_more() {
+    let typed = |literal: &str| {
+        let sql = resolved(&format!("SELECT 1 FROM airlineStats WHERE {literal}")).unwrap();
+        sql.split_once("WHERE ").unwrap().1.to_owned()
+    };
+    assert_eq!(
+        typed("TIMESTAMP '9999-12-31 23:59:59.999'"),
+        "TIMESTAMP(3) '9999-12-31 23:59:59.999'"
+    );
+    assert_eq!(
+        typed("CAST('2014-01-01' AS TIMESTAMP)"),
+        "CAST('2014-01-01' AS TIMESTAMP(3))"
+    );
+    for kept in [
+        "TIMESTAMP '2014-01-01 00:00:00.123456'",
+        "TIMESTAMP(9) '2014-01-01'",
+        "CAST(Year AS TIMESTAMP)",
+        "DATE '2014-01-01'",
+    ] {
+        assert_eq!(typed(kept), kept);
+    }
+}
+
+#[test]
 fn virtual_columns_are_known_by_name() {
     assert_eq!(
         resolved("SELECT $segment, \"$docid\" FROM airlineStats").unwrap(),

@@ -25,6 +25,7 @@ const SHARED: &[&str] = &[
     "SELECT id FROM trips WHERE Carrier NOT LIKE '%A%'",
     "SELECT id FROM trips WHERE Carrier ~ '^[AD]' OR Carrier !~* 'l'",
     "SELECT id FROM trips WHERE ts >= TIMESTAMP '1970-01-03 00:00:00' AND ts < '1970-01-05T12:00:00'",
+    "SELECT id FROM trips WHERE ts >= TIMESTAMP '1970-01-03 00:00:00.0005' AND ts < CAST('1970-01-05' AS TIMESTAMP)",
     "SELECT id FROM trips WHERE CAST(ts AS DATE) = DATE '1970-01-04'",
     "SELECT id FROM trips WHERE date_trunc('day', ts) = TIMESTAMP '1970-01-04'",
     "SELECT id FROM trips WHERE flag IS NULL OR flag IS FALSE",

@@ -1,6 +1,6 @@
 //! Rows over HTTP: appends to the embedded log, and Pinot's `ingestFromFile`.
 
-use super::{Failure, State, ok};
+use super::{Failure, State, WholeBody, ok};
 use crate::front::ingest;
 use axum::body::Bytes;
 use axum::extract::{self, Multipart, Path, Query};
@@ -25,7 +25,7 @@ pub(super) async fn append(
     extract::State(state): extract::State<State>,
     Path(topic): Path<String>,
     Query(parameters): Query<AppendParameters>,
-    body: Bytes,
+    WholeBody(body): WholeBody,
 ) -> Result<Response, Failure> {
     if parameters.producer_id.is_some() != parameters.sequence.is_some() {
         let error = Error::invalid(

@@ -9,8 +9,8 @@ mod tables;
 use super::staging::Staging;
 use crate::engine::Engine;
 use axum::Router;
-use axum::body::Body;
-use axum::extract::DefaultBodyLimit;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -101,6 +101,32 @@ impl IntoResponse for Failure {
             status,
             serde_json::json!({ "code": status.as_u16(), "error": self.0.message() }).to_string(),
         )
+    }
+}
+
+/// A request's whole body.
+pub(super) struct WholeBody(pub(super) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for WholeBody {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        match Bytes::from_request(request, state).await {
+            Ok(bytes) => Ok(Self(bytes)),
+            Err(error) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                let text = format!(
+                    "the request's body has more than {} MiB: send rows in several requests, and files to POST /ingestFromFile",
+                    BODY_BYTES_MAX >> 20
+                );
+                let code = StatusCode::PAYLOAD_TOO_LARGE;
+                let document = serde_json::json!({ "code": code.as_u16(), "error": text });
+                Err(json_response(code, document.to_string()))
+            }
+            Err(error) => {
+                let text = format!("the request's body can't be read: {error}");
+                Err(Failure(Error::invalid(text)).into_response())
+            }
+        }
     }
 }
 

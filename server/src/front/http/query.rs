@@ -4,9 +4,8 @@
 //! request that is no query gets a status of its own.
 
 use super::pinot::{RowsJson, failure_document};
-use super::{Failure, State, json_response};
+use super::{Failure, State, WholeBody, json_response};
 use crate::front::answer::{Answer, Ask};
-use axum::body::Bytes;
 use axum::extract::{self, Query};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -34,7 +33,7 @@ pub(super) struct SqlRequest {
 
 pub(super) async fn post_sql(
     extract::State(state): extract::State<State>,
-    body: Bytes,
+    WholeBody(body): WholeBody,
 ) -> Result<Response, Failure> {
     let request: SqlRequest = serde_json::from_slice(&body).map_err(|error| {
         Error::invalid(format!(
