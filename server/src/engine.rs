@@ -11,10 +11,11 @@ mod system;
 pub(crate) use admin::EngineStatements;
 
 use crate::host::Registry;
+use crate::host::build::Progress;
 use crate::host::catalog::Publisher;
 use crate::host::consumer::ConsumingBudget;
 use crate::host::data_dir::DataDir;
-use crate::host::load::{Loader, Progress};
+use crate::host::load::Loader;
 use crate::host::realtime::RealtimeTables;
 use queries::QueryThreads;
 use std::path::PathBuf;

@@ -284,7 +284,7 @@ pub(super) fn progress_bar() -> ProgressBar {
     bar
 }
 
-fn show_count(bar: &ProgressBar, count: &LoadCount) {
+pub(super) fn show_count(bar: &ProgressBar, count: &LoadCount) {
     bar.set_length(count.bytes_total);
     bar.set_position(count.bytes_read);
     #[expect(clippy::cast_precision_loss, reason = "a rate for reading")]

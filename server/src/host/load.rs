@@ -1,34 +1,23 @@
 //! Offline loads: files -> segments -> deep store -> one transaction. All or nothing.
 
+use super::build::{BuiltSegment, Progress, SEGMENT_ROWS_DEFAULT, SegmentBuild, check_times};
 use super::catalog::Publisher;
 use super::stored::store_and_hold;
 use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
-use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::coverage::Interval;
 use strandline_proto::ids::{Half, SegmentName};
 use strandline_proto::schema::{Column, Schema};
-use strandline_proto::v1::{LoadCount, LoadOptions, LoadResult, PushMode};
+use strandline_proto::v1::{LoadOptions, LoadResult, PushMode};
 use strandline_proto::{Error, Result};
 use strandline_storage::config::{PushType, TableConfig};
 use strandline_storage::deep_store::DeepStore;
-use strandline_storage::environment::{Environment, Files, blocking, file_error};
-use strandline_storage::input::{self, InputFormat};
+use strandline_storage::environment::{Environment, blocking, file_error};
+use strandline_storage::input::InputFormat;
 use strandline_storage::meta::{Metastore, PUSH_ID_BYTES_MAX, PushOffline};
-use strandline_storage::segment::builder::SegmentBuilder;
 use strandline_storage::segment::immutable::ImmutableSegment;
 use tokio_util::sync::CancellationToken;
-
-/// Rows of a segment unless the load says otherwise.
-pub const SEGMENT_ROWS_DEFAULT: u64 = 2_000_000;
-/// What a segment in the making may hold in memory before it is cut, in bytes.
-pub const SEGMENT_BUILD_BYTES_MAX: usize = 160 << 20;
-/// Rows read together.
-const BATCH_ROWS: usize = 8_192;
-
-/// Called with what a load has done so far.
-pub type Progress = Arc<dyn Fn(LoadCount) + Send + Sync>;
 
 /// What loads work with.
 #[derive(Clone)]
@@ -43,12 +32,6 @@ pub struct Loader {
     pub staging: PathBuf,
     /// Time, randomness, tasks, files.
     pub environment: Environment,
-}
-
-/// A segment file in staging.
-struct Staged {
-    info: SegmentInfo,
-    path: PathBuf,
 }
 
 /// Staged files, removed when the load ends, however it ends.
@@ -88,24 +71,21 @@ impl Loader {
         let _staged_files = StagedFiles(dir.clone());
         let stop = CancellationToken::new();
         let _stop_when_dropped = stop.clone().drop_guard();
-        let build = Build {
+        let build = SegmentBuild {
             config: Arc::clone(config),
-            files: Arc::clone(&self.environment.files),
             inputs: files,
             format: (!options.input_format.is_empty())
                 .then(|| InputFormat::parse(&options.input_format))
                 .transpose()?,
-            segment_rows_max: if options.segment_rows_max == 0 {
-                SEGMENT_ROWS_DEFAULT
-            } else {
-                options.segment_rows_max
+            rows_max: match options.segment_rows_max {
+                0 => SEGMENT_ROWS_DEFAULT,
+                rows => rows,
             },
             dir,
-            name_suffix: format!("{:08x}", self.environment.random.next_u64() >> 32),
             progress,
             stop,
         };
-        let staged = blocking(&self.environment.spawner, "load", move || build.run()).await?;
+        let staged = build.run(&self.environment).await?;
         self.push(config, request, staged).await
     }
 
@@ -152,14 +132,14 @@ impl Loader {
         &self,
         config: &TableConfig,
         request: PushRequest,
-        staged: Vec<Staged>,
+        staged: Vec<BuiltSegment>,
     ) -> Result<LoadResult> {
         let table = self.publisher.registry().table(&config.name);
         // Files and held segments go by name: what stands under one already must neither be overwritten
         // here nor removed when this push fails.
         let claims = staged
             .iter()
-            .map(|Staged { info, .. }| {
+            .map(|BuiltSegment { info, .. }| {
                 table.claim(&info.name).ok_or_else(|| {
                     Error::already_exists(format!(
                         "table {}: segment {} is there already, or on its way in another push; to repeat a push, give it the same push id and wait for the first to end",
@@ -175,7 +155,7 @@ impl Loader {
         };
         let added = Mutex::new(Vec::new());
         let stored = async {
-            for Staged { info, path } in &staged {
+            for BuiltSegment { info, path } in &staged {
                 added.lock().push((info.name.clone(), info.checksum));
                 store_and_hold(
                     &self.deep_store,
@@ -324,109 +304,7 @@ impl PushRequest {
     }
 }
 
-/// The blocking part of a load: files to staged segments, one segment in memory at a time.
-struct Build {
-    config: Arc<TableConfig>,
-    files: Arc<dyn Files>,
-    inputs: Vec<PathBuf>,
-    format: Option<InputFormat>,
-    segment_rows_max: u64,
-    dir: PathBuf,
-    name_suffix: String,
-    progress: Progress,
-    stop: CancellationToken,
-}
-
-impl Build {
-    fn run(self) -> Result<Vec<Staged>> {
-        let files = input::expand(&self.inputs)?;
-        if files.is_empty() {
-            return Err(Error::invalid(
-                "no input files: name files, or folders that hold parquet, avro, json or csv files",
-            ));
-        }
-        let mut count = LoadCount {
-            bytes_total: files
-                .iter()
-                .filter_map(|f| std::fs::metadata(f).ok())
-                .map(|m| m.len())
-                .sum(),
-            ..LoadCount::default()
-        };
-        let mut staged = Vec::new();
-        let mut building: Option<SegmentBuilder> = None;
-        for file in &files {
-            let mut rows = input::open(file, self.format, &self.config, BATCH_ROWS)?;
-            let before = count.bytes_read;
-            while let Some(batch) = rows.next_batch()? {
-                if self.stop.is_cancelled() {
-                    return Err(Error::cancelled(
-                        "the load was cancelled; nothing of it was kept",
-                    ));
-                }
-                let mut from = 0;
-                while from < batch.num_rows() {
-                    if building.is_none() {
-                        building = Some(self.builder(staged.len())?);
-                    }
-                    let Some(builder) = building.as_mut() else {
-                        continue;
-                    };
-                    let room = usize::try_from(self.segment_rows_max - builder.rows())
-                        .unwrap_or(usize::MAX);
-                    let take = room.min(batch.num_rows() - from);
-                    builder.push(&batch.slice(from, take))?;
-                    from += take;
-                    if builder.rows() >= self.segment_rows_max
-                        || builder.bytes_estimate() >= SEGMENT_BUILD_BYTES_MAX
-                    {
-                        staged.extend(self.finish(building.take(), staged.len())?);
-                    }
-                }
-                count.rows += batch.num_rows() as u64;
-                count.bytes_read = before + rows.bytes_read();
-                count.segments_built = staged.len() as u64;
-                (self.progress)(count);
-            }
-            count.bytes_read = before + rows.bytes_total();
-        }
-        staged.extend(self.finish(building, staged.len())?);
-        count.segments_built = staged.len() as u64;
-        (self.progress)(count);
-        Ok(staged)
-    }
-
-    fn builder(&self, number: usize) -> Result<SegmentBuilder> {
-        let name = format!("{}__{}_{number}", self.config.name, self.name_suffix);
-        SegmentBuilder::new(Arc::clone(&self.config.spec), &name, Half::Offline, None)
-    }
-
-    fn finish(&self, builder: Option<SegmentBuilder>, number: usize) -> Result<Option<Staged>> {
-        let Some(builder) = builder.filter(|b| b.rows() > 0) else {
-            return Ok(None);
-        };
-        let path = self.dir.join(format!("{number:06}.seg"));
-        let info = builder.finish(&self.files, &path)?;
-        check_times(&self.config, &info)?;
-        Ok(Some(Staged { info, path }))
-    }
-}
-
-/// A row without a time would belong to neither half.
-fn check_times(config: &TableConfig, info: &SegmentInfo) -> Result<()> {
-    let Some(time) = &config.time_column else {
-        return Ok(());
-    };
-    match info.columns.iter().find(|c| c.name == *time) {
-        Some(stats) if stats.nulls > 0 => Err(Error::invalid(format!(
-            "{} rows have no value in the time column {time}: give each row a time, or the column a defaultNullValue in the schema",
-            stats.nulls
-        ))),
-        _ => Ok(()),
-    }
-}
-
-fn check_pushed(config: &TableConfig, path: PathBuf) -> Result<Staged> {
+fn check_pushed(config: &TableConfig, path: PathBuf) -> Result<BuiltSegment> {
     let segment = ImmutableSegment::open(&path)?;
     let info = segment.info().clone();
     if info.half != Half::Offline {
@@ -438,7 +316,7 @@ fn check_pushed(config: &TableConfig, path: PathBuf) -> Result<Staged> {
     check_columns(&config.spec.schema, segment.schema())
         .map_err(|e| e.at(format!("segment {}", info.name)))?;
     check_times(config, &info)?;
-    Ok(Staged { info, path })
+    Ok(BuiltSegment { info, path })
 }
 
 /// Whether a segment's columns hold what the table's columns of these names are.

@@ -4,6 +4,7 @@
 //! metastore changes in one transaction, the snapshot is published after it, and what the new snapshot
 //! does not name any more is dropped only when no query holds an older one.
 
+pub mod build;
 pub mod catalog;
 pub mod commit;
 pub mod consumer;

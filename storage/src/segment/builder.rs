@@ -15,10 +15,11 @@ use strandline_proto::{Error, Result};
 ///
 /// All rows are held, encoded, until [`SegmentBuilder::finish`]; the caller bounds memory by cutting segments at
 /// so many [`SegmentBuilder::rows`] or at a [`SegmentBuilder::bytes_estimate`]. Finishing needs about the
-/// size of the largest column on top.
+/// size of the largest column on top, for each thread.
 pub struct SegmentBuilder {
     identity: SegmentIdentity,
     rows: GrowingRows,
+    threads: usize,
 }
 
 impl SegmentBuilder {
@@ -40,7 +41,14 @@ impl SegmentBuilder {
                 origin,
             },
             rows,
+            threads: 1,
         })
+    }
+
+    /// Makes so many columns ready at a time when the segment is written.
+    #[must_use]
+    pub fn with_threads(self, threads: usize) -> Self {
+        Self { threads, ..self }
     }
 
     /// Adds rows, in the layout of `Schema::arrow`, to a segment without an origin.
@@ -90,6 +98,7 @@ impl SegmentBuilder {
             rows,
             columns: self.rows.columns(rows),
             offsets: self.rows.offsets(rows),
+            threads: self.threads,
         };
         // Columns are let go one by one as they are written, which takes that nothing else holds them.
         drop(self.rows);

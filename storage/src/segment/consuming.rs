@@ -192,6 +192,8 @@ impl ConsumingSegment {
             rows: published.rows,
             columns: self.growing.columns(published.rows),
             offsets: self.growing.offsets(published.rows),
+            // The other cores are for queries and other partitions.
+            threads: 1,
         };
         write_segment(files, path, identity, rows)
     }

@@ -6,8 +6,10 @@ use super::metadata::{SegmentMetadata, lower_bound, scalar_value, upper_bound};
 use super::spec::SegmentSpec;
 use super::time_range::time_range;
 use crate::environment::Files;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use strandline_index::column::{ColumnOptions, WrittenColumn, rewrite_column, sorted_order};
 use strandline_index::{CHUNK_DOCS, ColumnReader, DocBits, DocId, IndexError};
 use strandline_proto::catalog::{ColumnStats, SegmentInfo};
@@ -29,6 +31,8 @@ pub(super) struct RowsToWrite {
     pub(super) rows: u32,
     pub(super) columns: Vec<Arc<dyn ColumnReader>>,
     pub(super) offsets: Option<Arc<dyn ColumnReader>>,
+    /// Columns that are made ready at a time.
+    pub(super) threads: usize,
 }
 
 /// Writes `rows` as the segment file `path`, each column being let go once it is written.
@@ -45,6 +49,7 @@ pub(super) fn write_segment(
         rows,
         columns,
         offsets,
+        threads,
     } = rows;
     let schema = &*spec.schema;
     let order = match &spec.sorted_column {
@@ -64,16 +69,26 @@ pub(super) fn write_segment(
     let mut writer = SegmentFileWriter::create(files, path, schema.version)?;
     let mut stats = Vec::with_capacity(columns.len());
     let mut time_ms = None;
-    for (number, (column, reader)) in schema.columns.iter().zip(columns).enumerate() {
+    let rewritten = |number: usize, reader: &dyn ColumnReader| {
+        let column = schema.columns.get(number).ok_or_else(no_such_column)?;
         let options = column_options(&spec.column(&column.name));
-        let written = rewrite_column(&*reader, order.as_deref(), &options)
+        let written = rewrite_column(reader, order.as_deref(), &options)
             .map_err(|e| column_error(&column.name, &e))?;
+        let is_time = spec.time_column.as_deref() == Some(column.name.as_str());
+        let range = if is_time {
+            time_range(reader, column, &written.stats)?
+        } else {
+            None
+        };
+        Ok((written, range))
+    };
+    in_order(threads, columns, rewritten, |number, (written, range)| {
+        let column = schema.columns.get(number).ok_or_else(no_such_column)?;
         write_sections(&mut writer, number as u32, &written)?;
-        if spec.time_column.as_deref() == Some(column.name.as_str()) {
-            time_ms = time_range(&*reader, column, &written.stats)?;
-        }
+        time_ms = time_ms.or(range);
         stats.push(column_stats(column, &written));
-    }
+        Ok(())
+    })?;
     if let Some(offsets) = offsets {
         let raw = ColumnOptions {
             dictionary: false,
@@ -104,6 +119,57 @@ pub(super) fn write_segment(
     )?;
     let (bytes, checksum) = writer.finish()?;
     Ok(metadata.info(bytes, checksum))
+}
+
+/// Calls `make` with each of `columns` and its number, `threads` at a time, and `take` with what it made, in order.
+/// Each column is let go when it is made.
+fn in_order<T: Send>(
+    threads: usize,
+    columns: Vec<Arc<dyn ColumnReader>>,
+    make: impl Fn(usize, &dyn ColumnReader) -> Result<T> + Sync,
+    mut take: impl FnMut(usize, T) -> Result<()>,
+) -> Result<()> {
+    let threads = threads.min(columns.len());
+    if threads <= 1 {
+        for (number, column) in columns.into_iter().enumerate() {
+            let made = make(number, &*column)?;
+            drop(column);
+            take(number, made)?;
+        }
+        return Ok(());
+    }
+    let left = Mutex::new(columns.into_iter().enumerate());
+    let (send, receive) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (left, make, send) = (&left, &make, send.clone());
+            scope.spawn(move || {
+                while let Some((number, column)) = { left.lock().next() } {
+                    let made = make(number, &*column);
+                    drop(column);
+                    // Nobody waits for it after an error.
+                    if send.send((number, made)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(send);
+        let mut early = BTreeMap::new();
+        let mut next = 0;
+        for (number, made) in receive {
+            early.insert(number, made?);
+            while let Some(made) = early.remove(&next) {
+                take(next, made)?;
+                next += 1;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn no_such_column() -> Error {
+    Error::internal("more columns than the schema has")
 }
 
 fn write_sections(

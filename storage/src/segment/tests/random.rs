@@ -158,7 +158,9 @@ proptest! {
         let total: u64 = batches.iter().map(|rows| rows.len() as u64).sum();
         let range = OffsetRange { start: 10, end: 10 + total * 2 };
         let consuming = ConsumingSegment::new("s", spec.clone(), partition(), range.start).unwrap();
-        let mut builder = SegmentBuilder::new(spec.clone(), "s", Half::Realtime, Some((partition(), range))).unwrap();
+        let builder = SegmentBuilder::new(spec.clone(), "s", Half::Realtime, Some((partition(), range))).unwrap();
+        // A consuming segment makes its columns ready one at a time.
+        let mut builder = builder.with_threads(3);
         let mut offline = SegmentBuilder::new(spec.clone(), "s", Half::Offline, None).unwrap();
         let mut rows: Vec<(u64, Row)> = Vec::new();
         let mut earlier = Vec::new();

@@ -1,0 +1,249 @@
+//! Files become segment files: the blocking part of a load, and all that `strandline build` does on a job's own machine.
+//!
+//! One job reads and converts batches, another builds segments of them, a few batches behind; a segment's columns are
+//! written several at a time. One segment at a time is in memory.
+
+use arrow::array::RecordBatch;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::available_parallelism;
+use strandline_proto::catalog::SegmentInfo;
+use strandline_proto::ids::Half;
+use strandline_proto::v1::LoadCount;
+use strandline_proto::{Error, Result};
+use strandline_storage::config::TableConfig;
+use strandline_storage::environment::{Environment, Files, blocking};
+use strandline_storage::input::{self, InputFormat};
+use strandline_storage::segment::builder::SegmentBuilder;
+use tokio_util::sync::CancellationToken;
+
+/// Rows of a segment unless it is asked for other: few enough that to build one takes as much memory as to build a
+/// hundred.
+pub const SEGMENT_ROWS_DEFAULT: u64 = 1_000_000;
+/// What a segment in the making may hold in memory before it is cut, in bytes.
+const SEGMENT_BYTES_MAX: usize = 160 << 20;
+/// Rows read together.
+const BATCH_ROWS: usize = 8_192;
+/// Batches that are read before the one that is built.
+const BATCHES_AHEAD: usize = 2;
+
+/// Called with what was done so far.
+pub type Progress = Arc<dyn Fn(LoadCount) + Send + Sync>;
+
+/// Segment files of a table's offline half, to be made.
+pub struct SegmentBuild {
+    /// The offline table.
+    pub config: Arc<TableConfig>,
+    /// Files and folders of them.
+    pub inputs: Vec<PathBuf>,
+    /// Format of the files; by their names otherwise.
+    pub format: Option<InputFormat>,
+    /// Rows of a segment at most.
+    pub rows_max: u64,
+    /// Folder for the segment files.
+    pub dir: PathBuf,
+    /// Told after each batch.
+    pub progress: Progress,
+    /// Ends the build.
+    pub stop: CancellationToken,
+}
+
+/// A segment file that was made.
+pub struct BuiltSegment {
+    /// What it holds.
+    pub info: SegmentInfo,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// Rows on their way to the builder.
+struct Read {
+    rows: RecordBatch,
+    /// Bytes of all files up to here.
+    bytes: u64,
+}
+
+impl SegmentBuild {
+    /// Makes the segment files.
+    ///
+    /// # Errors
+    /// What is wrong with a file, by file, column and row; no segment file is left behind then.
+    pub async fn run(self, environment: &Environment) -> Result<Vec<BuiltSegment>> {
+        let inputs = input::expand(&self.inputs)?;
+        if inputs.is_empty() {
+            return Err(Error::invalid(
+                "no input files: name files, or folders that hold parquet, avro, json or csv files",
+            ));
+        }
+        let bytes = inputs
+            .iter()
+            .filter_map(|file| std::fs::metadata(file).ok());
+        let bytes_total = bytes.map(|metadata| metadata.len()).sum();
+        let (batches, read) = sync_channel(BATCHES_AHEAD);
+        let reading = Reading {
+            config: Arc::clone(&self.config),
+            inputs,
+            format: self.format,
+            stop: self.stop.clone(),
+        };
+        let building = Building {
+            // Unique for all time, so that what is built apart can be pushed into one table.
+            run: environment.random.uuid().simple().to_string()[..12].to_owned(),
+            files: Arc::clone(&environment.files),
+            config: self.config,
+            rows_max: self.rows_max.max(1),
+            dir: self.dir,
+            progress: self.progress,
+            stop: self.stop,
+            count: LoadCount {
+                bytes_total,
+                ..LoadCount::default()
+            },
+            current: None,
+            built: Vec::new(),
+        };
+        let (read, built) = tokio::join!(
+            blocking(&environment.spawner, "read files", move || reading
+                .run(&batches)),
+            blocking(&environment.spawner, "build segments", move || building
+                .run(&read)),
+        );
+        // The builder ends early when the reader does, so the reader's error comes first.
+        read?;
+        built
+    }
+}
+
+/// The job that reads.
+struct Reading {
+    config: Arc<TableConfig>,
+    inputs: Vec<PathBuf>,
+    format: Option<InputFormat>,
+    stop: CancellationToken,
+}
+
+impl Reading {
+    fn run(self, batches: &SyncSender<Read>) -> Result<()> {
+        // Whatever ends the reading early, also a panic, must not look like the end of the files.
+        let stop_builder = self.stop.clone().drop_guard();
+        let mut before = 0;
+        for file in &self.inputs {
+            let mut source = input::open(file, self.format, &self.config, BATCH_ROWS)?;
+            while let Some(rows) = source.next_batch()? {
+                let bytes = before + source.bytes_read();
+                if self.stop.is_cancelled() || batches.send(Read { rows, bytes }).is_err() {
+                    // The builder says why.
+                    return Ok(());
+                }
+            }
+            before += source.bytes_total();
+        }
+        stop_builder.disarm();
+        Ok(())
+    }
+}
+
+/// The job that builds.
+struct Building {
+    config: Arc<TableConfig>,
+    files: Arc<dyn Files>,
+    run: String,
+    rows_max: u64,
+    dir: PathBuf,
+    progress: Progress,
+    stop: CancellationToken,
+    count: LoadCount,
+    current: Option<(String, SegmentBuilder)>,
+    built: Vec<BuiltSegment>,
+}
+
+impl Building {
+    fn run(mut self, batches: &Receiver<Read>) -> Result<Vec<BuiltSegment>> {
+        let done = self.build(batches);
+        if done.is_err() {
+            for BuiltSegment { path, .. } in &self.built {
+                if let Err(e) = std::fs::remove_file(path) {
+                    tracing::warn!(file = %path.display(), error = %e, "cannot remove a segment file of a build that failed");
+                }
+            }
+        }
+        done.map(|()| self.built)
+    }
+
+    fn build(&mut self, batches: &Receiver<Read>) -> Result<()> {
+        while let Ok(Read { rows, bytes }) = batches.recv() {
+            self.check_stop()?;
+            self.add(&rows)?;
+            self.count.rows += rows.num_rows() as u64;
+            self.count.bytes_read = bytes;
+            (self.progress)(self.count);
+        }
+        self.check_stop()?;
+        self.cut()?;
+        self.count.bytes_read = self.count.bytes_total;
+        (self.progress)(self.count);
+        Ok(())
+    }
+
+    fn check_stop(&self) -> Result<()> {
+        if self.stop.is_cancelled() {
+            return Err(Error::cancelled("cancelled; nothing of it was kept"));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, rows: &RecordBatch) -> Result<()> {
+        let mut from = 0;
+        while from < rows.num_rows() {
+            let (_, builder) = match &mut self.current {
+                Some(current) => current,
+                None => {
+                    let table = &self.config.name;
+                    let name = format!("{table}__{}_{}", self.run, self.built.len());
+                    let spec = Arc::clone(&self.config.spec);
+                    let builder = SegmentBuilder::new(spec, &name, Half::Offline, None)?;
+                    let threads = available_parallelism().map_or(1, usize::from);
+                    self.current.insert((name, builder.with_threads(threads)))
+                }
+            };
+            let room = self.rows_max.saturating_sub(builder.rows());
+            let take = usize::try_from(room)
+                .unwrap_or(usize::MAX)
+                .clamp(1, rows.num_rows() - from);
+            builder.push(&rows.slice(from, take))?;
+            from += take;
+            if builder.rows() >= self.rows_max || builder.bytes_estimate() >= SEGMENT_BYTES_MAX {
+                self.cut()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the segment in the making.
+    fn cut(&mut self) -> Result<()> {
+        if let Some((name, builder)) = self.current.take() {
+            let path = self.dir.join(format!("{name}.seg"));
+            let info = builder.finish(&self.files, &path)?;
+            let checked = check_times(&self.config, &info);
+            self.built.push(BuiltSegment { info, path });
+            checked?;
+            self.count.segments_built = self.built.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+/// A row without a time would belong to neither half.
+pub(super) fn check_times(config: &TableConfig, info: &SegmentInfo) -> Result<()> {
+    let Some(time) = &config.time_column else {
+        return Ok(());
+    };
+    match info.columns.iter().find(|c| c.name == *time) {
+        Some(stats) if stats.nulls > 0 => Err(Error::invalid(format!(
+            "{} rows have no value in the time column {time}: give each row a time, or the column a defaultNullValue in the schema",
+            stats.nulls
+        ))),
+        _ => Ok(()),
+    }
+}
