@@ -5,7 +5,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use strandline_benches::ssb_run::Options;
 use strandline_benches::target::Source;
-use strandline_benches::{load, ssb_run};
+use strandline_benches::{load, scorecard, ssb_run};
 
 #[derive(Parser)]
 #[command(name = "strandline-bench", about = "Benchmarks of Strandline", version)]
@@ -21,6 +21,8 @@ enum Command {
         #[command(subcommand)]
         action: Ssb,
     },
+    /// Pages of nine statements each for one carrier, while rows stream in
+    Scorecard(scorecard::run::Options),
     /// What loading costs
     Load {
         #[command(subcommand)]
@@ -30,7 +32,7 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Ssb {
-    /// Runs the statements on Strandline and DuckDB, checks the answers, writes ratios
+    /// Runs the statements on Strandline and its peers, checks the answers, writes ratios
     Run(Options),
     /// Writes the table as Parquet files, sorted by order date
     Generate {
@@ -86,6 +88,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Command::Ssb {
             action: Ssb::Run(options),
         } => ssb_run::run(&options).await?,
+        Command::Scorecard(options) => scorecard::run::run(&options).await?,
         Command::Load {
             action: Load::Run { source, file },
         } => load::run(&source, &file).await?,

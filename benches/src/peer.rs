@@ -1,4 +1,4 @@
-//! DuckDB as a peer: a Python process beside the benchmark that answers one statement a line.
+//! Other engines as peers: a Python process each beside the benchmark, which answers one statement a line.
 
 use crate::rows::Rows;
 use serde_json::{Value, json};
@@ -6,8 +6,45 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+/// An engine that runs in the Python process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Engine {
+    /// DuckDB, over a native table.
+    Duckdb,
+    /// ClickHouse (chdb), over a native table.
+    Clickhouse,
+    /// DataFusion, over the Parquet files.
+    Datafusion,
+}
+
+impl Engine {
+    /// Its name in commands and results.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Duckdb => "duckdb",
+            Self::Clickhouse => "clickhouse",
+            Self::Datafusion => "datafusion",
+        }
+    }
+
+    /// Its name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Duckdb => "DuckDB",
+            Self::Clickhouse => "ClickHouse",
+            Self::Datafusion => "DataFusion",
+        }
+    }
+}
+
 /// The running peer. Ends with its input, at the latest when this is dropped.
 pub struct Peer {
+    /// What it is.
+    pub engine: Engine,
+    /// Its version.
+    pub version: String,
+    /// Seconds that loading took; for DataFusion, looking at the files.
+    pub load_s: f64,
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
@@ -23,10 +60,12 @@ pub struct PeerAnswer {
 }
 
 impl Peer {
-    /// Starts `script` with `python`; it loads `files` into a native table before it answers.
-    pub fn start(python: &Path, script: &Path, files: &Path, threads: usize) -> io::Result<Self> {
+    /// Starts `engine` over `files` with `python`.
+    pub fn start(engine: Engine, python: &Path, files: &Path, threads: usize) -> io::Result<Self> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers.py");
         let mut child = Command::new(python)
             .arg(script)
+            .arg(engine.key())
             .arg(files)
             .arg(threads.to_string())
             .stdin(Stdio::piped())
@@ -39,14 +78,22 @@ impl Peer {
             .take()
             .ok_or_else(|| io::Error::other("the peer has no output"))?;
         let mut peer = Self {
+            engine,
+            version: String::new(),
+            load_s: f64::NAN,
             child,
             input,
             output: BufReader::new(output),
         };
         let ready = peer.line()?;
+        peer.version = ready["version"].as_str().unwrap_or("unknown").to_owned();
+        peer.load_s = ready["load_s"].as_f64().unwrap_or(f64::NAN);
         eprintln!(
-            "DuckDB {} loaded {} rows in {} s",
-            ready["version"], ready["rows"], ready["load_s"]
+            "{} {} holds {} rows after {:.1} s",
+            engine.name(),
+            peer.version,
+            ready["rows"],
+            peer.load_s
         );
         Ok(peer)
     }
@@ -54,7 +101,10 @@ impl Peer {
     fn line(&mut self) -> io::Result<Value> {
         let mut line = String::new();
         if self.output.read_line(&mut line)? == 0 {
-            return Err(io::Error::other("the peer ended; see its messages above"));
+            return Err(io::Error::other(format!(
+                "{} ended; see its messages above",
+                self.engine.name()
+            )));
         }
         Ok(serde_json::from_str(&line)?)
     }
@@ -68,7 +118,7 @@ impl Peer {
         input.flush()?;
         let answer = self.line()?;
         if let Some(error) = answer["error"].as_str() {
-            return Err(io::Error::other(format!("DuckDB: {error}")));
+            return Err(io::Error::other(format!("{}: {error}", self.engine.name())));
         }
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
         Ok(PeerAnswer {

@@ -24,6 +24,7 @@ pub struct Source {
 pub struct Target {
     /// The connection.
     pub client: Client,
+    url: String,
     process: Option<Process>,
     _data: Option<tempfile::TempDir>,
 }
@@ -45,6 +46,7 @@ impl Target {
         if let Some(url) = &source.server {
             return Ok(Self {
                 client: Client::connect(url).await?,
+                url: url.clone(),
                 process: None,
                 _data: None,
             });
@@ -57,9 +59,15 @@ impl Target {
         let process = Process::start(&program.to_string_lossy(), data.path(), None)?;
         Ok(Self {
             client: Client::connect(&process.grpc).await?,
+            url: process.grpc.clone(),
             process: Some(process),
             _data: Some(data),
         })
+    }
+
+    /// Another connection.
+    pub async fn connect(&self) -> Result<Client, Box<dyn Error>> {
+        Ok(Client::connect(&self.url).await?)
     }
 
     /// The largest memory the started server has held so far, in bytes.
