@@ -285,9 +285,11 @@ pub fn compare(
             first_difference(ours, theirs)
         ));
     }
-    for (i, (a, b)) in ours.rows.iter().zip(&theirs.rows).enumerate() {
-        for key in &query.order {
-            if !same_cell(&a[*key], &b[*key]) {
+    // Rows whose order by the keys so far is rounding's.
+    let mut rounded = vec![false; ours.rows.len()];
+    for key in &query.order {
+        for (i, (a, b)) in ours.rows.iter().zip(&theirs.rows).enumerate() {
+            if !rounded[i] && !same_cell(&a[*key], &b[*key]) {
                 return Err(format!(
                     "row {i} is out of order in column {key}: {} where {} belongs",
                     show(a),
@@ -295,6 +297,7 @@ pub fn compare(
                 ));
             }
         }
+        mark_rounded(*key, &ours.rows, &theirs.rows, &mut rounded);
     }
     match missing(&ours.rows, &unlimited.unwrap_or(theirs).rows) {
         None => Ok(()),
@@ -303,6 +306,34 @@ pub fn compare(
             show(row),
             first_difference(ours, theirs)
         )),
+    }
+}
+
+/// Marks runs of rows whose floats in the column `key` are equal but for rounding, and not all of one value: sums are added
+/// up in any order, so which of these rows comes first by them says nothing, nor does the order by later keys.
+fn mark_rounded(key: usize, ours: &[Vec<Cell>], theirs: &[Vec<Cell>], rounded: &mut [bool]) {
+    let float = |rows: &[Vec<Cell>], i: usize| match rows.get(i).and_then(|row| row.get(key)) {
+        Some(Cell::Float(value)) => Some(*value),
+        _ => None,
+    };
+    let continues =
+        |rows, i| matches!((float(rows, i - 1), float(rows, i)), (Some(a), Some(b)) if close(a, b));
+    let mut start = 0;
+    for end in 1..=rounded.len() {
+        if end < rounded.len() && continues(theirs, end) {
+            continue;
+        }
+        let differs = |rows: &[Vec<Cell>]| {
+            let mut values = (start..end)
+                .filter_map(|i| float(rows, i))
+                .map(f64::to_bits);
+            let first = values.next();
+            values.any(|value| Some(value) != first)
+        };
+        if differs(ours) || differs(theirs) {
+            rounded[start..end].fill(true);
+        }
+        start = end;
     }
 }
 
@@ -346,6 +377,29 @@ mod tests {
         assert!(compare(&query, &answer(&[&[1, 11]]), &theirs, Some(&all)).is_ok());
         assert!(compare(&query, &answer(&[&[1, 12]]), &theirs, Some(&all)).is_err());
         assert!(compare(&query, &answer(&[&[2, 12]]), &theirs, Some(&all)).is_err());
+    }
+
+    #[test]
+    fn the_order_of_rows_that_rounding_decides_is_free() {
+        let rows = |of: &[(f64, i128)]| Answer {
+            types: vec!["Float64".to_owned(), "Int64".to_owned()],
+            names: Vec::new(),
+            rows: of
+                .iter()
+                .map(|(float, key)| vec![Cell::Float(*float), Cell::Number(*key, 0)])
+                .collect(),
+        };
+        let query = ordered_by(vec![0, 1]);
+        let (sum, other_sum) = (0.1 + 0.2, 0.3);
+        let theirs = rows(&[(0.1, 5), (other_sum, 1), (other_sum, 2), (0.5, 3), (0.5, 4)]);
+        let ours = rows(&[(0.1, 5), (other_sum, 2), (sum, 1), (0.5, 3), (0.5, 4)]);
+        assert_eq!(compare(&query, &ours, &theirs, None), Ok(()));
+        // Exactly equal, so the next key decides.
+        let ours = rows(&[(0.1, 5), (other_sum, 1), (other_sum, 2), (0.5, 4), (0.5, 3)]);
+        assert!(compare(&query, &ours, &theirs, None).is_err());
+        // Another value.
+        let ours = rows(&[(other_sum, 1), (0.1, 5), (sum, 2), (0.5, 3), (0.5, 4)]);
+        assert!(compare(&query, &ours, &theirs, None).is_err());
     }
 
     #[test]
