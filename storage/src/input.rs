@@ -74,8 +74,8 @@ impl InputFormat {
 
 /// A file read batch by batch. Blocking.
 pub trait RowSource: Send {
-    /// The next rows, in the table's Arrow schema, transforms applied; none at the end. After an error the source is
-    /// not to be read on.
+    /// The next rows, in the table's Arrow schema, transforms applied; none at the end. Text may come as a dictionary
+    /// array. After an error the source is not to be read on.
     fn next_batch(&mut self) -> Result<Option<RecordBatch>>;
     /// Bytes of the file that were read so far, for a progress bar.
     fn bytes_read(&self) -> u64;

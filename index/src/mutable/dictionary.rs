@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 const SLOTS_FIRST: usize = 64;
+/// No id: a dictionary ends before it.
+const UNKNOWN: DictId = DictId::MAX;
 const HIGH: u64 = 0xffff_ffff_0000_0000;
 
 struct Table {
@@ -138,22 +140,46 @@ impl DictionaryWriter {
             self.intern_fixed::<T>(T::slice(values).unwrap_or_default(), ids)
         }, bytes => {
             for i in 0..values.len() {
-                let text = values.bytes(i).unwrap_or_default();
-                let hash = hash_bytes(text);
-                let shared = &self.shared;
-                let id = match self.table.find(hash, |id| shared.values.text(id as usize) == text) {
-                    Some(id) => id,
-                    None => {
-                        let id = self.next_id()?;
-                        self.values.push_text(text);
-                        self.publish(hash, id);
-                        id
-                    }
-                };
-                ids.push(id);
+                ids.push(self.intern_text(values.bytes(i).unwrap_or_default())?);
             }
             Ok(())
         })
+    }
+
+    /// Appends the id of each of the texts that `keys` name, new ones being added. `known` holds the ids of `texts` that
+    /// were met before.
+    pub(crate) fn intern_keyed(
+        &mut self,
+        texts: &ValueBuffer,
+        keys: &[u32],
+        known: &mut Vec<DictId>,
+        ids: &mut Vec<DictId>,
+    ) -> Result<(), IndexError> {
+        known.resize(texts.len(), UNKNOWN);
+        ids.reserve(keys.len());
+        for &key in keys {
+            let Some(id) = known.get_mut(key as usize) else {
+                return Err(corrupt(format!("key {key} of {} texts", texts.len())));
+            };
+            if *id == UNKNOWN {
+                *id = self.intern_text(texts.bytes(key as usize).unwrap_or_default())?;
+            }
+            ids.push(*id);
+        }
+        Ok(())
+    }
+
+    fn intern_text(&mut self, text: &[u8]) -> Result<DictId, IndexError> {
+        let hash = hash_bytes(text);
+        let shared = &self.shared;
+        let is_text = |id: DictId| shared.values.text(id as usize) == text;
+        if let Some(id) = self.table.find(hash, is_text) {
+            return Ok(id);
+        }
+        let id = self.next_id()?;
+        self.values.push_text(text);
+        self.publish(hash, id);
+        Ok(id)
     }
 
     fn intern_fixed<T: Logged>(

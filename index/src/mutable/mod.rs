@@ -29,7 +29,7 @@ mod view;
 use crate::column::ColumnData;
 use crate::doc_bits::{CHUNK_DOCS, DocBits};
 use crate::kernels::select_id_range;
-use crate::reader::{ColumnReader, DictId, DocId, IndexError, PhysicalType};
+use crate::reader::{ColumnReader, DictId, DocId, IndexError, PhysicalType, ValueBuffer};
 use crate::wire::corrupt;
 use append_vec::{AppendVec, AppendWriter};
 use dictionary::DictionaryWriter;
@@ -62,6 +62,15 @@ impl Default for MutableOptions {
             inverted: false,
         }
     }
+}
+
+/// Documents of a single-value text column, none null, whose texts stand apart, each once.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyedTexts<'a> {
+    /// The texts; not all of them need be held by a document.
+    pub texts: &'a ValueBuffer,
+    /// For each document the text that it holds.
+    pub keys: &'a [u32],
 }
 
 /// A column that grows.
@@ -188,9 +197,36 @@ impl MutableColumn {
                 "lists for a single-value column, or single values for a multi-value one",
             ));
         }
+        self.check_room(data.values.len(), data.num_docs())
+    }
+
+    /// As [`MutableColumn::check`], for keyed texts, which the column must have a dictionary for.
+    ///
+    /// # Errors
+    /// When they can't be appended.
+    pub fn check_keyed(&self, data: &KeyedTexts<'_>) -> Result<(), IndexError> {
+        let has_dictionary = matches!(self.shared.store, Store::Ids { .. });
+        let is_text = self.shared.physical == PhysicalType::Bytes
+            && data.texts.physical() == PhysicalType::Bytes;
+        if !has_dictionary || !is_text || self.shared.list_ends.is_some() {
+            return Err(corrupt(
+                "keyed texts are for single-value text columns with a dictionary",
+            ));
+        }
+        if let Some(key) = data
+            .keys
+            .iter()
+            .find(|&&key| key as usize >= data.texts.len())
+        {
+            return Err(corrupt(format!("key {key} of {} texts", data.texts.len())));
+        }
+        self.check_room(data.keys.len(), data.keys.len())
+    }
+
+    fn check_room(&self, values: usize, docs: usize) -> Result<(), IndexError> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let values = u64::from(writer.values) + data.values.len() as u64;
-        let docs = u64::from(self.num_docs()) + data.num_docs() as u64;
+        let values = u64::from(writer.values) + values as u64;
+        let docs = u64::from(self.num_docs()) + docs as u64;
         if values >= u64::from(u32::MAX) || docs >= u64::from(u32::MAX) {
             return Err(corrupt(
                 "more than 4 billion values in one segment; seal segments earlier",
@@ -209,16 +245,11 @@ impl MutableColumn {
         let writer = &mut *writer;
         let shared = &*self.shared;
         let base = shared.docs.load(Ordering::Relaxed);
-        let docs = base + data.num_docs() as u32;
         match &mut writer.store {
             StoreWriter::Ids { ids, dictionary } => {
                 writer.batch.clear();
                 dictionary.intern(data.values, &mut writer.batch)?;
                 ids.extend(&writer.batch);
-                if docs - writer.checkpoint_docs >= CHECKPOINT_DOCS {
-                    writer.checkpoints.extend(&[[docs, dictionary.len()]]);
-                    writer.checkpoint_docs = docs;
-                }
             }
             StoreWriter::Raw(values) => values.extend(data.values),
         }
@@ -230,11 +261,35 @@ impl MutableColumn {
             let ends: Vec<u32> = ends.iter().map(|end| end + writer.values).collect();
             list_ends.extend(&ends);
         }
-        writer.values += data.values.len() as u32;
-        if let Some(pieces) = &shared.pieces {
-            pieces.seal(docs, |docs| shared.piece(docs));
+        shared.publish(
+            writer,
+            data.values.len() as u32,
+            base + data.num_docs() as u32,
+        );
+        Ok(())
+    }
+
+    /// Appends documents by keys and publishes them. `known` is for the column's own use: empty at first, and whenever
+    /// `data.texts` are others than the last time.
+    ///
+    /// # Errors
+    /// When [`MutableColumn::check_keyed`] fails; nothing is appended then.
+    pub fn append_keyed(
+        &self,
+        data: &KeyedTexts<'_>,
+        known: &mut Vec<DictId>,
+    ) -> Result<(), IndexError> {
+        self.check_keyed(data)?;
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = &mut *writer;
+        let docs = data.keys.len() as u32;
+        let base = self.shared.docs.load(Ordering::Relaxed);
+        if let StoreWriter::Ids { ids, dictionary } = &mut writer.store {
+            writer.batch.clear();
+            dictionary.intern_keyed(data.texts, data.keys, known, &mut writer.batch)?;
+            ids.extend(&writer.batch);
         }
-        shared.docs.store(docs, Ordering::Release);
+        self.shared.publish(writer, docs, base + docs);
         Ok(())
     }
 
@@ -268,6 +323,21 @@ impl MutableColumn {
 }
 
 impl Shared {
+    /// Shows readers what was written: `values` more, `docs` documents now.
+    fn publish(&self, writer: &mut Writer, values: u32, docs: u32) {
+        writer.values += values;
+        if let StoreWriter::Ids { dictionary, .. } = &writer.store
+            && docs - writer.checkpoint_docs >= CHECKPOINT_DOCS
+        {
+            writer.checkpoints.extend(&[[docs, dictionary.len()]]);
+            writer.checkpoint_docs = docs;
+        }
+        if let Some(pieces) = &self.pieces {
+            pieces.seal(docs, |docs| self.piece(docs));
+        }
+        self.docs.store(docs, Ordering::Release);
+    }
+
     /// Where the elements of `doc` begin; in a single-value column documents are their own elements.
     fn list_start(&self, doc: DocId) -> u32 {
         match (&self.list_ends, (doc as usize).checked_sub(1)) {

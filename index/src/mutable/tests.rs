@@ -154,3 +154,62 @@ fn memory_is_accounted_for_as_rows_come() {
         "{grown} bytes for 100,000"
     );
 }
+
+#[test]
+fn keyed_texts_are_the_texts_themselves() {
+    let texts = |of: &[&str]| {
+        let mut buffer = ValueBuffer::new(PhysicalType::Bytes);
+        of.iter()
+            .for_each(|text| buffer.push_bytes(text.as_bytes()));
+        buffer
+    };
+    let options = MutableOptions {
+        dictionary: true,
+        inverted: true,
+    };
+    let keyed = MutableColumn::new(PhysicalType::Bytes, false, options).unwrap();
+    let plain = MutableColumn::new(PhysicalType::Bytes, false, options).unwrap();
+    for (of, batches) in [
+        (
+            vec!["b", "unused", "a", ""],
+            vec![vec![0, 2, 0, 3], vec![2]],
+        ),
+        (vec!["a", "c"], vec![vec![1, 1, 0], vec![]]),
+    ] {
+        let mut known = Vec::new();
+        for keys in batches {
+            let data = KeyedTexts {
+                texts: &texts(&of),
+                keys: &keys,
+            };
+            keyed.append_keyed(&data, &mut known).unwrap();
+            let rows: Vec<&str> = keys.iter().map(|&key| of[key as usize]).collect();
+            plain.append(&ColumnData::single(&texts(&rows))).unwrap();
+        }
+    }
+    let (keyed_view, plain_view) = (keyed.view(u32::MAX), plain.view(u32::MAX));
+    assert_eq!(keyed_view.num_docs(), 8);
+    let read = |view: &dyn ColumnReader| {
+        let (mut values, mut ids) = (ValueBuffer::new(PhysicalType::Bytes), Vec::new());
+        view.values(DocSelection::Range(0..8), &mut values);
+        view.dict_ids(DocSelection::Range(0..8), &mut ids);
+        (values, ids, view.dictionary().unwrap().len())
+    };
+    // Not the text that no document holds.
+    assert_eq!(read(&*keyed_view), read(&*plain_view));
+
+    let refused = |column: &MutableColumn, texts: &ValueBuffer, keys: &[u32]| {
+        let data = KeyedTexts { texts, keys };
+        let error = column.append_keyed(&data, &mut Vec::new());
+        error.unwrap_err();
+    };
+    refused(&keyed, &texts(&["a"]), &[0, 1]);
+    refused(&keyed, &ValueBuffer::I32(vec![1]), &[0]);
+    let raw = MutableOptions {
+        dictionary: false,
+        inverted: false,
+    };
+    let raw = MutableColumn::new(PhysicalType::Bytes, false, raw).unwrap();
+    refused(&raw, &texts(&["a"]), &[0]);
+    assert_eq!(keyed.num_docs(), 8);
+}

@@ -6,9 +6,11 @@ use crate::config::TableConfig;
 use crate::convert::column::ColumnBuffer;
 use crate::convert::row::TimeCheck;
 use crate::convert::{Cell, RowError, RowLayout};
+use crate::segment::spec::Encoding;
 use crate::transform::BoundTransform;
 use arrow::array::{Array, ArrayRef};
-use arrow::datatypes::SchemaRef;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType as ArrowType, Schema as ArrowSchema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use std::sync::Arc;
 use strandline_proto::schema::{Column, DataType, Schema};
@@ -16,6 +18,8 @@ use strandline_proto::{Error, Result};
 
 pub(super) struct Columnar {
     schema: Arc<Schema>,
+    /// By column of the schema: whether its segments have a dictionary of texts.
+    has_texts: Vec<bool>,
     arrow: SchemaRef,
     layout: RowLayout,
     transforms: Vec<BoundTransform>,
@@ -28,7 +32,13 @@ pub(super) type Refused = (usize, RowError);
 impl Columnar {
     pub(super) fn new(config: &TableConfig, layout: RowLayout) -> Result<Self> {
         let schema = Arc::clone(&config.spec.schema);
+        let has_texts = schema.columns.iter().map(|column| {
+            matches!(column.data_type, DataType::String | DataType::Bytes)
+                && !column.multi_value
+                && config.spec.column(&column.name).encoding == Encoding::Dictionary
+        });
         Ok(Self {
+            has_texts: has_texts.collect(),
             arrow: schema.arrow(),
             transforms: config.transforms.bind(|name| layout.slot(name))?,
             time: config
@@ -39,6 +49,18 @@ impl Columnar {
             schema,
             layout,
         })
+    }
+
+    pub(super) fn layout(&self) -> &RowLayout {
+        &self.layout
+    }
+
+    /// Whether a field of the layout may come as a dictionary array of texts.
+    pub(super) fn takes_keyed_text(&self, slot: usize) -> bool {
+        let by_row = |t: &BoundTransform| t.cells().contains(&slot);
+        !self.transforms.iter().any(by_row)
+            && self.time.as_ref().is_none_or(|time| time.column() != slot)
+            && self.has_texts.get(slot).copied().unwrap_or(false)
     }
 
     /// Converts `rows` rows; `arrays` holds the file's array for each field of the layout that it has.
@@ -73,7 +95,8 @@ impl Columnar {
             columns.push(array);
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        RecordBatch::try_new_with_options(Arc::clone(&self.arrow), columns, &options).map_err(|e| {
+        let schema = schema_of(&self.arrow, &columns);
+        RecordBatch::try_new_with_options(schema, columns, &options).map_err(|e| {
             (
                 0,
                 RowError {
@@ -176,17 +199,48 @@ impl Columnar {
     }
 }
 
-/// Whether the file's array is the table's as it stands.
+/// The table's schema, with the types of `columns` where text is keyed.
+fn schema_of(arrow: &SchemaRef, columns: &[ArrayRef]) -> SchemaRef {
+    let is_keyed = |array: &ArrayRef| matches!(array.data_type(), ArrowType::Dictionary(..));
+    if !columns.iter().any(is_keyed) {
+        return Arc::clone(arrow);
+    }
+    let fields = arrow
+        .fields()
+        .iter()
+        .zip(columns)
+        .map(|(field, array)| match is_keyed(array) {
+            true => Arc::new(
+                field
+                    .as_ref()
+                    .clone()
+                    .with_data_type(array.data_type().clone()),
+            ),
+            false => Arc::clone(field),
+        });
+    Arc::new(ArrowSchema::new(fields.collect::<Vec<_>>()))
+}
+
+/// Whether the file's array is the table's as it stands, text perhaps keyed.
 fn is_ready(column: &Column, array: &ArrayRef) -> bool {
     // Text must be looked into to be JSON, and times to be within their years.
     let opaque = !matches!(column.data_type, DataType::Json | DataType::Timestamp);
-    let nulls_stay = array.null_count() == 0 || (column.default.is_null() && !column.not_null);
-    opaque && nulls_stay && array.data_type() == &column.arrow_type()
+    let nulls_stay =
+        array.logical_null_count() == 0 || (column.default.is_null() && !column.not_null);
+    let values = match array.data_type() {
+        ArrowType::Dictionary(_, values) => values.as_ref(),
+        plain => plain,
+    };
+    opaque && nulls_stay && values == &column.arrow_type()
 }
 
 fn convert_column(column: &Column, array: &ArrayRef) -> Result<ArrayRef, (usize, String)> {
     if is_ready(column, array) {
         return Ok(Arc::clone(array));
+    }
+    if let ArrowType::Dictionary(_, values) = array.data_type() {
+        let plain = cast(array, values).map_err(|e| (0, e.to_string()))?;
+        return convert_column(column, &plain);
     }
     let cells = Cells::new(array).map_err(|reason| (0, reason))?;
     let mut buffer = ColumnBuffer::new(column);

@@ -1,16 +1,23 @@
-//! Parquet files: only the columns that the table needs are read, a batch at a time.
+//! Parquet files: only the columns that the table needs are read, a batch at a time. Text that is dictionary-encoded in the
+//! file stays so where the table keeps a dictionary too: each distinct text is then looked up once, not each row's.
 
 use super::columnar::Columnar;
 use super::{RowSource, Source};
 use crate::config::TableConfig;
 use crate::convert::RowLayout;
 use crate::decode::guarded;
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder,
 };
+use parquet::basic::Encoding;
+use parquet::errors::ParquetError;
+use std::collections::HashSet;
 use std::fs::File;
+use std::sync::Arc;
 use strandline_proto::{Error, Result};
 
 pub(super) struct ParquetSource {
@@ -33,13 +40,14 @@ impl ParquetSource {
     ) -> Result<Self> {
         // The file's own types, not the Arrow types its writer had: fewer to convert from.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let builder =
-            guarded(|| ParquetRecordBatchReaderBuilder::try_new_with_options(file, options))
-                .map_err(Error::invalid)?
-                .map_err(|e| Error::invalid(format!("not a complete Parquet file: {e}")))?;
+        let metadata = guarded(|| ArrowReaderMetadata::load(&file, options.clone()))
+            .map_err(Error::invalid)?
+            .map_err(|e| Error::invalid(format!("not a complete Parquet file: {e}")))?;
+        let columnar = Columnar::new(config, layout)?;
+        let layout = columnar.layout();
         let mut roots = Vec::new();
         let mut slots: Vec<usize> = Vec::new();
-        for (root, field) in builder.schema().fields().iter().enumerate() {
+        for (root, field) in metadata.schema().fields().iter().enumerate() {
             if let Some(slot) = layout
                 .slot(field.name())
                 .filter(|slot| !slots.contains(slot))
@@ -49,7 +57,7 @@ impl ParquetSource {
             }
         }
         if roots.is_empty() {
-            let found: Vec<&str> = builder
+            let found: Vec<&str> = metadata
                 .schema()
                 .fields()
                 .iter()
@@ -62,6 +70,17 @@ impl ParquetSource {
                 found.join(", ")
             )));
         }
+        let keyed = roots
+            .iter()
+            .zip(&slots)
+            .filter(|(root, slot)| {
+                columnar.takes_keyed_text(**slot) && is_keyed_text(&metadata, **root)
+            })
+            .map(|(root, _)| *root)
+            .collect();
+        let metadata = with_keyed_text(metadata, &keyed, options)
+            .map_err(|e| Error::invalid(format!("the Parquet file can't be read: {e}")))?;
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
         let rows_total = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
         let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
         let reader = guarded(|| {
@@ -72,18 +91,69 @@ impl ParquetSource {
         })
         .map_err(Error::invalid)?
         .map_err(|e| Error::invalid(format!("the Parquet file can't be read: {e}")))?;
-        let width = layout.width();
-        let columnar = Columnar::new(config, layout)?;
         Ok(Self {
             source,
             reader,
             slots,
-            width,
+            width: columnar.layout().width(),
             columnar,
             rows: 0,
             rows_total,
         })
     }
+}
+
+/// Whether the file's column is text of which every page is dictionary-encoded.
+fn is_keyed_text(metadata: &ArrowReaderMetadata, root: usize) -> bool {
+    let is_text = matches!(
+        metadata.schema().field(root).data_type(),
+        DataType::Utf8 | DataType::Binary
+    );
+    let parquet = metadata.metadata();
+    let leaves = parquet.file_metadata().schema_descr();
+    let mut leaves =
+        (0..leaves.num_columns()).filter(|&leaf| leaves.get_column_root_idx(leaf) == root);
+    let (Some(leaf), None) = (leaves.next(), leaves.next()) else {
+        return false;
+    };
+    is_text
+        && parquet.row_groups().iter().all(|group| {
+            let column = group.column(leaf);
+            column.dictionary_page_offset().is_some()
+                && column.page_encoding_stats_mask().is_some_and(|pages| {
+                    pages.is_only(Encoding::PLAIN_DICTIONARY)
+                        || pages.is_only(Encoding::RLE_DICTIONARY)
+                })
+        })
+}
+
+/// The file read so that the columns `keyed` stay dictionary-encoded.
+fn with_keyed_text(
+    metadata: ArrowReaderMetadata,
+    keyed: &HashSet<usize>,
+    options: ArrowReaderOptions,
+) -> Result<ArrowReaderMetadata, ParquetError> {
+    if keyed.is_empty() {
+        return Ok(metadata);
+    }
+    let fields: Vec<Field> = metadata
+        .schema()
+        .fields()
+        .iter()
+        .enumerate()
+        .map(|(root, field)| {
+            let field = field.as_ref().clone();
+            match keyed.contains(&root) {
+                true => {
+                    let texts = Box::new(field.data_type().clone());
+                    field.with_data_type(DataType::Dictionary(Box::new(DataType::UInt32), texts))
+                }
+                false => field,
+            }
+        })
+        .collect();
+    let options = options.with_schema(Arc::new(Schema::new(fields)));
+    ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options)
 }
 
 impl RowSource for ParquetSource {

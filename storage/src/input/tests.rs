@@ -7,7 +7,8 @@ use arrow::array::{
     TimestampMicrosecondArray, UInt64Array,
 };
 use arrow::datatypes::{
-    Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMillisecondType,
+    DataType as ArrowType, Decimal128Type, Float64Type, Int32Type, Int64Type,
+    TimestampMillisecondType,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -54,7 +55,13 @@ fn read_all(path: &Path, batch_rows: usize) -> Result<RecordBatch> {
         (source.bytes_total(), std::fs::metadata(path).unwrap().len())
     );
     assert!(source.next_batch()?.is_none());
-    Ok(arrow::compute::concat_batches(&config.spec.schema.arrow(), &batches).unwrap())
+    let schema = config.spec.schema.arrow();
+    let plain = batches.iter().map(|batch| {
+        let columns = batch.columns().iter().zip(schema.fields());
+        let columns = columns.map(|(a, f)| arrow::compute::cast(a, f.data_type()).unwrap());
+        RecordBatch::try_new(Arc::clone(&schema), columns.collect()).unwrap()
+    });
+    Ok(arrow::compute::concat_batches(&schema, &plain.collect::<Vec<_>>()).unwrap())
 }
 
 fn refused(path: &Path, part: &str) {
@@ -163,6 +170,29 @@ fn parquet_values_are_converted_to_the_schema() {
     let (_folder, path) = file("a.parquet", &bytes);
     for batch_rows in [1, 100] {
         check(&read_all(&path, batch_rows).unwrap());
+    }
+}
+
+#[test]
+fn parquet_text_stays_keyed_where_all_its_pages_are() {
+    let rows = 5_000;
+    let few: ArrayRef = Arc::new(StringArray::from_iter_values(
+        (0..rows).map(|i| format!("name {}", i * 7 % 13)),
+    ));
+    // Too many for a dictionary page.
+    let many: ArrayRef = Arc::new(StringArray::from_iter_values(
+        (0..rows).map(|i| format!("{i:0500}")),
+    ));
+    let days: ArrayRef = Arc::new(Int32Array::from_iter_values(0..rows));
+    for (names, is_keyed) in [(few, true), (many, false)] {
+        let bytes = parquet(&[("name", names.clone()), ("day", days.clone())]);
+        let (_folder, path) = file("a.parquet", &bytes);
+        let mut source = open(&path, None, &config(), 1_000).unwrap();
+        let batch = source.next_batch().unwrap().unwrap();
+        let found = matches!(batch["name"].data_type(), ArrowType::Dictionary(..));
+        assert_eq!(found, is_keyed);
+        let all = read_all(&path, 1_000).unwrap();
+        assert_eq!(&all["name"], &names);
     }
 }
 

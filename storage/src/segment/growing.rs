@@ -9,14 +9,15 @@
 
 use super::arrow::physical_type;
 use super::spec::{ColumnSpec, Encoding, SegmentSpec};
-use super::values::ColumnValues;
-use ::arrow::array::RecordBatch;
+use super::values::{ColumnValues, KeyedValues};
+use ::arrow::array::{Array, ArrayRef, RecordBatch};
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use strandline_index::column::{ColumnData, ColumnOptions};
-use strandline_index::mutable::{MutableColumn, MutableOptions};
-use strandline_index::{ColumnReader, IndexError, PhysicalType, ValueBuffer};
+use strandline_index::mutable::{KeyedTexts, MutableColumn, MutableOptions};
+use strandline_index::{ColumnReader, DictId, IndexError, PhysicalType, ValueBuffer};
 use strandline_proto::schema::{Column, ColumnRole};
 use strandline_proto::{Error, Result};
 
@@ -42,8 +43,24 @@ pub(super) struct GrowingRows {
     columns: Vec<MutableColumn>,
     numbers: HashMap<String, usize>,
     offsets: Option<MutableColumn>,
+    /// By column: the texts of keyed rows that came last, and their ids.
+    texts: Mutex<Vec<Option<Texts>>>,
     rows: AtomicU32,
     broken: AtomicBool,
+}
+
+/// A dictionary of texts that rows are keyed by.
+struct Texts {
+    array: ArrayRef,
+    values: ValueBuffer,
+    /// Ids of those of the texts that rows hold.
+    known: Vec<DictId>,
+}
+
+/// A batch's rows of one column, on their way in.
+enum Incoming {
+    Plain(ColumnValues),
+    Keyed(KeyedValues),
 }
 
 impl GrowingRows {
@@ -72,7 +89,7 @@ impl GrowingRows {
             .columns
             .iter()
             .map(new_column)
-            .collect::<Result<_>>()?;
+            .collect::<Result<Vec<_>>>()?;
         let numbers = spec
             .schema
             .columns
@@ -92,10 +109,12 @@ impl GrowingRows {
         } else {
             None
         };
+        let columns_without_texts = columns.iter().map(|_: &MutableColumn| None).collect();
         Ok(Self {
             spec,
             columns,
             numbers,
+            texts: Mutex::new(columns_without_texts),
             offsets,
             rows: AtomicU32::new(0),
             broken: AtomicBool::new(false),
@@ -117,6 +136,7 @@ impl GrowingRows {
             .iter()
             .chain(&self.offsets)
             .map(MutableColumn::bytes)
+            .chain(self.texts.lock().iter().flatten().map(Texts::bytes))
             .sum()
     }
 
@@ -150,15 +170,29 @@ impl GrowingRows {
                 "the segment takes no more rows, because an earlier batch failed halfway: its rows go into the next segment",
             ));
         }
-        for ((values, mutable), column) in data
+        let mut texts = self.texts.lock();
+        for (((incoming, mutable), column), texts) in data
             .iter()
             .zip(&self.columns)
             .zip(&self.spec.schema.columns)
+            .zip(texts.iter_mut())
         {
-            mutable
-                .append(&values.data())
-                .map_err(|e| column_full(&column.name, &e))?;
+            match (incoming, texts) {
+                (Incoming::Plain(values), _) => mutable.append(&values.data()),
+                (Incoming::Keyed(KeyedValues { keys, .. }), Some(texts)) => {
+                    let data = KeyedTexts {
+                        texts: &texts.values,
+                        keys,
+                    };
+                    mutable.append_keyed(&data, &mut texts.known)
+                }
+                (Incoming::Keyed(_), None) => {
+                    return Err(Error::internal("keyed rows without their texts"));
+                }
+            }
+            .map_err(|e| column_full(&column.name, &e))?;
         }
+        drop(texts);
         if let (Some(mutable), Some(values)) = (&self.offsets, &offsets) {
             mutable
                 .append(&ColumnData::single(values))
@@ -175,7 +209,7 @@ impl GrowingRows {
         &self,
         batch: &RecordBatch,
         offsets: Option<&[u64]>,
-    ) -> Result<(Vec<ColumnValues>, Option<ValueBuffer>)> {
+    ) -> Result<(Vec<Incoming>, Option<ValueBuffer>)> {
         let schema = &self.spec.schema;
         if batch.num_columns() != schema.columns.len() {
             return Err(Error::invalid(format!(
@@ -195,17 +229,34 @@ impl GrowingRows {
         }
         let offsets = self.offset_values(batch.num_rows(), offsets)?;
         let mut data = Vec::with_capacity(batch.num_columns());
-        for ((array, column), mutable) in batch
+        let mut texts = self.texts.lock();
+        for (((array, column), mutable), texts) in batch
             .columns()
             .iter()
             .zip(&schema.columns)
             .zip(&self.columns)
+            .zip(texts.iter_mut())
         {
-            let values = ColumnValues::from_array(array, column)?;
-            mutable
-                .check(&values.data())
-                .map_err(|e| column_full(&column.name, &e))?;
-            data.push(values);
+            let has_dictionary = self.spec.column(&column.name).encoding == Encoding::Dictionary;
+            let keyed = KeyedValues::from_array(array, column).filter(|_| has_dictionary);
+            let (incoming, checked) = match keyed {
+                Some(keyed) => {
+                    let texts = Texts::of(texts, &keyed, column)?;
+                    let data = KeyedTexts {
+                        texts: &texts.values,
+                        keys: &keyed.keys,
+                    };
+                    let checked = mutable.check_keyed(&data);
+                    (Incoming::Keyed(keyed), checked)
+                }
+                None => {
+                    let values = ColumnValues::from_array(array, column)?;
+                    let checked = mutable.check(&values.data());
+                    (Incoming::Plain(values), checked)
+                }
+            };
+            checked.map_err(|e| column_full(&column.name, &e))?;
+            data.push(incoming);
         }
         Ok((data, offsets))
     }
@@ -233,6 +284,33 @@ impl GrowingRows {
                 "rows without stream offsets for a segment of a stream partition",
             )),
         }
+    }
+}
+
+impl Texts {
+    /// Makes `last` the texts of `keyed`, unless they are already.
+    fn of<'a>(
+        last: &'a mut Option<Self>,
+        keyed: &KeyedValues,
+        column: &Column,
+    ) -> Result<&'a Self> {
+        let same = last
+            .as_ref()
+            .is_some_and(|texts| Arc::ptr_eq(&texts.array, &keyed.texts));
+        if !same {
+            *last = Some(Self {
+                array: Arc::clone(&keyed.texts),
+                values: KeyedValues::physical_texts(&keyed.texts, column)?,
+                known: Vec::new(),
+            });
+        }
+        last.as_ref()
+            .ok_or_else(|| Error::internal("keyed rows without their texts"))
+    }
+
+    /// Memory held: the texts twice, and their ids.
+    fn bytes(&self) -> usize {
+        2 * self.array.get_array_memory_size() + self.known.capacity() * size_of::<DictId>()
     }
 }
 

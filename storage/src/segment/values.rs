@@ -9,15 +9,45 @@ use super::arrow::arrow_type;
 use ::arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray};
 use ::arrow::array::{GenericByteArray, ListArray, PrimitiveArray, UInt32Array};
 use ::arrow::buffer::NullBuffer;
+use ::arrow::compute::cast;
 use ::arrow::datatypes::DataType as ArrowType;
 use ::arrow::datatypes::{
     ByteArrayType, Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type,
-    TimestampMillisecondType,
+    TimestampMillisecondType, UInt32Type,
 };
+use std::sync::Arc;
 use strandline_index::ValueBuffer;
 use strandline_index::column::ColumnData;
 use strandline_proto::schema::{Column, DataType};
 use strandline_proto::{Error, Result};
+
+/// Consecutive rows of a text column, none null, by their keys into a dictionary of texts.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyedValues {
+    /// The texts. The batches of a file often share one.
+    pub(crate) texts: ArrayRef,
+    /// For each row its text.
+    pub(crate) keys: Vec<u32>,
+}
+
+impl KeyedValues {
+    /// The rows of `array` when they are keyed text without nulls.
+    pub(crate) fn from_array(array: &ArrayRef, column: &Column) -> Option<Self> {
+        let keyed = array.as_dictionary_opt::<UInt32Type>()?;
+        let is_text = matches!(column.data_type, DataType::String | DataType::Bytes)
+            && !column.multi_value
+            && keyed.values().data_type() == &column.arrow_type();
+        (is_text && keyed.logical_null_count() == 0).then(|| Self {
+            texts: Arc::clone(keyed.values()),
+            keys: keyed.keys().values().to_vec(),
+        })
+    }
+
+    /// The texts as the index crate takes them.
+    pub(crate) fn physical_texts(texts: &ArrayRef, column: &Column) -> Result<ValueBuffer> {
+        physical_values(texts, column.data_type)
+    }
+}
 
 /// The values of consecutive rows of one column.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +63,13 @@ impl ColumnValues {
     /// The rows of `array`, which must have the column's Arrow type.
     pub(crate) fn from_array(array: &ArrayRef, column: &Column) -> Result<Self> {
         let expected = column.arrow_type();
+        if let ArrowType::Dictionary(_, values) = array.data_type()
+            && **values == expected
+        {
+            let plain = cast(array, &expected)
+                .map_err(|e| Error::internal(format!("column {}: {e}", column.name)))?;
+            return Self::from_array(&plain, column);
+        }
         if !same_type(array.data_type(), &expected) {
             return Err(Error::invalid(format!(
                 "column {}: rows come as {}, the schema says {expected}",

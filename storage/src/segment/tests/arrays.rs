@@ -7,9 +7,12 @@ use crate::segment::builder::SegmentBuilder;
 use crate::segment::immutable::ImmutableSegment;
 use crate::segment::spec::ColumnSpec;
 use ::arrow::array::{
-    ArrayRef, BooleanArray, Float64Array, Int32Array, ListArray, RecordBatch, StringArray,
+    ArrayRef, BooleanArray, DictionaryArray, Float64Array, Int32Array, ListArray, RecordBatch,
+    StringArray,
 };
 use ::arrow::buffer::{NullBuffer, OffsetBuffer};
+use ::arrow::compute::cast;
+use ::arrow::datatypes::UInt32Type;
 use std::sync::Arc;
 use strandline_index::DocSelection;
 use strandline_proto::ErrorKind;
@@ -151,6 +154,60 @@ fn all_nans_are_one_value_and_both_zeros_another() {
     assert!(
         matches!(back.columns[0].max, Value::Double(max) if max.to_bits() == f64::NAN.to_bits())
     );
+}
+
+#[test]
+fn keyed_text_is_stored_as_text_is() {
+    let spec = spec(
+        vec![
+            (column("t", DataType::String, false), ColumnSpec::default()),
+            (column("b", DataType::Bytes, false), ColumnSpec::default()),
+            (column("r", DataType::String, false), raw()),
+        ],
+        None,
+        None,
+    );
+    let of = |rows: &[Option<&str>]| {
+        let text: DictionaryArray<UInt32Type> = rows.iter().copied().collect();
+        let text: ArrayRef = Arc::new(text);
+        let binary = ::arrow::datatypes::DataType::Binary;
+        let keyed_binary = ::arrow::datatypes::DataType::Dictionary(
+            Box::new(::arrow::datatypes::DataType::UInt32),
+            Box::new(binary),
+        );
+        let bytes = cast(&text, &keyed_binary).unwrap();
+        let columns = [("t", text.clone()), ("b", bytes), ("r", text)];
+        RecordBatch::try_from_iter(columns).unwrap()
+    };
+    let with_null = of(&[Some("c"), None, Some("d")]);
+    // All but the first of these batches share their texts.
+    let long = of(&[Some("unused"), Some("b"), Some("a"), Some("b"), Some("")]);
+    let batches = [
+        with_null,
+        long.slice(1, 2),
+        long.slice(3, 2),
+        long.slice(2, 1),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let finish = |name: &str, plain: bool| {
+        let mut builder = SegmentBuilder::new(spec.clone(), "s", Half::Offline, None).unwrap();
+        for batch in &batches {
+            let columns = batch.columns().iter().zip(&spec.schema.columns);
+            let columns = columns.map(|(array, column)| match plain {
+                true => cast(array, &column.arrow_type()).unwrap(),
+                false => array.clone(),
+            });
+            let named = ["t", "b", "r"].into_iter().zip(columns);
+            builder
+                .push(&RecordBatch::try_from_iter(named).unwrap())
+                .unwrap();
+        }
+        let path = folder.path().join(name);
+        let info = builder.finish(&files(), &path).unwrap();
+        assert_eq!((info.rows, info.columns[0].cardinality), (8, Some(5)));
+        std::fs::read(path).unwrap()
+    };
+    assert_eq!(finish("keyed", false), finish("plain", true));
 }
 
 #[test]
