@@ -1,7 +1,8 @@
 //! Rows through a real Kafka while the server is killed again and again.
 //!
 //! Runs when `STRANDLINE_KAFKA` names a broker (host:port; `tests/kafka.sh start DIR` makes one).
-//! `STRANDLINE_KAFKA_ROWS` (a partition: 15,000), `STRANDLINE_KAFKA_KILLS` (6) and `STRANDLINE_KAFKA_SEED` lengthen it.
+//! `STRANDLINE_KAFKA_ROWS` (a partition: 15,000), `STRANDLINE_KAFKA_KILLS` (6) and `STRANDLINE_KAFKA_SEED` lengthen it;
+//! `STRANDLINE_KAFKA_PROGRAM` names another build of `strandline-under-test`, say that of the release profile.
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -99,8 +100,9 @@ async fn rows_through_kafka_survive_kills_exactly() {
         .create()
         .expect("a producer can be made");
     let data = tempfile::tempdir().expect("a folder");
-    let program = env!("CARGO_BIN_EXE_strandline-under-test");
-    let report = run(program, data.path(), plan.clone(), &stream, {
+    let program = std::env::var("STRANDLINE_KAFKA_PROGRAM")
+        .unwrap_or_else(|_| env!("CARGO_BIN_EXE_strandline-under-test").to_owned());
+    let report = run(&program, data.path(), plan.clone(), &stream, {
         let (topic, producer, plan) = (topic.clone(), producer.clone(), plan.clone());
         move |_, progress| {
             (0..plan.partitions)
