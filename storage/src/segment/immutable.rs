@@ -14,6 +14,7 @@ use strandline_proto::Result;
 use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::ids::{OffsetRange, StreamPartition};
 use strandline_proto::schema::{DataType, Schema};
+use strandline_proto::value::Value;
 
 /// Larger metadata is taken for damage: it is a few hundred bytes a column.
 const METADATA_BYTES_MAX: usize = 256 << 20;
@@ -118,6 +119,19 @@ impl SegmentReader for ImmutableSegment {
         self.columns
             .get(name)
             .map(|column| column.clone() as Arc<dyn ColumnReader>)
+    }
+
+    fn bounds(&self, column: &str) -> Option<(i64, i64)> {
+        if self.columns.get(column)?.is_multi_value() {
+            return None;
+        }
+        let stats = self.info.columns.iter().find(|c| c.name == column)?;
+        match (&stats.min, &stats.max) {
+            (Value::Int(min), Value::Int(max)) => Some((i64::from(*min), i64::from(*max))),
+            (Value::Long(min), Value::Long(max))
+            | (Value::Timestamp(min), Value::Timestamp(max)) => Some((*min, *max)),
+            _ => None,
+        }
     }
 
     fn origin(&self) -> Option<(&StreamPartition, OffsetRange)> {

@@ -45,6 +45,32 @@ impl Access {
     }
 }
 
+/// Whether all whole numbers between the bounds (inclusive) pass, or none does; none when it takes a look at each.
+pub(super) fn decided(test: &Test, (min, max): (i64, i64)) -> Option<bool> {
+    let Test::Values(set) = test else {
+        return None;
+    };
+    let whole = |bound: &OwnedBound| match bound {
+        None => Some(None),
+        Some((Scalar::I32(value), included)) => Some(Some((i64::from(*value), *included))),
+        Some((Scalar::I64(value), included)) => Some(Some((*value, *included))),
+        Some(_) => None,
+    };
+    let mut none_passes = true;
+    for (low, high) in set.ranges() {
+        let (low, high) = (whole(&low)?, whole(&high)?);
+        let begins_before = low.is_none_or(|(v, included)| v < min || included && v == min);
+        let ends_behind = high.is_none_or(|(v, included)| v > max || included && v == max);
+        if begins_before && ends_behind {
+            return Some(true);
+        }
+        let above = low.is_some_and(|(v, included)| v > max || !included && v == max);
+        let below = high.is_some_and(|(v, included)| v < min || !included && v == min);
+        none_passes &= above || below;
+    }
+    none_passes.then_some(false)
+}
+
 /// The path of `test` (or its negation) on `column`.
 pub(super) fn access(column: Arc<BoundColumn>, test: Test, negated: bool) -> Result<Access> {
     if column.reader.num_docs() == 0 {
@@ -179,7 +205,7 @@ pub(super) fn single(
 }
 
 /// All documents that are not null; `by` says how that is known when none is.
-fn not_null(column: Arc<BoundColumn>, by: &'static str) -> Access {
+pub(super) fn not_null(column: Arc<BoundColumn>, by: &'static str) -> Access {
     if !column.reader.has_nulls() {
         return Access::new(Node::All, by, 0.0, 1.0);
     }
@@ -329,5 +355,48 @@ fn index_ranges(test: &Test) -> Option<Vec<(OwnedBound, OwnedBound)>> {
     match test {
         Test::Values(set) => Some(set.ranges()),
         Test::Text(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strandline_index::kernels::ValueSet;
+
+    #[test]
+    fn bounds_decide_as_all_values_between_them_do() {
+        let ends = [None, Some(-2), Some(0), Some(1), Some(3)];
+        for (low, high) in ends.iter().flat_map(|l| ends.iter().map(move |h| (*l, *h))) {
+            for (with_low, with_high) in
+                [(true, true), (true, false), (false, true), (false, false)]
+            {
+                let bound = |end: Option<i64>, included| end.map(|v| (Scalar::I64(v), included));
+                let second = (Some((Scalar::I64(7), true)), Some((Scalar::I64(7), true)));
+                let ranges = [(bound(low, with_low), bound(high, with_high)), second];
+                let set = ValueSet::new(PhysicalType::I64, &ranges).unwrap();
+                for (min, max) in [
+                    (0, 0),
+                    (0, 2),
+                    (-3, 3),
+                    (1, 1),
+                    (4, 6),
+                    (6, 8),
+                    (7, 7),
+                    (i64::MIN, i64::MAX),
+                ] {
+                    let looked_at = [i64::MIN, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7, 8, i64::MAX];
+                    let values = looked_at.iter().filter(|v| (min..=max).contains(*v));
+                    let mut passed = values.map(|v| set.contains(&Scalar::I64(*v)));
+                    let first = passed.next().unwrap();
+                    let expected = passed.all(|pass| pass == first).then_some(first);
+                    let found = decided(&Test::Values(set.clone()), (min, max));
+                    // A range without values is left to the scan.
+                    assert!(
+                        found == expected || found.is_none() && expected == Some(false),
+                        "{ranges:?} in {min}..={max}: {found:?}, not {expected:?}"
+                    );
+                }
+            }
+        }
     }
 }
