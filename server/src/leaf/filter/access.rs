@@ -4,6 +4,7 @@ use super::ids::ids_of;
 use super::node::Node;
 use super::operand::Test;
 use crate::leaf::column::BoundColumn;
+use crate::leaf::segment::SegmentView;
 use std::sync::Arc;
 use strandline_index::kernels::{IdSet, OwnedBound};
 use strandline_index::{PhysicalType, Scalar};
@@ -46,7 +47,7 @@ impl Access {
 }
 
 /// Whether all whole numbers between the bounds (inclusive) pass, or none does; none when it takes a look at each.
-pub(super) fn decided(test: &Test, (min, max): (i64, i64)) -> Option<bool> {
+fn decided(test: &Test, (min, max): (i64, i64)) -> Option<bool> {
     let Test::Values(set) = test else {
         return None;
     };
@@ -71,8 +72,23 @@ pub(super) fn decided(test: &Test, (min, max): (i64, i64)) -> Option<bool> {
     none_passes.then_some(false)
 }
 
+/// The path of `test` (or its negation) on `column` of `segment`: the column's bounds where they decide.
+pub(super) fn access_in(
+    segment: &SegmentView,
+    column: Arc<BoundColumn>,
+    test: Test,
+    negated: bool,
+) -> Result<Access> {
+    let bounds = segment.reader.bounds(&column.name);
+    match bounds.and_then(|bounds| decided(&test, bounds)) {
+        Some(pass) if pass != negated => Ok(not_null(column, "metadata")),
+        Some(_) => Ok(Access::nothing("metadata")),
+        None => access(column, test, negated),
+    }
+}
+
 /// The path of `test` (or its negation) on `column`.
-pub(super) fn access(column: Arc<BoundColumn>, test: Test, negated: bool) -> Result<Access> {
+fn access(column: Arc<BoundColumn>, test: Test, negated: bool) -> Result<Access> {
     if column.reader.num_docs() == 0 {
         return Ok(Access::nothing("metadata"));
     }
@@ -205,7 +221,7 @@ pub(super) fn single(
 }
 
 /// All documents that are not null; `by` says how that is known when none is.
-pub(super) fn not_null(column: Arc<BoundColumn>, by: &'static str) -> Access {
+fn not_null(column: Arc<BoundColumn>, by: &'static str) -> Access {
     if !column.reader.has_nulls() {
         return Access::new(Node::All, by, 0.0, 1.0);
     }

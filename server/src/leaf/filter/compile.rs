@@ -1,6 +1,6 @@
 //! Compiles a filter for one segment.
 
-use super::access::{Access, access, decided, not_null, single};
+use super::access::{Access, access_in, single};
 use super::node::Node;
 use super::operand::{Resolved, resolve};
 use crate::leaf::expression::{BoundExpression, Expression};
@@ -107,14 +107,7 @@ impl<'a> Compiler<'a> {
                 1.0,
                 if negated { 0.9 } else { 0.1 },
             )),
-            Resolved::Test { test, negated } => {
-                let bounds = self.segment.reader.bounds(&predicate.column);
-                match bounds.and_then(|bounds| decided(&test, bounds)) {
-                    Some(pass) if pass != negated => Ok(not_null(column, "metadata")),
-                    Some(_) => Ok(Access::new(Node::Nothing, "metadata", 0.0, 0.0)),
-                    None => access(column, test, negated),
-                }
-            }
+            Resolved::Test { test, negated } => access_in(self.segment, column, test, negated),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Coverage in one segment: which of its documents are the ones that answer for their time.
 
-use super::access::access;
+use super::access::access_in;
 use super::node::{Node, Scratch};
 use super::operand::within;
 use crate::leaf::segment::SegmentView;
@@ -35,7 +35,7 @@ impl Cut {
         let test = within(column.data_type, &coverage.intervals)
             .map_err(|e| e.at(format_args!("time column {:?}", column.name)))?;
         // A time that is null is in no interval: nodes never keep nulls.
-        let inside = access(column, test, false)?.node;
+        let inside = access_in(segment, column, test, false)?.node;
         Ok(match (segment.half, inside) {
             (Half::Offline, Node::All) | (Half::Realtime, Node::Nothing) => Self::All,
             (Half::Offline, Node::Nothing) | (Half::Realtime, Node::All) => Self::Nothing,
