@@ -62,9 +62,8 @@ pub struct PeerAnswer {
 impl Peer {
     /// Starts `engine` over `files` with `python`.
     pub fn start(engine: Engine, python: &Path, files: &Path, threads: usize) -> io::Result<Self> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers.py");
         let mut child = Command::new(python)
-            .arg(script)
+            .args(["-c", include_str!("../peers.py")])
             .arg(engine.key())
             .arg(files)
             .arg(threads.to_string())

@@ -15,7 +15,7 @@ mod rowwise;
 #[cfg(test)]
 mod tests;
 
-pub use paths::expand;
+pub use paths::{expand, total_bytes};
 
 use crate::config::TableConfig;
 use crate::convert::RowBuilder;

@@ -54,14 +54,13 @@ struct Graph {
 
 impl Graph {
     fn of_workspace() -> Self {
-        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
         let output = Command::new(env!("CARGO"))
             .args([
                 "metadata",
                 "--format-version=1",
                 "--offline",
                 "--manifest-path",
-                manifest,
+                "../Cargo.toml",
             ])
             .output()
             .expect("cargo runs");
@@ -196,7 +195,7 @@ fn every_crate_takes_the_workspace_lints() {
     for folder in [
         "proto", "index", "storage", "broker", "server", "tests", "benches",
     ] {
-        let path = format!("{}/../{folder}/Cargo.toml", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("../{folder}/Cargo.toml");
         let text = std::fs::read_to_string(&path).expect("every crate has a manifest");
         assert!(
             text.contains("[lints]\nworkspace = true"),

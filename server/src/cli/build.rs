@@ -13,7 +13,7 @@ use strandline_proto::ids::Half;
 use strandline_proto::{Error, Result};
 use strandline_storage::config::{self, TableConfig};
 use strandline_storage::environment::Environment;
-use strandline_storage::input::InputFormat;
+use strandline_storage::input::{self, InputFormat};
 use tokio_util::sync::CancellationToken;
 
 /// Arguments of `strandline build`.
@@ -50,6 +50,7 @@ pub(crate) async fn run(arguments: BuildArgs) -> Outcome {
         .map(InputFormat::parse)
         .transpose()
         .map_err(Failure::Usage)?;
+    let inputs = input::expand(&arguments.files).map_err(Failure::Usage)?;
     std::fs::create_dir_all(&arguments.out).map_err(|error| {
         Failure::Usage(Error::invalid(format!(
             "folder {}: {error}",
@@ -61,7 +62,7 @@ pub(crate) async fn run(arguments: BuildArgs) -> Outcome {
     let stop = CancellationToken::new();
     let build = SegmentBuild {
         config: Arc::new(config),
-        inputs: arguments.files,
+        inputs,
         format,
         rows_max: arguments.segment_rows,
         dir: arguments.out.clone(),

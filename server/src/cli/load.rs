@@ -228,18 +228,8 @@ async fn in_place(arguments: &LoadArgs, options: LoadOptions) -> Result<LoadResu
 async fn upload(arguments: &LoadArgs, options: LoadOptions) -> Result<LoadResult, Failure> {
     let paths: Vec<PathBuf> = arguments.files.iter().map(PathBuf::from).collect();
     let files = input::expand(&paths).map_err(Failure::Usage)?;
-    if files.is_empty() {
-        return Err(Failure::Usage(Error::invalid(
-            "no input files: name files, or folders that hold parquet, avro, json or csv files",
-        )));
-    }
     let bar = progress_bar();
-    let bytes: u64 = files
-        .iter()
-        .filter_map(|file| std::fs::metadata(file).ok())
-        .map(|metadata| metadata.len())
-        .sum();
-    bar.set_length(bytes);
+    bar.set_length(input::total_bytes(&files));
     let mut ingest = Connection::open(&arguments.server.server).await?.ingest();
     let header = UploadHeader {
         table: arguments.table.clone(),

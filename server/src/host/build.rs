@@ -35,7 +35,7 @@ pub type Progress = Arc<dyn Fn(LoadCount) + Send + Sync>;
 pub struct SegmentBuild {
     /// The offline table.
     pub config: Arc<TableConfig>,
-    /// Files and folders of them.
+    /// Files, as [`input::expand`] gives them.
     pub inputs: Vec<PathBuf>,
     /// Format of the files; by their names otherwise.
     pub format: Option<InputFormat>,
@@ -70,20 +70,11 @@ impl SegmentBuild {
     /// # Errors
     /// What is wrong with a file, by file, column and row; no segment file is left behind then.
     pub async fn run(self, environment: &Environment) -> Result<Vec<BuiltSegment>> {
-        let inputs = input::expand(&self.inputs)?;
-        if inputs.is_empty() {
-            return Err(Error::invalid(
-                "no input files: name files, or folders that hold parquet, avro, json or csv files",
-            ));
-        }
-        let bytes = inputs
-            .iter()
-            .filter_map(|file| std::fs::metadata(file).ok());
-        let bytes_total = bytes.map(|metadata| metadata.len()).sum();
+        let inputs: Arc<[PathBuf]> = self.inputs.into();
         let (batches, read) = sync_channel(BATCHES_AHEAD);
         let reading = Reading {
             config: Arc::clone(&self.config),
-            inputs,
+            inputs: Arc::clone(&inputs),
             format: self.format,
             stop: self.stop.clone(),
         };
@@ -92,14 +83,12 @@ impl SegmentBuild {
             run: environment.random.uuid().simple().to_string()[..12].to_owned(),
             files: Arc::clone(&environment.files),
             config: self.config,
+            inputs,
             rows_max: self.rows_max.max(1),
             dir: self.dir,
             progress: self.progress,
             stop: self.stop,
-            count: LoadCount {
-                bytes_total,
-                ..LoadCount::default()
-            },
+            count: LoadCount::default(),
             current: None,
             built: Vec::new(),
         };
@@ -118,7 +107,7 @@ impl SegmentBuild {
 /// The job that reads.
 struct Reading {
     config: Arc<TableConfig>,
-    inputs: Vec<PathBuf>,
+    inputs: Arc<[PathBuf]>,
     format: Option<InputFormat>,
     stop: CancellationToken,
 }
@@ -128,7 +117,7 @@ impl Reading {
         // Whatever ends the reading early, also a panic, must not look like the end of the files.
         let stop_builder = self.stop.clone().drop_guard();
         let mut before = 0;
-        for file in &self.inputs {
+        for file in self.inputs.iter() {
             let mut source = input::open(file, self.format, &self.config, BATCH_ROWS)?;
             while let Some(rows) = source.next_batch()? {
                 let bytes = before + source.bytes_read();
@@ -147,6 +136,7 @@ impl Reading {
 /// The job that builds.
 struct Building {
     config: Arc<TableConfig>,
+    inputs: Arc<[PathBuf]>,
     files: Arc<dyn Files>,
     run: String,
     rows_max: u64,
@@ -163,7 +153,7 @@ impl Building {
         let done = self.build(batches);
         if done.is_err() {
             for BuiltSegment { path, .. } in &self.built {
-                if let Err(e) = std::fs::remove_file(path) {
+                if let Err(e) = self.files.remove(path) {
                     tracing::warn!(file = %path.display(), error = %e, "cannot remove a segment file of a build that failed");
                 }
             }
@@ -172,6 +162,7 @@ impl Building {
     }
 
     fn build(&mut self, batches: &Receiver<Read>) -> Result<()> {
+        self.count.bytes_total = input::total_bytes(&self.inputs);
         while let Ok(Read { rows, bytes }) = batches.recv() {
             self.check_stop()?;
             self.add(&rows)?;

@@ -14,7 +14,7 @@ use strandline_proto::{Error, Result};
 use strandline_storage::config::{PushType, TableConfig};
 use strandline_storage::deep_store::DeepStore;
 use strandline_storage::environment::{Environment, blocking, file_error};
-use strandline_storage::input::InputFormat;
+use strandline_storage::input::{self, InputFormat};
 use strandline_storage::meta::{Metastore, PUSH_ID_BYTES_MAX, PushOffline};
 use strandline_storage::segment::immutable::ImmutableSegment;
 use tokio_util::sync::CancellationToken;
@@ -71,9 +71,13 @@ impl Loader {
         let _staged_files = StagedFiles(dir.clone());
         let stop = CancellationToken::new();
         let _stop_when_dropped = stop.clone().drop_guard();
+        let inputs = blocking(&self.environment.spawner, "list files", move || {
+            input::expand(&files)
+        })
+        .await?;
         let build = SegmentBuild {
             config: Arc::clone(config),
-            inputs: files,
+            inputs,
             format: (!options.input_format.is_empty())
                 .then(|| InputFormat::parse(&options.input_format))
                 .transpose()?,

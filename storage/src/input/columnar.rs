@@ -6,7 +6,6 @@ use crate::config::TableConfig;
 use crate::convert::column::ColumnBuffer;
 use crate::convert::row::TimeCheck;
 use crate::convert::{Cell, RowError, RowLayout};
-use crate::segment::spec::Encoding;
 use crate::transform::BoundTransform;
 use arrow::array::{Array, ArrayRef};
 use arrow::compute::cast;
@@ -18,8 +17,8 @@ use strandline_proto::{Error, Result};
 
 pub(super) struct Columnar {
     schema: Arc<Schema>,
-    /// By column of the schema: whether its segments have a dictionary of texts.
-    has_texts: Vec<bool>,
+    /// By column of the schema: whether its segments take keyed text.
+    keyed_text: Vec<bool>,
     arrow: SchemaRef,
     layout: RowLayout,
     transforms: Vec<BoundTransform>,
@@ -32,13 +31,9 @@ pub(super) type Refused = (usize, RowError);
 impl Columnar {
     pub(super) fn new(config: &TableConfig, layout: RowLayout) -> Result<Self> {
         let schema = Arc::clone(&config.spec.schema);
-        let has_texts = schema.columns.iter().map(|column| {
-            matches!(column.data_type, DataType::String | DataType::Bytes)
-                && !column.multi_value
-                && config.spec.column(&column.name).encoding == Encoding::Dictionary
-        });
+        let keyed_text = (schema.columns.iter()).map(|c| config.spec.takes_keyed_text(c));
         Ok(Self {
-            has_texts: has_texts.collect(),
+            keyed_text: keyed_text.collect(),
             arrow: schema.arrow(),
             transforms: config.transforms.bind(|name| layout.slot(name))?,
             time: config
@@ -60,7 +55,7 @@ impl Columnar {
         let by_row = |t: &BoundTransform| t.cells().contains(&slot);
         !self.transforms.iter().any(by_row)
             && self.time.as_ref().is_none_or(|time| time.column() != slot)
-            && self.has_texts.get(slot).copied().unwrap_or(false)
+            && self.keyed_text.get(slot).copied().unwrap_or(false)
     }
 
     /// Converts `rows` rows; `arrays` holds the file's array for each field of the layout that it has.

@@ -11,6 +11,9 @@ const FILES_MAX: usize = 1_000_000;
 /// The files of `paths`, directories replaced by the files in them (at any depth) whose ending is known, in
 /// the order of their names. Names that begin with `.` or `_` are passed over, as other tools do. A directory is
 /// entered once, whatever links lead to it.
+///
+/// # Errors
+/// When a path can't be read, or when there are no files.
 pub fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {
@@ -29,7 +32,18 @@ pub fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
             )));
         }
     }
+    if files.is_empty() {
+        return Err(Error::invalid(
+            "no input files: name files, or folders that hold parquet, avro, json or csv files",
+        ));
+    }
     Ok(files)
+}
+
+/// Bytes of the files together, for a progress bar: one whose size can't be told counts for nothing.
+pub fn total_bytes(files: &[PathBuf]) -> u64 {
+    let sizes = files.iter().filter_map(|file| std::fs::metadata(file).ok());
+    sizes.map(|metadata| metadata.len()).sum()
 }
 
 fn walk(root: &Path, entered: &mut HashSet<PathBuf>, files: &mut Vec<PathBuf>) -> Result<()> {

@@ -89,7 +89,7 @@ impl GrowingRows {
             .columns
             .iter()
             .map(new_column)
-            .collect::<Result<Vec<_>>>()?;
+            .collect::<Result<_>>()?;
         let numbers = spec
             .schema
             .columns
@@ -109,12 +109,12 @@ impl GrowingRows {
         } else {
             None
         };
-        let columns_without_texts = columns.iter().map(|_: &MutableColumn| None).collect();
+        let texts = spec.schema.columns.iter().map(|_| None).collect();
         Ok(Self {
             spec,
             columns,
             numbers,
-            texts: Mutex::new(columns_without_texts),
+            texts: Mutex::new(texts),
             offsets,
             rows: AtomicU32::new(0),
             broken: AtomicBool::new(false),
@@ -237,9 +237,7 @@ impl GrowingRows {
             .zip(&self.columns)
             .zip(texts.iter_mut())
         {
-            let has_dictionary = self.spec.column(&column.name).encoding == Encoding::Dictionary;
-            let keyed = KeyedValues::from_array(array, column).filter(|_| has_dictionary);
-            let (incoming, checked) = match keyed {
+            let (incoming, checked) = match KeyedValues::from_array(array, column, &self.spec) {
                 Some(keyed) => {
                     let texts = Texts::of(texts, &keyed, column)?;
                     let data = KeyedTexts {

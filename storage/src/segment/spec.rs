@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use strandline_proto::schema::Schema;
+use strandline_proto::schema::{Column, DataType, Schema};
 
 /// How a column's forward index holds values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,5 +44,16 @@ impl SegmentSpec {
     /// How `column` is stored.
     pub fn column(&self, column: &str) -> ColumnSpec {
         self.columns.get(column).cloned().unwrap_or_default()
+    }
+
+    /// Whether rows of `column` can come by keys into a dictionary of texts: it is single-value text, and has a
+    /// dictionary itself.
+    pub fn takes_keyed_text(&self, column: &Column) -> bool {
+        matches!(column.data_type, DataType::String | DataType::Bytes)
+            && !column.multi_value
+            && self
+                .columns
+                .get(&column.name)
+                .is_none_or(|of_column| of_column.encoding == Encoding::Dictionary)
     }
 }

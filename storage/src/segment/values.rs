@@ -6,9 +6,10 @@
 //! each value.
 
 use super::arrow::arrow_type;
+use super::spec::SegmentSpec;
 use ::arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray};
 use ::arrow::array::{GenericByteArray, ListArray, PrimitiveArray, UInt32Array};
-use ::arrow::buffer::NullBuffer;
+use ::arrow::buffer::{NullBuffer, ScalarBuffer};
 use ::arrow::compute::cast;
 use ::arrow::datatypes::DataType as ArrowType;
 use ::arrow::datatypes::{
@@ -27,19 +28,23 @@ pub(crate) struct KeyedValues {
     /// The texts. The batches of a file often share one.
     pub(crate) texts: ArrayRef,
     /// For each row its text.
-    pub(crate) keys: Vec<u32>,
+    pub(crate) keys: ScalarBuffer<u32>,
 }
 
 impl KeyedValues {
-    /// The rows of `array` when they are keyed text without nulls.
-    pub(crate) fn from_array(array: &ArrayRef, column: &Column) -> Option<Self> {
+    /// The rows of `array` when they are keyed text without nulls, which the column takes as such.
+    pub(crate) fn from_array(
+        array: &ArrayRef,
+        column: &Column,
+        spec: &SegmentSpec,
+    ) -> Option<Self> {
         let keyed = array.as_dictionary_opt::<UInt32Type>()?;
-        let is_text = matches!(column.data_type, DataType::String | DataType::Bytes)
-            && !column.multi_value
-            && keyed.values().data_type() == &column.arrow_type();
-        (is_text && keyed.logical_null_count() == 0).then(|| Self {
+        let fits = spec.takes_keyed_text(column)
+            && keyed.values().data_type() == &column.arrow_type()
+            && keyed.logical_null_count() == 0;
+        fits.then(|| Self {
             texts: Arc::clone(keyed.values()),
-            keys: keyed.keys().values().to_vec(),
+            keys: keyed.keys().values().clone(),
         })
     }
 

@@ -69,26 +69,30 @@ pub(super) fn write_segment(
     let mut writer = SegmentFileWriter::create(files, path, schema.version)?;
     let mut stats = Vec::with_capacity(columns.len());
     let mut time_ms = None;
-    let rewritten = |number: usize, reader: &dyn ColumnReader| {
-        let column = schema.columns.get(number).ok_or_else(no_such_column)?;
+    let columns = schema.columns.iter().zip(columns).collect();
+    let rewritten = |(column, reader): (&Column, Arc<dyn ColumnReader>)| {
         let options = column_options(&spec.column(&column.name));
-        let written = rewrite_column(reader, order.as_deref(), &options)
+        let written = rewrite_column(&*reader, order.as_deref(), &options)
             .map_err(|e| column_error(&column.name, &e))?;
         let is_time = spec.time_column.as_deref() == Some(column.name.as_str());
         let range = if is_time {
-            time_range(reader, column, &written.stats)?
+            time_range(&*reader, column, &written.stats)?
         } else {
             None
         };
-        Ok((written, range))
+        Ok((column_stats(column, &written), written, range))
     };
-    in_order(threads, columns, rewritten, |number, (written, range)| {
-        let column = schema.columns.get(number).ok_or_else(no_such_column)?;
-        write_sections(&mut writer, number as u32, &written)?;
-        time_ms = time_ms.or(range);
-        stats.push(column_stats(column, &written));
-        Ok(())
-    })?;
+    in_order(
+        threads,
+        columns,
+        rewritten,
+        |(of_column, written, range)| {
+            write_sections(&mut writer, stats.len() as u32, &written)?;
+            time_ms = time_ms.or(range);
+            stats.push(of_column);
+            Ok(())
+        },
+    )?;
     if let Some(offsets) = offsets {
         let raw = ColumnOptions {
             dictionary: false,
@@ -121,34 +125,26 @@ pub(super) fn write_segment(
     Ok(metadata.info(bytes, checksum))
 }
 
-/// Calls `make` with each of `columns` and its number, `threads` at a time, and `take` with what it made, in order.
-/// Each column is let go when it is made.
-fn in_order<T: Send>(
+/// Calls `make` with each of `items`, `threads` at a time, and `take` with what it made of them, in their order.
+fn in_order<I: Send, T: Send>(
     threads: usize,
-    columns: Vec<Arc<dyn ColumnReader>>,
-    make: impl Fn(usize, &dyn ColumnReader) -> Result<T> + Sync,
-    mut take: impl FnMut(usize, T) -> Result<()>,
+    items: Vec<I>,
+    make: impl Fn(I) -> Result<T> + Sync,
+    mut take: impl FnMut(T) -> Result<()>,
 ) -> Result<()> {
-    let threads = threads.min(columns.len());
+    let threads = threads.min(items.len());
     if threads <= 1 {
-        for (number, column) in columns.into_iter().enumerate() {
-            let made = make(number, &*column)?;
-            drop(column);
-            take(number, made)?;
-        }
-        return Ok(());
+        return items.into_iter().try_for_each(|item| take(make(item)?));
     }
-    let left = Mutex::new(columns.into_iter().enumerate());
+    let left = Mutex::new(items.into_iter().enumerate());
     let (send, receive) = mpsc::channel();
     std::thread::scope(|scope| {
         for _ in 0..threads {
             let (left, make, send) = (&left, &make, send.clone());
             scope.spawn(move || {
-                while let Some((number, column)) = { left.lock().next() } {
-                    let made = make(number, &*column);
-                    drop(column);
+                while let Some((number, item)) = { left.lock().next() } {
                     // Nobody waits for it after an error.
-                    if send.send((number, made)).is_err() {
+                    if send.send((number, make(item))).is_err() {
                         return;
                     }
                 }
@@ -160,16 +156,12 @@ fn in_order<T: Send>(
         for (number, made) in receive {
             early.insert(number, made?);
             while let Some(made) = early.remove(&next) {
-                take(next, made)?;
+                take(made)?;
                 next += 1;
             }
         }
         Ok(())
     })
-}
-
-fn no_such_column() -> Error {
-    Error::internal("more columns than the schema has")
 }
 
 fn write_sections(

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use strandline_proto::v1::ForceCommitRequest;
+use strandline_proto::v1::{ForceCommitRequest, LoadResult};
 use strandline_tests::client::Client;
 use strandline_tests::refusal::{
     self, TABLE, TOPIC, create_offline, expect, number, push, realtime_json, row, schema_json,
@@ -80,6 +80,14 @@ async fn commit(client: &mut Client) -> Result<(), tonic::Status> {
     Ok(())
 }
 
+/// The load that does not fit at first: the same push each time.
+async fn load_more(client: &mut Client) -> Result<LoadResult, tonic::Status> {
+    let content = Cursor::new(refusal::lines(500..20_000));
+    client
+        .upload_as("loaded", "more.json", content, push("more"))
+        .await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_is_told_and_what_was_acknowledged_stays() {
     let Some(disk) = SmallDisk::mount(64) else {
@@ -99,15 +107,7 @@ async fn a_full_disk_is_told_and_what_was_acknowledged_stays() {
     wait_for(&mut client, ALL, 300).await;
 
     let ballast = disk.fill();
-    let status = client
-        .upload_as(
-            "loaded",
-            "more.json",
-            Cursor::new(refusal::lines(500..20_000)),
-            push("more"),
-        )
-        .await
-        .expect_err("there is no room");
+    let status = load_more(&mut client).await.expect_err("there is no room");
     expect(
         "a load onto a full disk",
         status.message(),
@@ -169,15 +169,7 @@ async fn a_full_disk_is_told_and_what_was_acknowledged_stays() {
     );
 
     drop(ballast);
-    let loaded = client
-        .upload_as(
-            "loaded",
-            "more.json",
-            Cursor::new(refusal::lines(500..20_000)),
-            push("more"),
-        )
-        .await
-        .expect("there is room again");
+    let loaded = load_more(&mut client).await.expect("there is room again");
     assert!(!loaded.already_done && loaded.rows == 19_500, "{loaded:?}");
     client
         .append(TOPIC, 0, &large, "producer", 300)
