@@ -28,7 +28,7 @@ pub struct BuildArgs {
     /// Config of the offline table.
     #[arg(long = "config", value_name = "FILE")]
     config: PathBuf,
-    /// Folder for the segment files; made when it is missing.
+    /// Folder for the segment files, which come there when all are made; made when it is missing.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Format of the files instead of what their names end in.
@@ -51,12 +51,18 @@ pub(crate) async fn run(arguments: BuildArgs) -> Outcome {
         .transpose()
         .map_err(Failure::Usage)?;
     let inputs = input::expand(&arguments.files).map_err(Failure::Usage)?;
-    std::fs::create_dir_all(&arguments.out).map_err(|error| {
+    let unusable = |error| {
         Failure::Usage(Error::invalid(format!(
             "folder {}: {error}",
             arguments.out.display()
         )))
-    })?;
+    };
+    std::fs::create_dir_all(&arguments.out).map_err(unusable)?;
+    // Segment files come to their folder when all are made, so that a part of them is never pushed as if it were all.
+    let unfinished = tempfile::Builder::new()
+        .prefix(".unfinished-")
+        .tempdir_in(&arguments.out)
+        .map_err(unusable)?;
     let bar = progress_bar();
     let shown = bar.clone();
     let stop = CancellationToken::new();
@@ -65,7 +71,7 @@ pub(crate) async fn run(arguments: BuildArgs) -> Outcome {
         inputs,
         format,
         rows_max: arguments.segment_rows,
-        dir: arguments.out.clone(),
+        dir: unfinished.path().to_owned(),
         progress: Arc::new(move |count| show_count(&shown, &count)),
         stop: stop.clone(),
     };
@@ -83,15 +89,21 @@ pub(crate) async fn run(arguments: BuildArgs) -> Outcome {
     let built = built?;
     let mut out = std::io::stdout();
     for segment in &built {
-        writeln!(out, "{}", segment.path.display())?;
+        let path = arguments.out.join(format!("{}.seg", segment.info.name));
+        std::fs::rename(&segment.path, &path)?;
+        writeln!(out, "{}", path.display())?;
     }
+    let run = built
+        .first()
+        .and_then(|segment| segment.info.name.0.rsplit_once('_'))
+        .map_or("", |(run, _)| run);
     let rows: u64 = built.iter().map(|segment| segment.info.rows).sum();
     #[expect(clippy::cast_precision_loss, reason = "a rate for reading")]
     let rate = rows as f64 / started.elapsed().as_secs_f64().max(1e-9);
     eprintln!(
-        "{rows} rows in {} segments, {rate:.0} rows/s; hand them over with `strandline push {name} {}/*.seg`",
+        "{rows} rows in {} segments, {rate:.0} rows/s; hand them over with `strandline push {name} {}`",
         built.len(),
-        arguments.out.display()
+        arguments.out.join(format!("{run}_*.seg")).display()
     );
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! One job reads and converts batches, another builds segments of them, a few batches behind; a segment's columns are
 //! written several at a time. One segment at a time is in memory.
 
+use crate::allocator::give_back;
 use arrow::array::RecordBatch;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -215,7 +216,10 @@ impl Building {
     fn cut(&mut self) -> Result<()> {
         if let Some((name, builder)) = self.current.take() {
             let path = self.dir.join(format!("{name}.seg"));
-            let info = builder.finish(&self.files, &path)?;
+            let finished = builder.finish(&self.files, &path);
+            // Else the next segment would grow beside what was this one.
+            give_back();
+            let info = finished?;
             let checked = check_times(&self.config, &info);
             self.built.push(BuiltSegment { info, path });
             checked?;
