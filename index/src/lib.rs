@@ -7,6 +7,7 @@
 //! - [`column`]: immutable columns: [`column::write_column`], [`column::rewrite_column`],
 //!   [`column::ImmutableColumn`];
 //! - [`mutable`]: consuming columns: [`mutable::MutableColumn`];
+//! - [`star_tree`]: rows aggregated ahead, and the tree that finds them;
 //! - [`kernels`]: blocks of ids and values against ranges and sets, into bits;
 //! - [`conformance`]: what every reader must answer, held against rows.
 //!
@@ -29,6 +30,7 @@ mod portable;
 pub mod range;
 pub mod reader;
 mod sorted;
+pub mod star_tree;
 mod text_blocks;
 mod wire;
 

@@ -2,7 +2,7 @@
 //! put in order.
 
 use super::write::{
-    ColumnData, ColumnOptions, Encoded, Shape, WrittenColumn, assemble, sort_dictionary,
+    ColumnData, ColumnOptions, Encoded, Shape, WrittenColumn, assemble, encode, sort_dictionary,
     write_column,
 };
 use crate::doc_bits::{CHUNK_DOCS, DocBits};
@@ -25,23 +25,84 @@ pub fn rewrite_column(
     options: &ColumnOptions,
 ) -> Result<WrittenColumn, IndexError> {
     let docs = reader.num_docs();
-    if let Some(order) = order
-        && (order.len() != docs as usize || order.iter().any(|&doc| doc >= docs))
-    {
-        return Err(corrupt(format!(
+    match order {
+        Some(order) if order.len() != docs as usize => Err(corrupt(format!(
             "an order of {} documents for a column of {docs}",
             order.len()
+        ))),
+        Some(order) => gather_column(reader, order, options),
+        None => {
+            let source = Source::read(reader, options.dictionary)?;
+            source.write(reader, options)
+        }
+    }
+}
+
+/// Writes a column of `docs` of the column that `reader` reads, in their order, each any number of times.
+///
+/// # Errors
+/// When `docs` are not all documents of the reader, reading meets damage, or a text column is too large.
+pub fn gather_column(
+    reader: &dyn ColumnReader,
+    docs: &[DocId],
+    options: &ColumnOptions,
+) -> Result<WrittenColumn, IndexError> {
+    if let Some(doc) = docs.iter().find(|&&doc| doc >= reader.num_docs()) {
+        return Err(corrupt(format!(
+            "document {doc} of a column of {}",
+            reader.num_docs()
         )));
     }
     let source = Source::read(reader, options.dictionary)?;
-    let arranged = match order {
-        Some(order) => source.arrange(order),
-        None => source,
+    source.arrange(docs).write(reader, options)
+}
+
+/// For each document of a single-value column the id that its value gets where [`gather_column`] writes it with a
+/// dictionary, every value being among the gathered; and the null documents, ascending.
+///
+/// # Errors
+/// As [`gather_column`].
+pub fn gathered_ids(reader: &dyn ColumnReader) -> Result<(Vec<DictId>, Vec<DocId>), IndexError> {
+    let source = Source::read(reader, true)?;
+    let ids = match source.values {
+        Values::Ids(ids) => translated(reader, ids)?.0,
+        Values::Raw(values) => encode(&values)?.0,
     };
-    if let Some(fault) = reader.fault() {
-        return Err(fault);
+    Ok((ids, source.null_docs))
+}
+
+/// Ids of the dictionary that is written, which holds the values that occur, and its values.
+fn translated(
+    reader: &dyn ColumnReader,
+    mut ids: Vec<DictId>,
+) -> Result<(Vec<DictId>, ValueBuffer), IndexError> {
+    let Some(dictionary) = reader.dictionary() else {
+        return Err(corrupt("a column has ids and no dictionary"));
+    };
+    let mut used = vec![false; dictionary.len() as usize];
+    for &id in &ids {
+        match used.get_mut(id as usize) {
+            Some(used) => *used = true,
+            None => {
+                return Err(corrupt(format!(
+                    "id {id} is beyond its dictionary of {}",
+                    dictionary.len()
+                )));
+            }
+        }
     }
-    arranged.write(reader, options)
+    let used = positions(used.into_iter());
+    let (sorted, ranks) = sort_dictionary(dictionary, &used)?;
+    let mut translation = vec![0; dictionary.len() as usize];
+    for (&id, &rank) in used.iter().zip(&ranks) {
+        if let Some(slot) = translation.get_mut(id as usize) {
+            *slot = rank;
+        }
+    }
+    for id in &mut ids {
+        *id = translation.get(*id as usize).copied().unwrap_or(0);
+    }
+    Ok((ids, sorted))
 }
 
 /// The documents of a single-value column in ascending order of their values; equal values keep their order.
@@ -133,6 +194,9 @@ impl Source {
             reader.null_elements(DocSelection::Range(0..docs), &mut flags);
             null_elements = positions(flags.into_iter());
         }
+        if let Some(fault) = reader.fault() {
+            return Err(fault);
+        }
         Ok(Self {
             values,
             list_ends,
@@ -211,7 +275,7 @@ impl Source {
         reader: &dyn ColumnReader,
         options: &ColumnOptions,
     ) -> Result<WrittenColumn, IndexError> {
-        let mut ids = match self.values {
+        let ids = match self.values {
             Values::Raw(values) => {
                 let data = ColumnData {
                     values: &values,
@@ -223,32 +287,7 @@ impl Source {
             }
             Values::Ids(ids) => ids,
         };
-        let Some(dictionary) = reader.dictionary() else {
-            return Err(corrupt("a column has ids and no dictionary"));
-        };
-        let mut used = vec![false; dictionary.len() as usize];
-        for &id in &ids {
-            match used.get_mut(id as usize) {
-                Some(used) => *used = true,
-                None => {
-                    return Err(corrupt(format!(
-                        "id {id} is beyond its dictionary of {}",
-                        dictionary.len()
-                    )));
-                }
-            }
-        }
-        let used = positions(used.into_iter());
-        let (sorted, ranks) = sort_dictionary(dictionary, &used)?;
-        let mut translation = vec![0; dictionary.len() as usize];
-        for (&id, &rank) in used.iter().zip(&ranks) {
-            if let Some(slot) = translation.get_mut(id as usize) {
-                *slot = rank;
-            }
-        }
-        for id in &mut ids {
-            *id = translation.get(*id as usize).copied().unwrap_or(0);
-        }
+        let (ids, dictionary) = translated(reader, ids)?;
         let shape = Shape {
             docs: self.list_ends.as_ref().map_or(ids.len(), Vec::len),
             list_ends: self.list_ends.as_deref(),
@@ -258,10 +297,7 @@ impl Source {
         assemble(
             reader.physical(),
             &shape,
-            &Encoded::Ids {
-                ids,
-                dictionary: sorted,
-            },
+            &Encoded::Ids { ids, dictionary },
             options,
         )
     }

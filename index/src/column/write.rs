@@ -202,7 +202,7 @@ pub fn write_column(
 }
 
 /// Ids of `values` in the sorted dictionary of them.
-fn encode(values: &ValueBuffer) -> Result<(Vec<DictId>, ValueBuffer), IndexError> {
+pub(super) fn encode(values: &ValueBuffer) -> Result<(Vec<DictId>, ValueBuffer), IndexError> {
     let (mut writer, dictionary) = MutableDictionary::new(values.physical());
     let mut ids = Vec::with_capacity(values.len());
     writer.intern(values, &mut ids)?;

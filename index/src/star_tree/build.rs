@@ -1,0 +1,402 @@
+//! Building a star-tree by sorting.
+
+use super::{HEADER_BYTES, NODE_BYTES, NULL, Node, STAR};
+use crate::reader::{DocId, IndexError};
+use crate::wire::corrupt;
+use std::collections::VecDeque;
+use std::ops::Range;
+
+/// A star node is made where it has at most this share of the records that it aggregates.
+const STAR_SHARE_MAX: f64 = 0.75;
+/// Star nodes are made until there are so many records for each row; those near the root come first.
+const RECORDS_PER_ROW_MAX: usize = 8;
+/// And never more records than this.
+const RECORDS_MAX: usize = 1 << 31;
+
+/// How values of a measure become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fold {
+    /// The sum; whole numbers wrap.
+    Sum,
+    /// The smallest; floats in total order.
+    Min,
+    /// The largest; floats in total order.
+    Max,
+}
+
+/// A measure's numbers, one a row or record.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "each name is its type")]
+pub enum Numbers {
+    I64(Vec<i64>),
+    F64(Vec<f64>),
+}
+
+/// What is aggregated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measure {
+    /// How.
+    pub fold: Fold,
+    /// The values.
+    pub values: Numbers,
+    /// Whether each value counts; empty: all do. An aggregate of values that don't count does not count.
+    pub valid: Vec<bool>,
+}
+
+/// How a tree is built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Nodes of so many records or fewer are not split.
+    pub leaf_records_max: u32,
+    /// For each dimension whether no star node leaves it out.
+    pub skip_star: Vec<bool>,
+}
+
+/// A tree that was built.
+#[derive(Debug)]
+pub struct Built {
+    /// The stored form of [`StarTree`](super::StarTree).
+    pub nodes: Vec<u8>,
+    /// For each record a row that has its dimensions' values (but for those that it aggregates over).
+    pub rows: Vec<DocId>,
+    /// Each record's measures.
+    pub measures: Vec<Measure>,
+}
+
+/// Builds the tree of rows with `dimensions` (for each one an id, or [`NULL`], a row; ids in the order of their values)
+/// and `measures`.
+///
+/// # Errors
+/// When the parts are of different lengths, or there are too many rows.
+pub fn build(
+    dimensions: Vec<Vec<u32>>,
+    measures: Vec<Measure>,
+    options: &Options,
+) -> Result<Built, IndexError> {
+    let rows = dimensions.first().map_or(0, Vec::len);
+    let fits = dimensions.iter().all(|ids| ids.len() == rows)
+        && measures.iter().all(|measure| measure.fits(rows))
+        && options.skip_star.len() == dimensions.len();
+    if !fits || dimensions.is_empty() || rows > RECORDS_MAX {
+        return Err(corrupt("the rows of a star-tree don't fit each other"));
+    }
+    let widths = dimensions.iter().map(|ids| width(ids)).collect();
+    let rows = Records {
+        ids: dimensions,
+        rows: (0..rows as u32).collect(),
+        measures,
+        widths,
+    };
+    let mut builder = Builder {
+        records: rows.none(),
+        records_max: rows
+            .len()
+            .saturating_mul(RECORDS_PER_ROW_MAX)
+            .min(RECORDS_MAX),
+        nodes: Vec::new(),
+        options,
+    };
+    let groups = rows.group(0..rows.len() as u32, 0);
+    builder.records.append(rows.aggregate(&groups, 0..0));
+    drop(rows);
+    builder.split_all();
+    let Builder { records, nodes, .. } = builder;
+    let mut stored = Vec::with_capacity(HEADER_BYTES + nodes.len() * NODE_BYTES);
+    for field in [records.ids.len(), records.len(), nodes.len(), 0] {
+        stored.extend_from_slice(&(field as u32).to_le_bytes());
+    }
+    nodes.iter().for_each(|node| node.write(&mut stored));
+    Ok(Built {
+        nodes: stored,
+        rows: records.rows,
+        measures: records.measures,
+    })
+}
+
+/// Bits that hold every id, null apart, which takes the number above them.
+fn width(ids: &[u32]) -> u32 {
+    let end = ids
+        .iter()
+        .filter(|&&id| id < NULL)
+        .max()
+        .map_or(0, |&max| max + 1);
+    u32::BITS - end.leading_zeros()
+}
+
+/// Rows or records, column by column.
+struct Records {
+    ids: Vec<Vec<u32>>,
+    rows: Vec<DocId>,
+    measures: Vec<Measure>,
+    /// Bits of each dimension.
+    widths: Vec<u32>,
+}
+
+/// Records in an order, cut into groups.
+struct Groups {
+    order: Vec<u32>,
+    ends: Vec<u32>,
+}
+
+impl Groups {
+    fn each(&self) -> impl Iterator<Item = &[u32]> {
+        let mut start = 0;
+        self.ends.iter().map(move |&end| {
+            let group = &self.order[start as usize..end as usize];
+            start = end;
+            group
+        })
+    }
+}
+
+impl Records {
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// None of them.
+    fn none(&self) -> Self {
+        Self {
+            ids: vec![Vec::new(); self.ids.len()],
+            rows: Vec::new(),
+            measures: self.measures.iter().map(Measure::none).collect(),
+            widths: self.widths.clone(),
+        }
+    }
+
+    /// The records of `range` in the order of the dimensions from `level` on, those that agree in all of them together.
+    fn group(&self, range: Range<u32>, level: usize) -> Groups {
+        let (ids, widths) = (&self.ids[level..], &self.widths[level..]);
+        if widths.iter().sum::<u32>() <= u64::BITS {
+            let mut keyed: Vec<(u64, u32)> = range
+                .map(|record| {
+                    let key = ids.iter().zip(widths).fold(0u64, |key, (ids, &width)| {
+                        let mask = 1u64.checked_shl(width).map_or(u64::MAX, |end| end - 1);
+                        let id = u64::from(ids[record as usize]).min(mask);
+                        key.checked_shl(width).unwrap_or(0) | id
+                    });
+                    (key, record)
+                })
+                .collect();
+            keyed.sort_unstable();
+            let ends = ends(keyed.len(), |a, b| keyed[a].0 == keyed[b].0);
+            let order = keyed.into_iter().map(|(_, record)| record).collect();
+            return Groups { order, ends };
+        }
+        let key = |record: u32| ids.iter().map(move |ids| ids[record as usize]);
+        let mut order: Vec<u32> = range.collect();
+        order.sort_unstable_by(|&a, &b| key(a).cmp(key(b)).then(a.cmp(&b)));
+        let ends = ends(order.len(), |a, b| key(order[a]).eq(key(order[b])));
+        Groups { order, ends }
+    }
+
+    /// A record of each group, whose dimensions in `stars` are aggregated over.
+    fn aggregate(&self, groups: &Groups, stars: Range<usize>) -> Self {
+        let firsts = || groups.each().map(|group| group[0] as usize);
+        Self {
+            ids: (self.ids.iter().enumerate())
+                .map(|(dimension, ids)| {
+                    if stars.contains(&dimension) {
+                        vec![STAR; groups.ends.len()]
+                    } else {
+                        firsts().map(|first| ids[first]).collect()
+                    }
+                })
+                .collect(),
+            rows: firsts().map(|first| self.rows[first]).collect(),
+            measures: self.measures.iter().map(|m| m.folded(groups)).collect(),
+            widths: self.widths.clone(),
+        }
+    }
+
+    /// Adds records; gives their numbers.
+    fn append(&mut self, other: Self) -> Range<u32> {
+        let start = self.len() as u32;
+        for (ids, others) in self.ids.iter_mut().zip(other.ids) {
+            ids.extend(others);
+        }
+        self.rows.extend(other.rows);
+        for (measure, other) in self.measures.iter_mut().zip(other.measures) {
+            measure.append(other);
+        }
+        start..self.len() as u32
+    }
+}
+
+/// The ends of runs of equal neighbours among `len`.
+fn ends(len: usize, equal: impl Fn(usize, usize) -> bool) -> Vec<u32> {
+    (1..=len)
+        .filter(|&end| end == len || !equal(end - 1, end))
+        .map(|end| end as u32)
+        .collect()
+}
+
+impl Measure {
+    fn fits(&self, rows: usize) -> bool {
+        let values = match &self.values {
+            Numbers::I64(values) => values.len(),
+            Numbers::F64(values) => values.len(),
+        };
+        values == rows && (self.valid.is_empty() || self.valid.len() == rows)
+    }
+
+    fn none(&self) -> Self {
+        Self {
+            fold: self.fold,
+            values: match self.values {
+                Numbers::I64(_) => Numbers::I64(Vec::new()),
+                Numbers::F64(_) => Numbers::F64(Vec::new()),
+            },
+            valid: Vec::new(),
+        }
+    }
+
+    /// One value a group.
+    fn folded(&self, groups: &Groups) -> Self {
+        let valid = if self.valid.is_empty() {
+            Vec::new()
+        } else {
+            let counts = |group: &[u32]| group.iter().any(|&record| self.valid[record as usize]);
+            groups.each().map(counts).collect()
+        };
+        let values = match (&self.values, self.fold) {
+            (Numbers::I64(values), Fold::Sum) => {
+                Numbers::I64(self.fold_by(values, groups, i64::wrapping_add))
+            }
+            (Numbers::I64(values), Fold::Min) => {
+                Numbers::I64(self.fold_by(values, groups, i64::min))
+            }
+            (Numbers::I64(values), Fold::Max) => {
+                Numbers::I64(self.fold_by(values, groups, i64::max))
+            }
+            (Numbers::F64(values), Fold::Sum) => {
+                Numbers::F64(self.fold_by(values, groups, |a, b| a + b))
+            }
+            (Numbers::F64(values), Fold::Min) => {
+                let least = |a: f64, b: f64| if b.total_cmp(&a).is_lt() { b } else { a };
+                Numbers::F64(self.fold_by(values, groups, least))
+            }
+            (Numbers::F64(values), Fold::Max) => {
+                let greatest = |a: f64, b: f64| if b.total_cmp(&a).is_gt() { b } else { a };
+                Numbers::F64(self.fold_by(values, groups, greatest))
+            }
+        };
+        Self {
+            fold: self.fold,
+            values,
+            valid,
+        }
+    }
+
+    /// One value a group; the type's zero for groups without any that counts.
+    fn fold_by<T: Copy + Default>(
+        &self,
+        values: &[T],
+        groups: &Groups,
+        fold: impl Fn(T, T) -> T,
+    ) -> Vec<T> {
+        let one = |group: &[u32]| {
+            group
+                .iter()
+                .filter(|&&record| self.valid.is_empty() || self.valid[record as usize])
+                .map(|&record| values[record as usize])
+                .reduce(&fold)
+                .unwrap_or_default()
+        };
+        groups.each().map(one).collect()
+    }
+
+    fn append(&mut self, other: Self) {
+        match (&mut self.values, other.values) {
+            (Numbers::I64(values), Numbers::I64(others)) => values.extend(others),
+            (Numbers::F64(values), Numbers::F64(others)) => values.extend(others),
+            // Both come from one measure.
+            _ => {}
+        }
+        self.valid.extend(other.valid);
+    }
+}
+
+struct Builder<'a> {
+    records: Records,
+    records_max: usize,
+    nodes: Vec<Node>,
+    options: &'a Options,
+}
+
+impl Builder<'_> {
+    fn split_all(&mut self) {
+        let root = 0..self.records.len() as u32;
+        let mut open = VecDeque::from([self.add(STAR, 0, root)]);
+        while let Some(number) = open.pop_front() {
+            let split = self.split(number);
+            open.extend(split.children.clone().chain(split.star));
+            self.nodes[number as usize] = split;
+        }
+    }
+
+    fn add(&mut self, value: u32, level: usize, records: Range<u32>) -> u32 {
+        self.nodes.push(Node {
+            value,
+            level: level as u32,
+            records,
+            children: 0..0,
+            star: None,
+            aggregate: None,
+        });
+        self.nodes.len() as u32 - 1
+    }
+
+    /// The node with what is below it.
+    fn split(&mut self, number: u32) -> Node {
+        let mut node = self.nodes[number as usize].clone();
+        let (records, level) = (node.records.clone(), node.level as usize);
+        let dimensions = self.records.ids.len();
+        if records.len() < 2 || level == dimensions {
+            return node;
+        }
+        let whole = Groups {
+            order: records.clone().collect(),
+            ends: vec![records.len() as u32],
+        };
+        let aggregate = self.records.aggregate(&whole, level..dimensions);
+        node.aggregate = Some(self.records.append(aggregate).start);
+        if records.len() <= self.options.leaf_records_max as usize {
+            return node;
+        }
+        let ids = &self.records.ids[level];
+        let of = |i: usize| ids[records.start as usize + i];
+        let ends = ends(records.len(), |a, b| of(a) == of(b));
+        let values: Vec<u32> = ends.iter().map(|&end| of(end as usize - 1)).collect();
+        let first = self.nodes.len() as u32;
+        let mut start = records.start;
+        for (value, end) in values.into_iter().zip(ends) {
+            let end = records.start + end;
+            self.add(value, level + 1, start..end);
+            start = end;
+        }
+        node.children = first..self.nodes.len() as u32;
+        if node.children.len() > 1 {
+            node.star = self.star(records, level);
+        }
+        node
+    }
+
+    /// A star node of `records` that leaves out the dimension `level`, and those behind it until that pays.
+    fn star(&mut self, records: Range<u32>, level: usize) -> Option<u32> {
+        let mut stars = level..level + 1;
+        while stars.end < self.records.ids.len() && !self.options.skip_star[stars.end - 1] {
+            let groups = self.records.group(records.clone(), stars.end);
+            if groups.ends.len() as f64 <= records.len() as f64 * STAR_SHARE_MAX {
+                if self.records.len() + groups.ends.len() > self.records_max {
+                    return None;
+                }
+                let aggregated = self.records.aggregate(&groups, stars.clone());
+                let records = self.records.append(aggregated);
+                return Some(self.add(STAR, stars.end, records));
+            }
+            stars.end += 1;
+        }
+        None
+    }
+}

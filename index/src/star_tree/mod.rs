@@ -1,0 +1,186 @@
+//! The star-tree: records that are aggregated ahead, and a tree that finds the ones that answer a query.
+//!
+//! Rows of a segment are sorted by its *dimensions* and rows that agree in all of them become one *record* with
+//! aggregated *measures*. A node stands for the records that agree in the dimensions up to its level. It is split by the
+//! next dimension into a child for each value, and where that pays a *star node* is added whose records are aggregated
+//! once more, over one or several dimensions: a query that asks nothing of these reads far fewer records. A node of few
+//! records is a leaf. Each node of several records also has one that aggregates them all.
+//!
+//! The idea is that of the star-trees of Apache Pinot. Here a star node may leave out several dimensions at once, where
+//! leaving out the first alone saves little (a region that the nation after it decides): its records are not stored twice.
+//!
+//! This module knows dimensions as ids and measures as numbers. Records' columns are stored by whoever stores
+//! the tree; [`StarTree`] is the nodes. Stored, little-endian:
+//!
+//! ```text
+//! 0   4  dimensions
+//! 4   4  records
+//! 8   4  nodes
+//! 12  4  zero
+//! 16     the nodes, 32 bytes each, the root first, children side by side and behind their node:
+//!          0   4  value of the dimension before its level: an id, 0xffff_fffe: null, 0xffff_ffff: star (and the root)
+//!          4   4  level: the dimension by which it is split
+//!          8   8  its records: first, end
+//!         16   8  its children, without the star node: first, number
+//!         24   4  its star node, 0xffff_ffff: none
+//!         28   4  the record that aggregates its records, 0xffff_ffff: none
+//! ```
+
+mod build;
+mod walk;
+
+pub use build::{Built, Fold, Measure, Numbers, Options, build};
+pub use walk::{Need, Selection};
+
+use crate::reader::IndexError;
+use crate::wire::{corrupt, part, u32_at};
+use bytes::Bytes;
+use std::ops::Range;
+
+/// The value of a dimension that is null.
+pub const NULL: u32 = u32::MAX - 1;
+/// The value of a dimension that is aggregated over.
+pub const STAR: u32 = u32::MAX;
+/// Stands for a node or record that there is not.
+const NONE: u32 = u32::MAX;
+
+const HEADER_BYTES: usize = 16;
+const NODE_BYTES: usize = 32;
+
+/// A node as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Node {
+    value: u32,
+    level: u32,
+    records: Range<u32>,
+    children: Range<u32>,
+    star: Option<u32>,
+    aggregate: Option<u32>,
+}
+
+impl Node {
+    fn write(&self, out: &mut Vec<u8>) {
+        let fields = [
+            self.value,
+            self.level,
+            self.records.start,
+            self.records.end,
+            self.children.start,
+            self.children.end - self.children.start,
+            self.star.unwrap_or(NONE),
+            self.aggregate.unwrap_or(NONE),
+        ];
+        for field in fields {
+            out.extend_from_slice(&field.to_le_bytes());
+        }
+    }
+}
+
+/// The nodes of a star-tree over stored bytes.
+#[derive(Clone, Debug)]
+pub struct StarTree {
+    dimensions: u32,
+    records: u32,
+    count: u32,
+    nodes: Bytes,
+}
+
+impl StarTree {
+    /// A tree over its stored form.
+    ///
+    /// # Errors
+    /// When the bytes can't be a tree: every node but the root must be the child or star node of exactly one before it.
+    pub fn open(bytes: &Bytes) -> Result<Self, IndexError> {
+        let (dimensions, records, count) =
+            (u32_at(bytes, 0)?, u32_at(bytes, 4)?, u32_at(bytes, 8)?);
+        let nodes = part(
+            bytes,
+            HEADER_BYTES,
+            (count as usize).saturating_mul(NODE_BYTES),
+        )?;
+        if bytes.len() != HEADER_BYTES + nodes.len() || count == 0 {
+            return Err(corrupt("a star-tree of another length than its nodes'"));
+        }
+        let tree = Self {
+            dimensions,
+            records,
+            count,
+            nodes,
+        };
+        tree.check()?;
+        Ok(tree)
+    }
+
+    fn check(&self) -> Result<(), IndexError> {
+        let fail =
+            |number: u32, what: &str| Err(corrupt(format!("node {number} of a star-tree: {what}")));
+        let mut named = vec![false; self.count as usize];
+        for number in 0..self.count {
+            let node = self.node(number)?;
+            let Range { start, end } = node.records;
+            if node.level > self.dimensions || start > end || end > self.records {
+                return fail(number, "its level or its records");
+            }
+            if node.aggregate.is_some_and(|record| record >= self.records) {
+                return fail(number, "the record that aggregates it");
+            }
+            let mut last = None;
+            let below = node.children.clone().map(|child| (child, false));
+            for (other, is_star) in below.chain(node.star.map(|star| (star, true))) {
+                if other <= number || other >= self.count {
+                    return fail(number, "it names a node that is not behind it");
+                }
+                if std::mem::replace(&mut named[other as usize], true) {
+                    return fail(number, "it names a node that another one names");
+                }
+                let Node { value, level, .. } = self.node(other)?;
+                let fits = if is_star {
+                    value == STAR && level > node.level
+                } else {
+                    value != STAR && level == node.level + 1 && last < Some(value)
+                };
+                if !fits {
+                    return fail(number, "a node below it is of another level or value");
+                }
+                last = Some(value);
+            }
+        }
+        if named.iter().skip(1).any(|named| !named) {
+            return fail(0, "a node that no other one names");
+        }
+        Ok(())
+    }
+
+    /// How many dimensions.
+    pub fn dimensions(&self) -> u32 {
+        self.dimensions
+    }
+
+    /// How many records.
+    pub fn records(&self) -> u32 {
+        self.records
+    }
+
+    fn node(&self, number: u32) -> Result<Node, IndexError> {
+        let at = number as usize * NODE_BYTES;
+        let field = |i: usize| u32_at(&self.nodes, at + i * 4);
+        let some = |number: u32| (number != NONE).then_some(number);
+        let first = field(4)?;
+        let Some(end) = first.checked_add(field(5)?) else {
+            return Err(corrupt(format!(
+                "node {number} of a star-tree has too many children"
+            )));
+        };
+        Ok(Node {
+            value: field(0)?,
+            level: field(1)?,
+            records: field(2)?..field(3)?,
+            children: first..end,
+            star: some(field(6)?),
+            aggregate: some(field(7)?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
