@@ -158,8 +158,11 @@ fn leaf(scan: &LeafExec, run: &QueryRun, indent: &str, lines: &mut Vec<String>) 
             counts.hidden_realtime_rows
         ));
         push(format!(
-            "segments: {} read ({} consuming), {} left out",
-            counts.segments_queried, counts.consuming_queried, counts.segments_pruned
+            "segments: {} read ({} consuming, {} by star-tree), {} left out",
+            counts.segments_queried,
+            counts.consuming_queried,
+            counts.star_tree_segments,
+            counts.segments_pruned
         ));
     }
     Ok(())

@@ -156,6 +156,7 @@ impl QueryStats {
             catalog_version: self.catalog_version.load(Ordering::Relaxed),
             time_plan_us: self.plan_us.load(Ordering::Relaxed),
             time_total_us: total_us,
+            star_tree_segments: counts.star_tree_segments,
             plan_cached: self.plan_cached.load(Ordering::Relaxed),
         }
     }

@@ -38,7 +38,9 @@ stats! {
     segments_pruned,
     /// Consuming segments among the queried.
     consuming_queried,
-    /// Documents that passed filters and coverage.
+    /// Segments answered by a star-tree.
+    star_tree_segments,
+    /// Documents that passed filters and coverage; of a star-tree its records.
     docs_matched,
     /// Documents compared one by one because no index answered a predicate.
     docs_scanned,

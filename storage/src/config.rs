@@ -8,6 +8,7 @@ mod document;
 mod fields;
 mod names;
 mod schema;
+mod star_tree;
 mod stream;
 mod table;
 #[cfg(test)]

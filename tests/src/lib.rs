@@ -23,6 +23,7 @@ pub mod query;
 pub mod refusal;
 pub mod slt;
 pub mod sql;
+pub mod star_tree;
 pub mod table;
 pub mod tally;
 pub mod variants;

@@ -2,6 +2,7 @@
 
 use crate::combination::Storage;
 use crate::sql::decimal_text;
+use crate::star_tree::star_tree_configs;
 use crate::table::{Column, Table, TimeColumn, is_metric};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{
@@ -68,6 +69,7 @@ fn indexing(table: &Table) -> Map<String, Json> {
     index.insert("bloomFilterColumns".into(), named(Storage::has_bloom));
     index.insert("noDictionaryColumns".into(), named(Storage::is_raw));
     index.insert("sortedColumn".into(), json!(leader));
+    index.insert("starTreeIndexConfigs".into(), star_tree_configs(table));
     index
 }
 

@@ -24,10 +24,11 @@ pub struct Query {
 pub const SHAPES_PER_ROUND: u64 = 10_000;
 
 /// Kinds of statements that are not directed, with their weights.
-const KINDS: [(&str, u32); 12] = [
+const KINDS: [(&str, u32); 13] = [
     ("aggregate", 12),
     ("group", 22),
     ("group multi-value", 6),
+    ("star-tree", 10),
     ("rows", 16),
     ("distinct", 6),
     ("join", 6),
@@ -54,6 +55,7 @@ impl Query {
             "aggregate" => draw.aggregates(),
             "group" => draw.group(false),
             "group multi-value" => draw.group(true),
+            "star-tree" => draw.star_tree(),
             "rows" => draw.rows(),
             "distinct" => draw.distinct(),
             "join" => draw.join(),

@@ -23,6 +23,8 @@ pub struct Tally {
     pub explained: u64,
     /// Runs that took a cached plan.
     pub cached: u64,
+    /// Runs in which a star-tree answered for some segment.
+    pub by_star_tree: u64,
     kinds: BTreeMap<&'static str, u64>,
     uses: BTreeMap<Use, u64>,
 }
@@ -119,10 +121,11 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} queries in {} runs ({} with a cached plan), {} errors and {} empty answers ({:.1} %), {:.1} % answered by the leaf",
+            "{} queries in {} runs ({} with a cached plan, {} by star-trees), {} errors and {} empty answers ({:.1} %), {:.1} % answered by the leaf",
             self.queries,
             self.runs,
             self.cached,
+            self.by_star_tree,
             self.errors,
             self.empty,
             self.barren_percent(),

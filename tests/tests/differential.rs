@@ -218,7 +218,10 @@ async fn check(
             Ok((answer, statistics)) => (Ok(answer), Some(statistics)),
             Err(error) => (Err(error), None),
         };
-        findings.tally.cached += u64::from(statistics.is_some_and(|s| s.plan_cached));
+        if let Some(statistics) = statistics {
+            findings.tally.cached += u64::from(statistics.plan_cached);
+            findings.tally.by_star_tree += u64::from(statistics.star_tree_segments > 0);
+        }
         match (&ours, &expected) {
             (Ok(ours), Ok(expected)) => {
                 if let Err(what) = compare(query, ours, expected, unlimited.as_ref()) {
@@ -358,6 +361,11 @@ fn drawn_queries_agree_with_plain_datafusion_in_every_variant() {
             findings.wrong[0]
         );
         assert!(findings.tally.cached > 0, "no plan was used twice");
+        assert!(
+            findings.tally.by_star_tree >= queries / 40,
+            "star-trees answered only {} runs",
+            findings.tally.by_star_tree
+        );
         let (rarest, count) = findings.tally.rarest().expect("there are combinations");
         assert!(
             count >= 20 * queries / 20_000,

@@ -212,8 +212,9 @@ impl Source {
         }
     }
 
-    /// The same in another order of documents.
+    /// The documents of `order`, each any number of times.
     fn arrange(self, order: &[DocId]) -> Self {
+        let docs = self.list_ends.as_ref().map_or(self.len(), Vec::len);
         let flags = |positions: &[u32], len: usize| {
             let mut flags = vec![false; len];
             for &i in positions {
@@ -263,7 +264,7 @@ impl Source {
             )
         };
         Self {
-            null_docs: pick(&self.null_docs, order.len(), order),
+            null_docs: pick(&self.null_docs, docs, order),
             null_elements: pick(&self.null_elements, self.len(), &from),
             values,
             list_ends: ends,

@@ -264,3 +264,51 @@ pub(super) fn check_all(rows: &ColumnRows, probes: &[Scalar<'static>], about: &s
         }
     }
 }
+
+/// Documents are gathered with their nulls, however many times and whichever of them.
+#[test]
+fn gathered_documents_keep_their_values_and_nulls() {
+    use crate::doc_bits::DocBits;
+    use crate::reader::{DocSelection, ValueBuffer};
+    let values = ValueBuffer::I32(vec![7, 0, 3, 0, 9, 7]);
+    let null_docs = [1, 3];
+    let data = ColumnData {
+        null_docs: &null_docs,
+        ..ColumnData::single(&values)
+    };
+    for dictionary in [true, false] {
+        let options = ColumnOptions {
+            dictionary,
+            ..ColumnOptions::default()
+        };
+        let open = |written: WrittenColumn| {
+            let sections = written.sections.into_iter();
+            ImmutableColumn::open(sections.map(|(kind, bytes)| (kind.code(), bytes.into())))
+                .unwrap()
+        };
+        let column = open(write_column(&data, &options).unwrap());
+        let (ids, nulls) = gathered_ids(&column).unwrap();
+        assert_eq!(
+            (ids.as_slice(), nulls.as_slice()),
+            (&[2, 0, 1, 0, 3, 2][..], &[1, 3][..])
+        );
+        for docs in [&[3, 4, 2][..], &[5, 5, 1, 0, 3, 2, 4, 1, 1]] {
+            let gathered = open(gather_column(&column, docs, &ColumnOptions::default()).unwrap());
+            let mut found = ValueBuffer::new(PhysicalType::I32);
+            gathered.values(DocSelection::Range(0..docs.len() as u32), &mut found);
+            let all = [7, 0, 3, 0, 9, 7];
+            let expected = docs.iter().map(|&doc| all[doc as usize]).collect();
+            assert_eq!(found, ValueBuffer::I32(expected));
+            let (mut bits, mut nulls) = (DocBits::new(), Vec::new());
+            gathered.null_bits(0, &mut bits);
+            bits.append_docs(0, &mut nulls);
+            let expected: Vec<u32> = (0..)
+                .zip(docs)
+                .filter(|(_, doc)| null_docs.contains(doc))
+                .map(|(i, _)| i)
+                .collect();
+            assert_eq!(nulls, expected);
+        }
+        assert!(gather_column(&column, &[6], &options).is_err());
+    }
+}

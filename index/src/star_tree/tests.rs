@@ -227,7 +227,7 @@ fn few_records_answer() {
     let built = build(case.dimensions.clone(), measures(&case), &case.options).unwrap();
     assert!(built.rows.len() < 60_000, "{} records", built.rows.len());
     let tree = StarTree::open(&built.nodes.into()).unwrap();
-    let city = IdSet::new(vec![7..8]);
+    let city = IdSet::of_flags((0..8).map(|id| id == 7));
     for (needs, most) in [
         ([Need::Free; 4], 1),
         ([Need::Free, Need::Free, Need::Values, Need::Free], 12),

@@ -25,6 +25,7 @@ fn spec() -> Arc<SegmentSpec> {
         columns: BTreeMap::new(),
         sorted_column: None,
         time_column: None,
+        star_trees: Vec::new(),
     })
 }
 

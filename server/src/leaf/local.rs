@@ -5,6 +5,7 @@ use super::guard::Guard;
 use super::pool::{ScanPool, contained};
 use super::scan::Scan;
 use super::segment::SegmentView;
+use super::star_tree::StarQuery;
 use super::{SegmentHost, aggregate, rows};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
@@ -130,7 +131,25 @@ impl LocalLeaf {
         let all = segments.len();
         let (mut uncovered, mut cut, mut excluded) = (0usize, 0usize, 0usize);
         let mut paths: Vec<((String, &'static str), usize)> = Vec::new();
+        let star = match &query.work.output {
+            LeafOutput::Aggregate { group, aggregates } => StarQuery::new(query, group, aggregates),
+            LeafOutput::Rows { .. } => None,
+        };
+        let mut trees: Vec<(String, usize, u64)> = Vec::new();
         for segment in &segments {
+            if let Some(star) = &star
+                && let Some(answer) = star.answer(query, segment)?
+            {
+                let name = answer.tree.dimensions().collect::<Vec<_>>().join(", ");
+                match trees.iter_mut().find(|(known, ..)| *known == name) {
+                    Some((_, count, records)) => {
+                        *count += 1;
+                        *records += answer.records;
+                    }
+                    None => trees.push((name, 1, answer.records)),
+                }
+                continue;
+            }
             match Cut::new(segment, query.coverage.as_ref())? {
                 Cut::Nothing => {
                     uncovered += 1;
@@ -155,6 +174,11 @@ impl LocalLeaf {
         let filter = describe_filter(&query.work.filter, &query.parameters);
         if filter != "true" {
             lines.push(format!("filter: {filter}"));
+        }
+        for (dimensions, count, records) in trees {
+            lines.push(format!(
+                "star-tree: ({dimensions}) by {records} records ({count} of {all} segments)"
+            ));
         }
         for ((predicate, by), count) in paths {
             lines.push(format!(

@@ -23,6 +23,7 @@ mod pool;
 mod rows;
 mod scan;
 mod segment;
+mod star_tree;
 mod values;
 
 #[cfg(test)]

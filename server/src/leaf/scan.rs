@@ -148,6 +148,16 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
+    /// Records of a star-tree that pass `filter`.
+    pub(super) fn of_records(records: Arc<SegmentView>, filter: Node) -> Self {
+        Self {
+            segment: records,
+            cut: Cut::All,
+            filter,
+            valid: None,
+        }
+    }
+
     /// Whether every document of the segment counts and passes.
     pub(super) fn is_whole(&self) -> bool {
         matches!(self.cut, Cut::All) && matches!(self.filter, Node::All) && self.valid.is_none()

@@ -10,8 +10,8 @@ use strandline_proto::ids::Half;
 use strandline_proto::schema::{Column, DataType, Schema, virtual_columns};
 use strandline_proto::value::Value;
 use strandline_proto::{Error, Result};
-use strandline_storage::segment::SegmentReader;
 use strandline_storage::segment::arrow::physical_type;
+use strandline_storage::segment::{SegmentReader, SegmentStarTree};
 
 /// A segment, or a view of a consuming one, within a query.
 pub(super) struct SegmentView {
@@ -42,6 +42,32 @@ impl SegmentView {
             schema,
             columns: Mutex::new(Vec::new()),
         }
+    }
+
+    /// The records of a star-tree of this segment, read by the same schema.
+    pub(super) fn records_of(&self, tree: &Arc<SegmentStarTree>) -> Self {
+        Self::new(
+            Arc::clone(tree) as Arc<dyn SegmentReader>,
+            self.half,
+            self.consuming,
+            Arc::clone(&self.schema),
+        )
+    }
+
+    /// Adds a column that the schema does not name; its name must be none that a column can have.
+    pub(super) fn add_column(
+        &self,
+        name: String,
+        data_type: DataType,
+        reader: Arc<dyn ColumnReader>,
+    ) -> Arc<BoundColumn> {
+        let column = Arc::new(BoundColumn {
+            name,
+            data_type,
+            reader,
+        });
+        self.columns.lock().push(Arc::clone(&column));
+        column
     }
 
     /// An error when a read of any column came upon damage: what was read must not be used.
@@ -77,7 +103,7 @@ impl SegmentView {
 
     /// A stored or virtual column, or the default of one that the segment lacks.
     pub(super) fn column(&self, name: &str) -> Result<Arc<BoundColumn>> {
-        let mut columns = self.columns.lock();
+        let columns = self.columns.lock();
         if let Some(column) = columns.iter().find(|column| column.name == name) {
             return Ok(Arc::clone(column));
         }
@@ -85,13 +111,8 @@ impl SegmentView {
             Some(column) => (column.data_type, self.stored(column)?),
             None => self.virtual_column(name)?,
         };
-        let column = Arc::new(BoundColumn {
-            name: name.to_owned(),
-            data_type,
-            reader,
-        });
-        columns.push(Arc::clone(&column));
-        Ok(column)
+        drop(columns);
+        Ok(self.add_column(name.to_owned(), data_type, reader))
     }
 
     fn stored(&self, column: &Column) -> Result<Arc<dyn ColumnReader>> {

@@ -2,7 +2,7 @@
 
 use super::document::{self, Node, Object};
 use super::fields::{self, Storage};
-use super::{ConfigWarning, PushPeriod, PushType, TableConfig, names, stream};
+use super::{ConfigWarning, PushPeriod, PushType, TableConfig, names, star_tree, stream};
 use crate::segment::spec::SegmentSpec;
 use crate::transform::Transforms;
 use std::sync::Arc;
@@ -52,10 +52,12 @@ pub(super) fn parse(json: &str, schema: &Arc<Schema>) -> Result<(TableConfig, Ve
         segments.read(&mut node.object()?, schema, &mut warnings)?;
     }
     let mut storage = Storage::default();
+    let mut star_trees = Vec::new();
     let mut old_stream = None;
     if let Some(node) = root.take("tableIndexConfig") {
         let mut indexing = node.object()?;
         storage.read_indexing(&mut indexing, schema, &mut warnings)?;
+        star_trees = star_tree::read(&mut indexing, schema, &mut warnings)?;
         old_stream = indexing.take("streamConfigs").filter(|n| !n.is_blank());
         read_indexing_rest(indexing, &mut warnings)?;
     }
@@ -91,6 +93,7 @@ pub(super) fn parse(json: &str, schema: &Arc<Schema>) -> Result<(TableConfig, Ve
         columns: storage.columns,
         sorted_column: storage.sorted_column,
         time_column: segments.time_column.clone(),
+        star_trees,
     };
     let config = TableConfig {
         name,
@@ -354,22 +357,6 @@ fn read_ingestion_rest(
 }
 
 fn read_indexing_rest(mut indexing: Object<'_>, warnings: &mut Vec<ConfigWarning>) -> Result<()> {
-    if let Some(node) = indexing.take("starTreeIndexConfigs") {
-        for tree in node.list()? {
-            warnings.push(
-                tree.warning(
-                    "star-trees are not built; queries give the same answers without them",
-                ),
-            );
-        }
-    }
-    for key in ["enableDefaultStarTree", "enableDynamicStarTreeCreation"] {
-        indexing.warn(
-            key,
-            "star-trees are not built; queries give the same answers without them",
-            warnings,
-        );
-    }
     for key in [
         "jsonIndexColumns",
         "jsonIndexConfigs",

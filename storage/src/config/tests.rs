@@ -87,7 +87,9 @@ fn the_airline_offline_config_is_accepted_and_what_is_not_honoured_is_listed() {
         paths(&warnings),
         [
             "segmentsConfig.timeType",
-            "tableIndexConfig.starTreeIndexConfigs[0]",
+            "tableIndexConfig.starTreeIndexConfigs[1].functionColumnPairs[0]",
+            "tableIndexConfig.starTreeIndexConfigs[1].functionColumnPairs[1]",
+            "tableIndexConfig.starTreeIndexConfigs[1].functionColumnPairs[2]",
             "tableIndexConfig.starTreeIndexConfigs[1]",
             "tableIndexConfig.enableDynamicStarTreeCreation",
             "tableIndexConfig.tierOverwrites",

@@ -5,6 +5,7 @@ use super::arrow::physical_type;
 use super::consuming::append_i64;
 use super::file::{METADATA_KIND, OFFSETS_COLUMN, SectionId, SegmentFile, WHOLE_SEGMENT, damage};
 use super::metadata::SegmentMetadata;
+use super::star_tree::SegmentStarTree;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub struct ImmutableSegment {
     sorted_column: Option<String>,
     columns: HashMap<String, Arc<ImmutableColumn>>,
     offsets: Option<ImmutableColumn>,
+    star_trees: Vec<Arc<SegmentStarTree>>,
 }
 
 impl ImmutableSegment {
@@ -80,6 +82,11 @@ impl ImmutableSegment {
             )?),
             None => None,
         };
+        let mut star_trees = Vec::with_capacity(metadata.star_trees.len());
+        for (number, tree) in metadata.star_trees.iter().enumerate() {
+            let tree = SegmentStarTree::open(file, &metadata.name.0, number, tree)?;
+            star_trees.push(Arc::new(tree));
+        }
         Ok(Self {
             info: metadata.info(file.bytes(), file.checksum()),
             schema: Arc::new(metadata.schema),
@@ -87,6 +94,7 @@ impl ImmutableSegment {
             sorted_column: metadata.sorted_column,
             columns,
             offsets,
+            star_trees,
         })
     }
 
@@ -139,6 +147,10 @@ impl SegmentReader for ImmutableSegment {
             .origin
             .as_ref()
             .map(|(partition, range)| (partition, *range))
+    }
+
+    fn star_trees(&self) -> &[Arc<SegmentStarTree>] {
+        &self.star_trees
     }
 
     fn offsets(&self, docs: DocSelection<'_>, out: &mut Vec<i64>) {

@@ -3,6 +3,7 @@
 //! Fields may be added in later versions with a default; readers pass over fields they do not know.
 //! Size and checksum of the file are not here, since they are known only when the file is complete.
 
+use super::star_tree::StarTreeMetadata;
 use serde::{Deserialize, Serialize};
 use strandline_index::Scalar;
 use strandline_proto::catalog::{ColumnStats, SegmentInfo};
@@ -25,6 +26,8 @@ pub(crate) struct SegmentMetadata {
     /// The schema it was built with; column `i` of the file is column `i` of it.
     pub(crate) schema: Schema,
     pub(crate) columns: Vec<ColumnStats>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) star_trees: Vec<StarTreeMetadata>,
 }
 
 impl SegmentMetadata {

@@ -8,6 +8,7 @@ mod growing;
 pub mod immutable;
 mod metadata;
 pub mod spec;
+mod star_tree;
 mod time_range;
 mod values;
 mod write;
@@ -15,6 +16,8 @@ mod write;
 pub use file::{FORMAT_VERSION, TEMPORARY_SUFFIX};
 pub use growing::SEGMENT_ROWS_MAX;
 pub use metadata::scalar_value;
+pub use star_tree::SegmentStarTree;
+pub(crate) use star_tree::{COLUMNS_MAX as STAR_TREE_COLUMNS_MAX, TREES_MAX as STAR_TREES_MAX};
 
 use std::sync::Arc;
 use strandline_index::ColumnReader;
@@ -36,6 +39,10 @@ pub trait SegmentReader: Send + Sync {
     /// Bounds of the values, nulls apart, of a stored single-value column of whole numbers; none when they are not known.
     fn bounds(&self, _column: &str) -> Option<(i64, i64)> {
         None
+    }
+    /// Its star-trees.
+    fn star_trees(&self) -> &[Arc<SegmentStarTree>] {
+        &[]
     }
     /// Documents that count (upsert, delete); none: all do.
     fn valid_docs(&self) -> Option<Arc<dyn ValidDocs>> {

@@ -1,5 +1,6 @@
 //! How a table's columns are stored: what a builder is told and a table config says.
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use strandline_proto::schema::{Column, DataType, Schema};
@@ -38,6 +39,49 @@ pub struct SegmentSpec {
     pub sorted_column: Option<String>,
     /// The time column, for the segment's time range.
     pub time_column: Option<String>,
+    /// Star-trees of immutable segments.
+    pub star_trees: Vec<StarTreeSpec>,
+}
+
+/// What a star-tree holds for each of its records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StarMeasure {
+    /// How many rows. Every tree has it.
+    Count,
+    /// How many values of a column are not null.
+    Values(String),
+    /// The sum of a column's values that are not null; null without any.
+    Sum(String),
+    /// The least of them.
+    Min(String),
+    /// The greatest of them.
+    Max(String),
+}
+
+impl StarMeasure {
+    /// The column.
+    pub fn column(&self) -> Option<&str> {
+        match self {
+            Self::Count => None,
+            Self::Values(column) | Self::Sum(column) | Self::Min(column) | Self::Max(column) => {
+                Some(column)
+            }
+        }
+    }
+}
+
+/// A star-tree that segments get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StarTreeSpec {
+    /// Single-value columns, each once, in the order in which nodes are split; at least one.
+    pub dimensions: Vec<String>,
+    /// Those of them that no star node leaves out.
+    pub skip_star: Vec<String>,
+    /// What records hold beside the number of rows: of single-value columns of whole or floating numbers.
+    pub measures: Vec<StarMeasure>,
+    /// Nodes of so many records or fewer are not split.
+    pub leaf_records_max: u32,
 }
 
 impl SegmentSpec {

@@ -3,7 +3,8 @@
 use super::file::{METADATA_KIND, OFFSETS_COLUMN, SectionId, SegmentFileWriter, WHOLE_SEGMENT};
 use super::growing::column_options;
 use super::metadata::{SegmentMetadata, lower_bound, scalar_value, upper_bound};
-use super::spec::SegmentSpec;
+use super::spec::{SegmentSpec, StarMeasure, StarTreeSpec};
+use super::star_tree::{WrittenTree, write_tree};
 use super::time_range::time_range;
 use crate::environment::Files;
 use parking_lot::Mutex;
@@ -69,8 +70,32 @@ pub(super) fn write_segment(
     let mut writer = SegmentFileWriter::create(files, path, schema.version)?;
     let mut stats = Vec::with_capacity(columns.len());
     let mut time_ms = None;
-    let columns = schema.columns.iter().zip(columns).collect();
-    let rewritten = |(column, reader): (&Column, Arc<dyn ColumnReader>)| {
+    let mut star_trees = Vec::new();
+    let named: Vec<_> = schema.columns.iter().zip(columns).collect();
+    // Trees take longest, so they come first.
+    let trees = spec.star_trees.iter().filter(|_| rows > 0).map(|tree| {
+        let has = |column: &Column| {
+            let mut measured = tree.measures.iter().filter_map(StarMeasure::column);
+            tree.dimensions.contains(&column.name) || measured.any(|name| name == column.name)
+        };
+        let columns = named.iter().filter(|(column, _)| has(column));
+        let columns = columns.map(|(column, reader)| (*column, Arc::clone(reader)));
+        Part::Tree(tree, columns.collect())
+    });
+    let parts: Vec<Part<'_>> = trees.collect();
+    let columns = named.into_iter().map(|(c, reader)| Part::Column(c, reader));
+    let parts = parts.into_iter().chain(columns).collect();
+    let rewritten = |part: Part<'_>| {
+        let (column, reader) = match part {
+            Part::Column(column, reader) => (column, reader),
+            Part::Tree(tree, columns) => {
+                let of_name = |name: &str| {
+                    let found = columns.iter().find(|(column, _)| column.name == name);
+                    found.map(|(_, reader)| Arc::clone(reader))
+                };
+                return write_tree(tree, of_name).map(Written::Tree);
+            }
+        };
         let options = column_options(&spec.column(&column.name));
         let written = rewrite_column(&*reader, order.as_deref(), &options)
             .map_err(|e| column_error(&column.name, &e))?;
@@ -80,19 +105,27 @@ pub(super) fn write_segment(
         } else {
             None
         };
-        Ok((column_stats(column, &written), written, range))
+        Ok(Written::Column(
+            column_stats(column, &written),
+            written,
+            range,
+        ))
     };
-    in_order(
-        threads,
-        columns,
-        rewritten,
-        |(of_column, written, range)| {
+    in_order(threads, parts, rewritten, |written| match written {
+        Written::Column(of_column, written, range) => {
             write_sections(&mut writer, stats.len() as u32, &written)?;
             time_ms = time_ms.or(range);
             stats.push(of_column);
             Ok(())
-        },
-    )?;
+        }
+        Written::Tree(tree) => {
+            for (id, bytes) in tree.sections(star_trees.len()) {
+                writer.section(id, bytes)?;
+            }
+            star_trees.push(tree.metadata);
+            Ok(())
+        }
+    })?;
     if let Some(offsets) = offsets {
         let raw = ColumnOptions {
             dictionary: false,
@@ -111,6 +144,7 @@ pub(super) fn write_segment(
         sorted_column: spec.sorted_column.clone(),
         schema: schema.clone(),
         columns: stats,
+        star_trees,
     };
     let json = serde_json::to_vec(&metadata)
         .map_err(|e| Error::internal(format!("metadata of {}: {e}", metadata.name)))?;
@@ -123,6 +157,20 @@ pub(super) fn write_segment(
     )?;
     let (bytes, checksum) = writer.finish()?;
     Ok(metadata.info(bytes, checksum))
+}
+
+/// What is made ready at a time.
+enum Part<'a> {
+    Column(&'a Column, Arc<dyn ColumnReader>),
+    /// With the columns that it is of.
+    Tree(&'a StarTreeSpec, Vec<(&'a Column, Arc<dyn ColumnReader>)>),
+}
+
+/// What was made of it.
+enum Written {
+    /// With its times, if it is the time column.
+    Column(ColumnStats, WrittenColumn, Option<(i64, i64)>),
+    Tree(WrittenTree),
 }
 
 /// Calls `make` with each of `items`, `threads` at a time, and `take` with what it made of them, in their order.

@@ -129,6 +129,7 @@ fn document(
         "numSegmentsProcessed": statistics.segments_queried,
         "numSegmentsMatched": matched,
         "numSegmentsPrunedByBroker": statistics.segments_pruned,
+        "numSegmentsByStarTree": statistics.star_tree_segments,
         "numConsumingSegmentsQueried": statistics.consuming_segments_queried,
         "numDocsScanned": statistics.docs_matched,
         "numEntriesScannedInFilter": statistics.docs_scanned,

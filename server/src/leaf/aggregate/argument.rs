@@ -6,11 +6,12 @@ use super::state::{Kind, SumType, Values};
 use crate::leaf::column::{BoundColumn, ChunkNulls};
 use crate::leaf::expression::BoundExpression;
 use crate::leaf::segment::SegmentView;
+use crate::leaf::star_tree::StoredArgument;
 use crate::leaf::values::{Canonical, Domain, canonical, validity};
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, UInt64Type};
 use std::sync::Arc;
-use strandline_index::DocSelection;
+use strandline_index::{DocSelection, ValueBuffer};
 use strandline_proto::leaf::LeafQuery;
 use strandline_proto::{Error, Result};
 
@@ -26,6 +27,8 @@ pub(super) enum Argument {
     Numeric(Numeric),
     /// Any expression.
     Any(BoundExpression),
+    /// Aggregates of a star-tree's records.
+    Stored(StoredArgument),
 }
 
 impl Argument {
@@ -75,6 +78,10 @@ impl Argument {
                 .iter()
                 .any(|column| column.reader.has_nulls()),
             Self::Any(_) => true,
+            Self::Stored(stored) => stored
+                .values
+                .iter()
+                .any(|(column, _)| column.reader.has_nulls()),
         }
     }
 
@@ -83,6 +90,7 @@ impl Argument {
         match self {
             Self::Rows | Self::Any(_) => 0,
             Self::Validity(_) | Self::Ids(_) => 1,
+            Self::Stored(stored) => stored.values.len(),
             Self::Numeric(numeric) => numeric.columns().len(),
         }
     }
@@ -113,6 +121,10 @@ impl Argument {
                 let mut ids = Vec::with_capacity(docs.len());
                 column.reader.dict_ids(docs.clone(), &mut ids);
                 Values::Ids(ids)
+            }
+            Self::Stored(stored) => {
+                clear(&stored.values.iter().map(|(c, _)| c).collect::<Vec<_>>());
+                stored.read(kind, docs)?
             }
             Self::Numeric(numeric) => {
                 clear(&numeric.columns().iter().collect::<Vec<_>>());
@@ -162,5 +174,57 @@ impl Argument {
                 }
             }
         })
+    }
+}
+
+impl StoredArgument {
+    /// The measures of `docs`, records of a star-tree.
+    fn read(&self, kind: Kind, docs: &DocSelection<'_>) -> Result<Values> {
+        let lacking = || Error::internal("an aggregate lacks a measure");
+        let numbers = |column: &BoundColumn| {
+            let mut values = ValueBuffer::new(column.reader.physical());
+            column.reader.values(docs.clone(), &mut values);
+            values
+        };
+        let counts = || match self.counts.as_ref().map(|column| numbers(column)) {
+            Some(ValueBuffer::I64(counts)) => Ok(counts),
+            _ => Err(lacking()),
+        };
+        if self.values.len() > 1 {
+            let mut sums = vec![0i64; docs.len()];
+            for (column, negative) in &self.values {
+                let ValueBuffer::I64(values) = numbers(column) else {
+                    return Err(lacking());
+                };
+                for (sum, value) in sums.iter_mut().zip(values) {
+                    *sum = match negative {
+                        true => sum.wrapping_sub(value),
+                        false => sum.wrapping_add(value),
+                    };
+                }
+            }
+            return Ok(Values::I64(sums));
+        }
+        let values = || match self.values.first() {
+            Some((column, _)) => Ok(numbers(column)),
+            None => Err(lacking()),
+        };
+        match kind {
+            Kind::Count => Ok(Values::Counts(counts()?)),
+            Kind::Avg(SumType::F64) => {
+                let sums = match values()? {
+                    ValueBuffer::F64(sums) => sums,
+                    ValueBuffer::I64(sums) => sums.into_iter().map(|sum| sum as f64).collect(),
+                    _ => return Err(Error::internal("a measure's sums are no numbers")),
+                };
+                let counts = counts()?;
+                Ok(Values::Means { sums, counts })
+            }
+            _ => match values()? {
+                ValueBuffer::I64(values) => Ok(Values::I64(values)),
+                ValueBuffer::F64(values) => Ok(Values::F64(values)),
+                _ => Err(Error::internal("a measure's values are no numbers")),
+            },
+        }
     }
 }

@@ -130,6 +130,14 @@ impl<T: Copy + Default> Sums<T> {
     }
 }
 
+impl Sums<f64> {
+    /// Adds a sum of `count` values.
+    pub(super) fn add(&mut self, group: usize, sum: f64, count: u64) {
+        self.sums[group] += sum;
+        self.counts[group] += count;
+    }
+}
+
 /// The greatest or least values, where there is one.
 #[derive(Debug)]
 pub(super) struct Extremes<T> {

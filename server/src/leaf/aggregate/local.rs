@@ -10,8 +10,8 @@ use crate::leaf::column::{ChunkNulls, keep_where};
 use crate::leaf::filter::{Compiler, Node, Scratch};
 use crate::leaf::guard::Budget;
 use crate::leaf::scan::{Prepared, Scan, blocks};
+use crate::leaf::star_tree::Stored;
 use crate::leaf::values::Interner;
-use std::ops::Range;
 use strandline_index::{DocBits, DocId, DocSelection};
 use strandline_proto::{Error, Result};
 
@@ -28,17 +28,28 @@ pub(super) struct SegmentPlan {
 
 impl SegmentPlan {
     /// Binds `plan` to a segment.
-    pub(super) fn new(plan: &Plan, scan: &Scan, prepared: Prepared) -> Result<Self> {
+    ///
+    /// `stored`: for the records of a star-tree, the measures of each aggregate; otherwise empty.
+    pub(super) fn new(
+        plan: &Plan,
+        scan: &Scan,
+        prepared: Prepared,
+        stored: Vec<Stored>,
+    ) -> Result<Self> {
         let segment = &prepared.segment;
         let keys = plan
             .keys
             .iter()
             .map(|key| KeySource::new(key, segment))
             .collect::<Result<_>>()?;
+        let mut stored = stored.into_iter();
         let arguments = plan
             .aggregates
             .iter()
-            .map(|a| Argument::new(a, &scan.query, segment))
+            .map(|aggregate| match stored.next().flatten() {
+                Some(stored) => Ok(Argument::Stored(stored)),
+                None => Argument::new(aggregate, &scan.query, segment),
+            })
             .collect::<Result<_>>()?;
         let filters = plan
             .aggregates
@@ -195,7 +206,7 @@ impl Local {
         plan: &Plan,
         segment: &SegmentPlan,
         scan: &Scan,
-        chunks: Range<u32>,
+        chunks: impl IntoIterator<Item = u32>,
     ) -> Result<()> {
         let counts_only = segment.counts_only(plan);
         for chunk in chunks {

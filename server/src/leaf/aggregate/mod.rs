@@ -19,12 +19,12 @@ use super::guard::Budget;
 use super::pool::{closed, contained};
 use super::scan::Scan;
 use super::segment::SegmentView;
+use super::star_tree::{self, StarQuery};
 use arrow::array::RecordBatch;
 use local::{Local, SegmentPlan};
 use merged::Merged;
 use parking_lot::Mutex;
 use plan::Plan;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use strandline_proto::leaf::{GroupKey, LeafAggregate};
@@ -35,6 +35,8 @@ use tokio::sync::oneshot;
 struct Run {
     scan: Arc<Scan>,
     plan: Plan,
+    /// What star-trees are asked for.
+    star: Option<StarQuery>,
     /// Groups of segments that are through; more than one while several workers merge at once.
     merged: Mutex<Vec<Merged>>,
     /// Jobs that are not through, and one for the start.
@@ -78,6 +80,7 @@ pub(super) async fn run(
     scan.count_asked();
     let (sender, receiver) = oneshot::channel();
     let run = Arc::new(Run {
+        star: StarQuery::new(&scan.query, group, aggregates),
         plan,
         merged: Mutex::new(Vec::new()),
         pending: AtomicUsize::new(1),
@@ -140,15 +143,30 @@ fn through(run: &Run) {
 
 fn start_segment(run: &Arc<Run>, segment: &Arc<SegmentView>) -> Result<()> {
     let scan = &run.scan;
+    if let Some(star) = &run.star
+        && let Some(answer) = star.answer(&scan.query, segment)?
+    {
+        scan.guard.check()?;
+        star_tree::count(scan, &answer);
+        let plan = SegmentPlan::new(&run.plan, scan, answer.prepared, answer.stored)?;
+        return read_all(run, plan, answer.jobs);
+    }
     let Some(prepared) = scan.prepare(segment)? else {
         return Ok(());
     };
-    let plan = SegmentPlan::new(&run.plan, scan, prepared)?;
+    let plan = SegmentPlan::new(&run.plan, scan, prepared, Vec::new())?;
     if let Some(states) = plan.metadata_states(&run.plan) {
         scan.count_matched(u64::from(segment.num_docs()));
         return run.merge(|merged| merged.absorb_states(&states));
     }
-    let morsels = scan.morsels(segment);
+    read_all(run, plan, scan.morsels(segment))
+}
+
+/// Reads `morsels` of a segment's chunks, each in a job.
+fn read_all<M>(run: &Arc<Run>, plan: SegmentPlan, morsels: Vec<M>) -> Result<()>
+where
+    M: IntoIterator<Item = u32> + Send + 'static,
+{
     let segment = Arc::new(SegmentRun {
         plan,
         idle: Mutex::new(Vec::new()),
@@ -165,7 +183,7 @@ fn start_segment(run: &Arc<Run>, segment: &Arc<SegmentView>) -> Result<()> {
     read(run, &segment, first)
 }
 
-fn read(run: &Arc<Run>, segment: &SegmentRun, chunks: Range<u32>) -> Result<()> {
+fn read(run: &Arc<Run>, segment: &SegmentRun, chunks: impl IntoIterator<Item = u32>) -> Result<()> {
     let idle = segment.idle.lock().pop();
     let mut local = idle.unwrap_or_else(|| Local::new(&run.plan, &segment.plan, &run.scan));
     local.read(&run.plan, &segment.plan, &run.scan, chunks)?;

@@ -41,6 +41,13 @@ pub(super) enum Values {
     Bytes(BinaryArray),
     /// Ids of the segment's dictionary.
     Ids(Vec<u32>),
+    /// How many rows each stands for.
+    Counts(Vec<i64>),
+    /// Sums, and how many values each is of.
+    Means {
+        sums: Vec<f64>,
+        counts: Vec<i64>,
+    },
 }
 
 /// The states of one aggregate for all groups.
@@ -163,6 +170,16 @@ impl State {
     /// Takes in a block.
     pub(super) fn update(&mut self, rows: &Rows<'_>, values: &Values) -> Result<()> {
         match (self, values) {
+            (Self::Count(counts), Values::Counts(values)) => {
+                rows.each(|group, row| counts[group] += values[row])
+            }
+            (
+                Self::SumF64(sums),
+                Values::Means {
+                    sums: values,
+                    counts,
+                },
+            ) => rows.each(|group, row| sums.add(group, values[row], counts[row] as u64)),
             (Self::Count(counts), _) => match rows {
                 Rows {
                     groups: None,

@@ -62,7 +62,7 @@ pub(in crate::leaf) enum Node {
     And(Vec<Node>),
     /// Any of these.
     Or(Vec<Node>),
-    /// Documents in ranges, from the sorted column.
+    /// Documents in ranges, ascending: of the sorted column, or the records that a star-tree names.
     Docs(Vec<Range<DocId>>),
     /// Null documents.
     Null {
@@ -136,7 +136,10 @@ impl Node {
             Self::Docs(ranges) => {
                 let mut found = scratch.take_bits();
                 let base = chunk * CHUNK_DOCS;
-                for range in ranges {
+                let from = ranges.partition_point(|range| range.end <= base);
+                let end = base.saturating_add(CHUNK_DOCS);
+                let of_chunk = ranges.iter().skip(from);
+                for range in of_chunk.take_while(|range| range.start < end) {
                     let start = range.start.saturating_sub(base).min(CHUNK_DOCS);
                     found.insert_range(start, range.end.saturating_sub(base).min(CHUNK_DOCS));
                 }

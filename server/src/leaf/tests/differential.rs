@@ -103,6 +103,64 @@ fn split(text: &str) -> Vec<&str> {
     parts
 }
 
+/// Holds an answer against the naive one; gives how many segments star-trees answered for.
+pub(super) async fn hold(leaf: &LocalLeaf, whole: &Table, query: &LeafQuery, place: &str) -> u64 {
+    let context = context();
+    let stats = Arc::clone(&context.stats);
+    let answer = match run(leaf, query, context).await {
+        Ok(answer) => answer,
+        Err(error) => panic!("{error}\n{place}"),
+    };
+    let naive = Whole::new(whole, query.coverage.as_ref());
+    let mut found = texts(query, &answer);
+    let (mut expected, limit) = naive.answer(query);
+    if let (LeafOutput::Rows { project, order, .. }, Some(limit)) = (&query.work.output, limit) {
+        assert_eq!(found.len(), expected.len().min(limit), "{place}");
+        if !order.is_empty() {
+            // Ties are free: the sort keys must be those of the first rows, where they can be seen.
+            let keys: Vec<_> = order.iter().map(|k| k.expr.clone()).collect();
+            if let Some(shown) = keys
+                .iter()
+                .map(|k| project.iter().position(|p| p == k))
+                .collect::<Option<Vec<_>>>()
+            {
+                let mut best = naive.texts(&keys, query, &naive.top(query, order, limit));
+                let mut got: Vec<Vec<String>> = found
+                    .iter()
+                    .map(|row| shown.iter().map(|&i| row[i].clone()).collect())
+                    .collect();
+                best.sort();
+                got.sort();
+                assert_eq!(got, best, "{place}");
+            }
+        }
+        for row in &found {
+            assert!(
+                expected.contains(row),
+                "a row that does not pass: {row:?}\n{place}"
+            );
+        }
+        return stats.counts().star_tree_segments;
+    }
+    settle(query, &mut found);
+    settle(query, &mut expected);
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected, "{place}");
+    let counts = stats.counts();
+    assert_eq!(
+        counts.docs_total,
+        whole
+            .segments
+            .iter()
+            .map(|s| s.rows.len() as u64)
+            .sum::<u64>(),
+        "{place}"
+    );
+    leaf.explain(query).unwrap();
+    counts.star_tree_segments
+}
+
 async fn check(seed: u64, pool: &ScanPool) {
     let mut rng = StdRng::seed_from_u64(seed);
     let Table {
@@ -124,60 +182,7 @@ async fn check(seed: u64, pool: &ScanPool) {
     for number in 0..8 {
         let query = generate::query(&mut rng, &whole);
         let place = format!("seed {seed}, query {number}: {query:#?}");
-        let context = context();
-        let stats = Arc::clone(&context.stats);
-        let answer = match run(&leaf, &query, context).await {
-            Ok(answer) => answer,
-            Err(error) => panic!("{error}\n{place}"),
-        };
-        let naive = Whole::new(&whole, query.coverage.as_ref());
-        let mut found = texts(&query, &answer);
-        let (mut expected, limit) = naive.answer(&query);
-        if let (LeafOutput::Rows { project, order, .. }, Some(limit)) = (&query.work.output, limit)
-        {
-            assert_eq!(found.len(), expected.len().min(limit), "{place}");
-            if !order.is_empty() {
-                // Ties are free: the sort keys must be those of the first rows, where they can be seen.
-                let keys: Vec<_> = order.iter().map(|k| k.expr.clone()).collect();
-                if let Some(shown) = keys
-                    .iter()
-                    .map(|k| project.iter().position(|p| p == k))
-                    .collect::<Option<Vec<_>>>()
-                {
-                    let mut best = naive.texts(&keys, &query, &naive.top(&query, order, limit));
-                    let mut got: Vec<Vec<String>> = found
-                        .iter()
-                        .map(|row| shown.iter().map(|&i| row[i].clone()).collect())
-                        .collect();
-                    best.sort();
-                    got.sort();
-                    assert_eq!(got, best, "{place}");
-                }
-            }
-            for row in &found {
-                assert!(
-                    expected.contains(row),
-                    "a row that does not pass: {row:?}\n{place}"
-                );
-            }
-            continue;
-        }
-        settle(&query, &mut found);
-        settle(&query, &mut expected);
-        found.sort();
-        expected.sort();
-        assert_eq!(found, expected, "{place}");
-        let counts = stats.counts();
-        assert_eq!(
-            counts.docs_total,
-            whole
-                .segments
-                .iter()
-                .map(|s| s.rows.len() as u64)
-                .sum::<u64>(),
-            "{place}"
-        );
-        leaf.explain(&query).unwrap();
+        hold(&leaf, &whole, &query, &place).await;
     }
 }
 

@@ -104,7 +104,7 @@ fn kept(value: Value) -> Value {
     }
 }
 
-fn stored(rng: &mut StdRng, column: &Column, nulls: f64) -> Value {
+pub(super) fn stored(rng: &mut StdRng, column: &Column, nulls: f64) -> Value {
     if rng.random_bool(nulls) {
         return Value::Null;
     }
@@ -630,10 +630,19 @@ fn aggregate(
             (AggregateFunction::Sum, Some(expr))
         }
         5 => {
-            let (expr, _) = number(rng, schema);
+            let argument = if rng.random_bool(0.5) {
+                let columns = numeric_columns(schema);
+                let picked = columns.choose(rng).unwrap();
+                match picked.data_type {
+                    DataType::Double => column(&picked.name),
+                    _ => cast(column(&picked.name), ArrowType::Float64),
+                }
+            } else {
+                cast(number(rng, schema).0, ArrowType::Float64)
+            };
             fields.push(state("count", ArrowType::UInt64, true));
             fields.push(state("sum", ArrowType::Float64, true));
-            (AggregateFunction::Avg, Some(cast(expr, ArrowType::Float64)))
+            (AggregateFunction::Avg, Some(argument))
         }
         other => {
             let (expr, data_type) = scalar(rng);

@@ -5,4 +5,5 @@ mod differential;
 mod generate;
 mod memory;
 mod naive;
+mod star_tree;
 mod stored;

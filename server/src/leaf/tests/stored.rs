@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use strandline_broker::literal::scalar_of;
 use strandline_proto::ids::{Half, OffsetRange, StreamPartition};
-use strandline_proto::schema::{Column, Schema};
+use strandline_proto::schema::{Column, DataType, Schema};
 use strandline_proto::value::Value;
 use strandline_storage::environment::Environment;
 use strandline_storage::segment::SegmentReader;
 use strandline_storage::segment::builder::SegmentBuilder;
 use strandline_storage::segment::consuming::ConsumingSegment;
 use strandline_storage::segment::immutable::ImmutableSegment;
-use strandline_storage::segment::spec::{ColumnSpec, Encoding, SegmentSpec};
+use strandline_storage::segment::spec::{
+    ColumnSpec, Encoding, SegmentSpec, StarMeasure, StarTreeSpec,
+};
 
 /// One segment to be: columns with their storage and values, in the order of the schema.
 pub(super) struct ToStore {
@@ -65,7 +67,44 @@ impl ToStore {
             columns: storage,
             sorted_column: self.sorted_column.clone(),
             time_column: None,
+            star_trees: self.star_trees(),
         })
+    }
+
+    /// A tree over the first single-value columns that has all measures it can have, and one over others, backwards.
+    fn star_trees(&self) -> Vec<StarTreeSpec> {
+        let singles = self.columns.iter().map(|(column, ..)| column);
+        let singles: Vec<&Column> = singles.filter(|column| !column.multi_value).collect();
+        let names = |columns: &[&Column]| columns.iter().map(|c| c.name.clone()).collect();
+        let measures: Vec<StarMeasure> = (singles.iter())
+            .filter(|column| {
+                matches!(
+                    column.data_type,
+                    DataType::Int | DataType::Long | DataType::Float | DataType::Double
+                )
+            })
+            .flat_map(|column| {
+                let of = |measure: fn(String) -> StarMeasure| measure(column.name.clone());
+                [
+                    of(StarMeasure::Values),
+                    of(StarMeasure::Sum),
+                    of(StarMeasure::Min),
+                    of(StarMeasure::Max),
+                ]
+            })
+            .collect();
+        let (first, rest) = singles.split_at(singles.len().div_ceil(2));
+        let backwards: Vec<&Column> = rest.iter().rev().copied().collect();
+        let trees = [(first, 1), (backwards.as_slice(), 7)];
+        (trees.into_iter())
+            .filter(|(dimensions, _)| !dimensions.is_empty())
+            .map(|(dimensions, leaf_records_max)| StarTreeSpec {
+                dimensions: names(dimensions),
+                skip_star: names(dimensions.get(2..).unwrap_or_default()),
+                measures: measures.clone(),
+                leaf_records_max,
+            })
+            .collect()
     }
 
     fn batch(&self, rows: std::ops::Range<usize>) -> RecordBatch {

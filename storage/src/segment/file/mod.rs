@@ -14,7 +14,8 @@
 //!            0   8  offset of the section in the file
 //!            8   8  length in bytes
 //!           16   4  column: its number in the segment's schema, 0xffff_ffff: the whole segment,
-//!                   0xffff_fffe: the stream offsets, one a document
+//!                   0xffff_fffe: the stream offsets, one a document,
+//!                   0x8000_0000 + t * 0x1_0000 + i: column i of star-tree t, 0xffff for i: its nodes
 //!           20   2  kind, see below
 //!           22   2  zero
 //!           24   4  CRC32C of the section
@@ -29,7 +30,7 @@
 //! ```
 //!
 //! Kinds of the whole segment: 1 metadata (JSON, `segment/metadata.rs`). Kinds of a column, that of the
-//! offsets included: `strandline_index::column::SectionKind`, from 1. A reader passes over kinds it does
+//! offsets and of star-trees included: `strandline_index::column::SectionKind`, from 1; that of nodes: 1. A reader passes over kinds it does
 //! not know, so that indexes can be added without a new version.
 //!
 //! *Invariant*: every byte of the file is covered by a checksum or known to be zero, so that no

@@ -91,6 +91,7 @@ pub(super) fn spec(
         columns: by_name,
         sorted_column: sorted.map(str::to_owned),
         time_column: time.map(str::to_owned),
+        star_trees: Vec::new(),
     })
 }
 
