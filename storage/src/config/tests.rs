@@ -1,5 +1,5 @@
 use super::*;
-use crate::segment::spec::Encoding;
+use crate::segment::spec::{Encoding, StarMeasure, StarTreeSpec};
 use proptest::prelude::*;
 use strandline_proto::schema::DataType;
 use strandline_proto::value::Value;
@@ -481,5 +481,94 @@ proptest! {
             let _ = parse_schema(&odd, 1);
             let _ = parse_table(&odd, &schema);
         }
+    }
+}
+
+#[test]
+fn star_trees_are_read_and_what_they_cannot_hold_is_named() {
+    let schema = r#"{"schemaName": "t", "dimensionFieldSpecs": [
+        {"name": "a", "dataType": "STRING"}, {"name": "b", "dataType": "INT"},
+        {"name": "list", "dataType": "INT", "singleValueField": false}],
+        "metricFieldSpecs": [{"name": "m", "dataType": "LONG"}, {"name": "d", "dataType": "BIG_DECIMAL"}]}"#;
+    let schema = Arc::new(parse_schema(schema, 1).unwrap().0);
+    let parse = |trees: &str| {
+        let json = format!(
+            r#"{{"tableName": "t", "tableType": "OFFLINE", "tableIndexConfig": {{"starTreeIndexConfigs": [{trees}]}}}}"#
+        );
+        parse_table(&json, &schema)
+    };
+    let (config, warnings) = parse(
+        r#"{"dimensionsSplitOrder": ["b", "a"], "skipStarNodeCreationForDimensions": ["a"],
+            "functionColumnPairs": ["COUNT__*", "SUM__m", "avg__m", "minMaxRange__b", "DISTINCTCOUNTHLL__a", "SUM__d"], "maxLeafRecords": "7"},
+           {"dimensionsSplitOrder": ["a"], "aggregationConfigs": [{"columnName": "m", "aggregationFunction": "MAX", "compressionCodec": "LZ4"}]},
+           {"dimensionsSplitOrder": ["list"], "functionColumnPairs": ["COUNT__*"]}"#,
+    )
+    .unwrap();
+    let path = |rest: &str| format!("tableIndexConfig.starTreeIndexConfigs{rest}");
+    assert_eq!(
+        paths(&warnings),
+        [
+            path("[0].functionColumnPairs[4]"),
+            path("[0].functionColumnPairs[5]"),
+            path("[1].aggregationConfigs[0].compressionCodec"),
+            path("[2].dimensionsSplitOrder[0]"),
+        ]
+    );
+    let of = |measure: fn(String) -> StarMeasure, column: &str| measure(column.to_owned());
+    assert_eq!(
+        config.spec.star_trees,
+        [
+            StarTreeSpec {
+                dimensions: vec!["b".into(), "a".into()],
+                skip_star: vec!["a".into()],
+                measures: vec![
+                    of(StarMeasure::Values, "m"),
+                    of(StarMeasure::Sum, "m"),
+                    of(StarMeasure::Min, "b"),
+                    of(StarMeasure::Max, "b"),
+                ],
+                leaf_records_max: 7,
+            },
+            StarTreeSpec {
+                dimensions: vec!["a".into()],
+                skip_star: Vec::new(),
+                measures: vec![of(StarMeasure::Max, "m")],
+                leaf_records_max: 10_000,
+            },
+        ]
+    );
+    for (tree, part) in [
+        (r#"{"dimensionsSplitOrder": []}"#, "1 to 1024 dimensions"),
+        (
+            r#"{"functionColumnPairs": ["COUNT__*"]}"#,
+            "dimensionsSplitOrder",
+        ),
+        (
+            r#"{"dimensionsSplitOrder": ["x"]}"#,
+            "[0].dimensionsSplitOrder[0]: no column 'x'",
+        ),
+        (
+            r#"{"dimensionsSplitOrder": ["a", "a"]}"#,
+            "[0].dimensionsSplitOrder[1]: the dimension a is there twice",
+        ),
+        (
+            r#"{"dimensionsSplitOrder": ["a"], "skipStarNodeCreationForDimensions": ["b"]}"#,
+            "b is no dimension",
+        ),
+        (
+            r#"{"dimensionsSplitOrder": ["a"], "functionColumnPairs": ["SUM m"]}"#,
+            "no pair of a function and a column",
+        ),
+        (
+            r#"{"dimensionsSplitOrder": ["a"], "functionColumnPairs": ["SUM__x"]}"#,
+            "no column 'x'",
+        ),
+        (
+            r#"{"dimensionsSplitOrder": ["a"], "maxLeafRecords": -1}"#,
+            "maxLeafRecords: a number of records",
+        ),
+    ] {
+        let error = parse(tree).expect_err(tree);
+        assert!(error.message().contains(part), "{tree}: {error}");
     }
 }

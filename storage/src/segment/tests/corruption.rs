@@ -1,6 +1,6 @@
 //! A segment file that is not what was written gives an error, never an answer and never a panic.
 
-use super::golden::{rows, spec};
+use super::golden::{rows, spec_with_trees};
 use super::rows::{batch, files};
 use crate::segment::SegmentReader;
 use crate::segment::arrow::read_array;
@@ -12,11 +12,12 @@ use crate::segment::immutable::ImmutableSegment;
 use std::fs;
 use std::path::{Path, PathBuf};
 use strandline_index::DocSelection;
+use strandline_index::star_tree::Need;
 use strandline_proto::ids::Half;
 use strandline_proto::{ErrorKind, Result};
 
 fn segment(folder: &Path) -> PathBuf {
-    let spec = spec();
+    let spec = spec_with_trees();
     let mut builder = SegmentBuilder::new(spec.clone(), "s", Half::Offline, None).unwrap();
     let values: Vec<_> = rows().into_iter().map(|row| row.1).collect();
     builder.push(&batch(&spec.schema, &values)).unwrap();
@@ -103,6 +104,17 @@ fn read_all(segment: &ImmutableSegment) -> Result<()> {
         let reader = segment.column(&column.name).unwrap();
         let all = DocSelection::Range(0..segment.num_docs());
         read_array(&*reader, column.data_type, column.multi_value, all)?;
+    }
+    for tree in segment.star_trees() {
+        let of_all = vec![Need::Values; tree.dimensions().count()];
+        let found = tree.tree().walk(&of_all);
+        found.map_err(|e| strandline_proto::Error::data_loss(e.to_string()))?;
+        for name in tree.dimensions() {
+            let data_type = segment.schema().column(name).unwrap().data_type;
+            let reader = tree.column(name).unwrap();
+            let all = DocSelection::Range(0..tree.num_docs());
+            read_array(&*reader, data_type, false, all)?;
+        }
     }
     Ok(())
 }

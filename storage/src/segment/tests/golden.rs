@@ -2,11 +2,14 @@
 
 use super::conformance::check;
 use super::rows::{Row, TYPES, batch, column, day_column, files, partition, raw, stored_order};
+use crate::segment::SegmentReader as _;
 use crate::segment::builder::SegmentBuilder;
 use crate::segment::immutable::ImmutableSegment;
-use crate::segment::spec::{ColumnSpec, SegmentSpec};
+use crate::segment::spec::{ColumnSpec, SegmentSpec, StarMeasure, StarTreeSpec};
 use std::path::Path;
 use std::sync::Arc;
+use strandline_index::star_tree::Need;
+use strandline_index::{DocSelection, ValueBuffer};
 use strandline_proto::ids::{Half, OffsetRange};
 use strandline_proto::schema::DataType;
 use strandline_proto::value::Value;
@@ -15,6 +18,10 @@ use strandline_proto::value::Value;
 const PATH: &str = "tests/golden/segment-1.strandline";
 /// The checksum of the committed file.
 const CHECKSUM: u64 = 0xbd9b_ac78_469d_5b81;
+/// The same rows with star-trees.
+const PATH_OF_TREES: &str = "tests/golden/segment-1-star-trees.strandline";
+/// The checksum of that file.
+const CHECKSUM_OF_TREES: u64 = 0x8de2_bbca_54fb_2851;
 
 /// Every type, single- and multi-value, with a dictionary and raw, with every index.
 pub(super) fn spec() -> Arc<SegmentSpec> {
@@ -42,6 +49,34 @@ pub(super) fn spec() -> Arc<SegmentSpec> {
         }
     }
     super::rows::spec(columns, Some("day"), Some("day"))
+}
+
+/// The same with two star-trees, of dimensions and measures with nulls.
+pub(super) fn spec_with_trees() -> Arc<SegmentSpec> {
+    let tree = |dimensions: &[&str], leaf_records_max| StarTreeSpec {
+        dimensions: dimensions.iter().map(|name| (*name).to_owned()).collect(),
+        skip_star: vec![dimensions[0].to_owned()],
+        measures: ["INT", "LONG_raw", "FLOAT", "DOUBLE_raw"]
+            .into_iter()
+            .flat_map(|name| {
+                let of = |measure: fn(String) -> StarMeasure| measure(name.to_owned());
+                [
+                    of(StarMeasure::Values),
+                    of(StarMeasure::Sum),
+                    of(StarMeasure::Min),
+                    of(StarMeasure::Max),
+                ]
+            })
+            .collect(),
+        leaf_records_max,
+    };
+    Arc::new(SegmentSpec {
+        star_trees: vec![
+            tree(&["BOOLEAN", "day", "STRING_raw"], 1),
+            tree(&["BYTES", "BIG_DECIMAL"], 20),
+        ],
+        ..(*spec()).clone()
+    })
 }
 
 /// Rows that a plain rule makes, so that they are the same for ever.
@@ -96,8 +131,7 @@ fn value(data_type: DataType, n: i64) -> Value {
     }
 }
 
-fn build(path: &Path) {
-    let spec = spec();
+fn build(spec: &Arc<SegmentSpec>, path: &Path) {
     let range = OffsetRange {
         start: 1000,
         end: 1400,
@@ -152,21 +186,70 @@ fn the_golden_file_of_version_1_is_read() {
 #[test]
 #[ignore = "writes the golden file"]
 fn write_the_golden_file() {
-    build(Path::new(PATH));
-    println!(
-        "checksum {:#x}",
-        ImmutableSegment::open(Path::new(PATH))
-            .unwrap()
-            .info()
-            .checksum
-    );
+    build(&spec(), Path::new(PATH));
+    build(&spec_with_trees(), Path::new(PATH_OF_TREES));
+    for path in [PATH, PATH_OF_TREES] {
+        let segment = ImmutableSegment::open(Path::new(path)).unwrap();
+        println!("{path}: checksum {:#x}", segment.info().checksum);
+    }
+}
+
+#[test]
+fn the_golden_star_trees_are_read() {
+    let segment = ImmutableSegment::open(Path::new(PATH_OF_TREES)).unwrap();
+    let spec = spec_with_trees();
+    check(&*segment, &spec.schema, &stored_order(&spec, &rows()));
+    assert_eq!(segment.info().checksum, CHECKSUM_OF_TREES);
+    assert_eq!(segment.star_trees().len(), 2);
+    for (tree, spec) in segment.star_trees().iter().zip(&spec.star_trees) {
+        assert!(tree.dimensions().eq(spec.dimensions.iter()));
+        // One record aggregates all rows; the records with all dimensions stand for each row once.
+        let needed = vec![Need::Values; spec.dimensions.len()];
+        for needs in [vec![Need::Free; spec.dimensions.len()], needed] {
+            let records = tree.tree().walk(&needs).unwrap().records;
+            let sum = |measure: &StarMeasure| {
+                let reader = tree.measure(measure).unwrap();
+                let mut values = ValueBuffer::new(reader.physical());
+                for range in &records {
+                    reader.values(DocSelection::Range(range.clone()), &mut values);
+                }
+                match values {
+                    ValueBuffer::I64(values) => values.iter().sum(),
+                    ValueBuffer::F64(values) => values.iter().sum::<f64>() as i64,
+                    _ => panic!("{measure:?}"),
+                }
+            };
+            let of_rows = |name: &str, value: fn(&Value) -> Option<i64>| -> Vec<i64> {
+                let place = segment.schema().columns.iter().position(|c| c.name == name);
+                let all = rows();
+                let values = all.iter().map(|(_, row)| &row[place.unwrap()]);
+                values.filter_map(value).collect()
+            };
+            let ints = of_rows("INT", |value| match value {
+                Value::Int(v) => Some(i64::from(*v)),
+                _ => None,
+            });
+            let doubles = of_rows("DOUBLE_raw", |value| match value {
+                Value::Double(v) => Some(*v as i64),
+                _ => None,
+            });
+            assert_eq!(sum(&StarMeasure::Count), 200);
+            assert_eq!(sum(&StarMeasure::Values("INT".into())), ints.len() as i64);
+            assert_eq!(
+                sum(&StarMeasure::Sum("INT".into())),
+                ints.iter().sum::<i64>()
+            );
+            let whole = doubles.iter().sum::<i64>();
+            assert!((sum(&StarMeasure::Sum("DOUBLE_raw".into())) - whole).abs() <= 200);
+        }
+    }
 }
 
 #[test]
 fn the_same_rows_give_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (folder.path().join("a"), folder.path().join("b"));
-    build(&a);
-    build(&b);
+    build(&spec_with_trees(), &a);
+    build(&spec_with_trees(), &b);
     assert_eq!(std::fs::read(a).unwrap(), std::fs::read(b).unwrap());
 }
