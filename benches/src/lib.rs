@@ -1,10 +1,22 @@
-//! Benchmarks: seeded data, the Star Schema Benchmark beside its peers, scorecard pages under load, and the cost of loading.
+//! Benchmarks: the Star Schema Benchmark beside its peers, statements while rows arrive, loads.
+//!
+//! ```text
+//! commands   ssb   scorecard   load
+//! measured   target: a server, started or reached       peer: other engines over the same files
+//! shared     rows: answers compared   times: histograms   ratios   results: JSON, Markdown   plot: SVG
+//! ```
+//!
+//! *Invariant*: a command compares answers before it takes a time, takes none of an answer that failed or was wrong, and
+//! writes results only when it has come to its end.
 
 pub mod load;
 pub mod peer;
+pub mod plot;
+pub mod ratios;
+pub mod results;
 pub mod rows;
 pub mod scorecard;
 pub mod ssb;
-pub mod ssb_run;
 pub mod target;
+pub mod times;
 pub mod wide;
