@@ -1,5 +1,6 @@
-//! Other engines that answer the same statements: in a Python process beside the benchmark.
+//! Other engines that answer the same statements: in a Python process beside the benchmark, or behind a URL.
 
+mod pinot;
 mod python;
 
 use crate::load::Loaded;
@@ -8,6 +9,7 @@ use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use pinot::{Pinot, PinotOptions};
 pub use python::{Engine, Python};
 
 /// An engine to compare with.
@@ -56,12 +58,17 @@ impl PeerOptions {
             )?));
         }
         for peer in &mut peers {
-            let theirs = peer.answer("SELECT count(*) FROM lineorder")?;
-            if theirs != [[rows.to_string()]] {
-                let has = format!("{} holds {theirs:?} rows, not {rows}", peer.title());
-                return Err(has.into());
-            }
+            count(peer.as_mut(), rows)?;
         }
         Ok(peers)
+    }
+}
+
+/// An error when a peer does not hold so many rows.
+fn count(peer: &mut dyn Peer, rows: u64) -> Result<(), Box<dyn Error>> {
+    let theirs = peer.answer("SELECT count(*) FROM lineorder")?;
+    match theirs == [[rows.to_string()]] {
+        true => Ok(()),
+        false => Err(format!("{} holds {theirs:?} rows, not {rows}", peer.title()).into()),
     }
 }

@@ -3,7 +3,7 @@
 use super::report::Report;
 use super::table::Indexing;
 use crate::load::Loaded;
-use crate::peer::{Peer, PeerOptions};
+use crate::peer::{Peer, PeerOptions, PinotOptions};
 use crate::plot;
 use crate::ratios::{median, ratio};
 use crate::results::{Results, thousands};
@@ -29,6 +29,8 @@ pub struct Options {
     runs: u32,
     #[command(flatten)]
     peers: PeerOptions,
+    #[command(flatten)]
+    pinot: PinotOptions,
     #[command(flatten)]
     results: Results,
 }
@@ -56,7 +58,7 @@ impl Line {
 
 /// Loads the table when it is not there, compares every answer, times every statement, writes the results.
 pub async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
-    if options.peers.is_empty() {
+    if options.peers.is_empty() && options.pinot.is_empty() {
         return Err("name a peer: answers are checked and times compared with it".into());
     }
     let mut target = Target::open(&options.source).await?;
@@ -64,6 +66,9 @@ pub async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         .star_schema(&options.files, &options.indexing)
         .await?;
     let mut peers = options.peers.start(&options.files, loaded.rows)?;
+    if let Some(pinot) = options.pinot.connect(loaded.rows)? {
+        peers.push(Box::new(pinot));
+    }
     for (name, sql) in super::queries() {
         check(&mut target, &mut peers, name, sql, sql).await?;
     }
