@@ -1,9 +1,9 @@
-//! Benchmarks: the Star Schema Benchmark beside its peers, statements while rows arrive, loads.
+//! Benchmarks: the Star Schema Benchmark beside its peers, many statements at once, rows that arrive meanwhile, loads.
 //!
 //! ```text
-//! commands   ssb   scorecard   load
+//! commands   ssb   serving (closed, fair)   scorecard   load
 //! measured   target: a server, started or reached       peer: other engines over the same files
-//! shared     rows: answers compared   times: histograms   ratios   results: JSON, Markdown   plot: SVG
+//! shared     rows: answers compared   times: histograms   ratios   zipf   results: JSON, Markdown   plot: SVG
 //! ```
 //!
 //! *Invariant*: a command compares answers before it takes a time, takes none of an answer that failed or was wrong, and
@@ -16,7 +16,9 @@ pub mod ratios;
 pub mod results;
 pub mod rows;
 pub mod scorecard;
+pub mod serving;
 pub mod ssb;
 pub mod target;
 pub mod times;
 pub mod wide;
+pub mod zipf;

@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use strandline_benches::serving::{closed, fair};
 use strandline_benches::ssb::data;
 use strandline_benches::{load, scorecard, ssb, wide};
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,6 +23,10 @@ enum Command {
         #[command(subcommand)]
         action: Ssb,
     },
+    /// Point aggregations and small GROUP BYs over the benchmark's table, on many connections at once
+    Closed(closed::Options),
+    /// Point aggregations alone, then beside a full scan that is asked over and over
+    Fair(fair::Options),
     /// Pages of nine statements each for one carrier, while rows stream in
     Scorecard(scorecard::run::Options),
     /// What loading costs
@@ -82,6 +87,8 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Ssb {
             action: Ssb::Run(options),
         } => ssb::run::run(&options).await?,
+        Command::Closed(options) => closed::run(&options).await?,
+        Command::Fair(options) => fair::run(&options).await?,
         Command::Scorecard(options) => scorecard::run::run(&options).await?,
         Command::Load {
             action: Load::Run(options),
