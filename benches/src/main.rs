@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use strandline_benches::serving::{closed, fair};
 use strandline_benches::ssb::data;
-use strandline_benches::{load, scorecard, ssb, wide};
+use strandline_benches::{consuming, load, scorecard, ssb, wide};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
@@ -27,6 +27,8 @@ enum Command {
     Closed(closed::Options),
     /// Point aggregations alone, then beside a full scan that is asked over and over
     Fair(fair::Options),
+    /// The benchmark's statements on a consuming segment and on an immutable one of the same rows
+    Consuming(consuming::Options),
     /// Pages of nine statements each for one carrier, while rows stream in
     Scorecard(scorecard::run::Options),
     /// What loading costs
@@ -89,6 +91,7 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
         } => ssb::run::run(&options).await?,
         Command::Closed(options) => closed::run(&options).await?,
         Command::Fair(options) => fair::run(&options).await?,
+        Command::Consuming(options) => consuming::run(&options).await?,
         Command::Scorecard(options) => scorecard::run::run(&options).await?,
         Command::Load {
             action: Load::Run(options),
