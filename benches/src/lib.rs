@@ -1,7 +1,7 @@
 //! Benchmarks: the Star Schema Benchmark beside its peers, many statements at once, rows that arrive meanwhile, loads.
 //!
 //! ```text
-//! commands   ssb   serving (closed, fair)   scorecard   consuming   load
+//! commands   ssb   serving (closed, fair)   scorecard   consuming   growth   load
 //! measured   target: a server, started or reached       peer: other engines over the same files
 //! shared     rows: answers compared   times: histograms   ratios   zipf   results: JSON, Markdown   plot: SVG
 //! ```
@@ -10,6 +10,7 @@
 //! writes results only when it has come to its end.
 
 pub mod consuming;
+pub mod growth;
 pub mod load;
 pub mod peer;
 pub mod plot;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use strandline_benches::serving::{closed, fair};
 use strandline_benches::ssb::data;
-use strandline_benches::{consuming, load, scorecard, ssb, wide};
+use strandline_benches::{consuming, growth, load, scorecard, ssb, wide};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
@@ -23,6 +23,8 @@ enum Command {
         #[command(subcommand)]
         action: Ssb,
     },
+    /// The benchmark's statements at several scale factors
+    Growth(growth::Options),
     /// Point aggregations and small GROUP BYs over the benchmark's table, on many connections at once
     Closed(closed::Options),
     /// Point aggregations alone, then beside a full scan that is asked over and over
@@ -89,6 +91,7 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Ssb {
             action: Ssb::Run(options),
         } => ssb::run::run(&options).await?,
+        Command::Growth(options) => growth::run(&options).await?,
         Command::Closed(options) => closed::run(&options).await?,
         Command::Fair(options) => fair::run(&options).await?,
         Command::Consuming(options) => consuming::run(&options).await?,
