@@ -1,14 +1,19 @@
 """Answers statements over the table lineorder from another engine, one JSON object a line.
 
-usage: peers.py duckdb|clickhouse|datafusion FOLDER THREADS
+usage: peers.py duckdb|clickhouse|datafusion FOLDER DATA THREADS
 
-FOLDER holds lineorder-*.parquet. DuckDB and ClickHouse (chdb) load them into a native table sorted by order date first;
-DataFusion reads the files. Then each input line {"sql": ..., "runs": n} is answered by
-{"times_ms": [...], "rows": [[text, ...], ...]}, the first run of a statement not being timed.
+FOLDER holds lineorder-*.parquet, whose rows are in the order of lo_orderdate. DuckDB loads them into a database file
+under the empty folder DATA, ClickHouse (chdb) into a data folder there, both kept in that order; DataFusion reads the
+files. The first line of output says what that took: {"version": ..., "rows": n, "load_s": s, "bytes": n}, without the
+last two where nothing is loaded.
+
+Each input line {"sql": ...} is answered by {"rows": [[text, ...], ...]}, and {"sql": ..., "runs": n} by
+{"times_ms": [...]}, n of them after a run that is not timed.
 """
 
 import glob
 import json
+import os
 import sys
 import time
 
@@ -16,36 +21,46 @@ TABLE = "lineorder"
 
 
 class DuckDb:
-    def __init__(self, folder, threads):
+    def __init__(self, folder, data, threads):
         import duckdb
 
         self.version = duckdb.__version__
-        self.connection = duckdb.connect()
+        path = os.path.join(data, "bench.duckdb")
+        self.connection = duckdb.connect(path)
         self.connection.execute(f"SET threads = {threads}")
+        self.connection.execute("SET enable_progress_bar = false")
+        started = time.monotonic()
         self.connection.execute(
-            f"CREATE TABLE {TABLE} AS SELECT * FROM read_parquet('{folder}/{TABLE}-*.parquet') ORDER BY lo_orderdate"
+            f"CREATE TABLE {TABLE} AS SELECT * FROM read_parquet('{folder}/{TABLE}-*.parquet')"
         )
+        self.connection.execute("CHECKPOINT")
+        self.load_s = time.monotonic() - started
+        self.bytes = os.path.getsize(path)
 
     def ask(self, sql):
         return self.connection.execute(sql).fetchall()
 
 
 class ClickHouse:
-    def __init__(self, folder, threads):
+    def __init__(self, folder, data, threads):
         import chdb
         from chdb import session
 
         self.version = chdb.engine_version if hasattr(chdb, "engine_version") else chdb.__version__
-        self.session = session.Session()
+        self.session = session.Session(os.path.join(data, "clickhouse"))
         self.session.query(f"SET max_threads = {threads}")
         # Sums of no rows are NULL, as in SQL.
         self.session.query("SET aggregate_functions_null_for_empty = 1")
         source = f"file('{folder}/{TABLE}-*.parquet', Parquet)"
         self.session.query("CREATE DATABASE IF NOT EXISTS bench ENGINE = Atomic")
         self.session.query("USE bench")
+        started = time.monotonic()
         self.session.query(
             f"CREATE TABLE {TABLE} ENGINE = MergeTree ORDER BY lo_orderdate SETTINGS allow_nullable_key = 1 AS SELECT * FROM {source}"
         )
+        self.load_s = time.monotonic() - started
+        parts = f"system.parts WHERE active AND database = 'bench' AND table = '{TABLE}'"
+        self.bytes = int(self.ask(f"SELECT sum(bytes_on_disk) FROM {parts}")[0][0])
 
     def ask(self, sql):
         answer = self.session.query(sql, "JSONCompactEachRow")
@@ -53,7 +68,10 @@ class ClickHouse:
 
 
 class DataFusion:
-    def __init__(self, folder, threads):
+    load_s = None
+    bytes = None
+
+    def __init__(self, folder, data, threads):
         import datafusion
 
         self.version = datafusion.__version__
@@ -73,29 +91,45 @@ def cell(value):
     return "NULL" if value is None else str(value)
 
 
+def times_ms(engine, sql, runs):
+    engine.ask(sql)
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        engine.ask(sql)
+        times.append((time.perf_counter() - start) * 1000)
+    return times
+
+
+def own_output():
+    """Standard output for answers alone: whatever engines print goes to standard error."""
+    output = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return output
+
+
 def main():
-    kind, folder, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    output = own_output()
+    kind, folder, data, threads = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
     if not glob.glob(f"{folder}/{TABLE}-*.parquet"):
         raise SystemExit(f"{folder} has no {TABLE}-*.parquet")
-    started = time.monotonic()
-    engine = ENGINES[kind](folder, threads)
-    load_s = time.monotonic() - started
+    engine = ENGINES[kind](folder, data, threads)
     rows = int(cell(engine.ask(f"SELECT count(*) FROM {TABLE}")[0][0]))
-    ready = {"version": str(engine.version), "rows": rows, "load_s": round(load_s, 1)}
-    print(json.dumps(ready), flush=True)
+    ready = {"version": str(engine.version), "rows": rows}
+    if engine.bytes is not None:
+        ready.update({"load_s": engine.load_s, "bytes": engine.bytes})
+    print(json.dumps(ready), file=output, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            rows = engine.ask(request["sql"])
-            times = []
-            for _ in range(request["runs"]):
-                start = time.perf_counter()
-                engine.ask(request["sql"])
-                times.append((time.perf_counter() - start) * 1000)
-            answer = {"times_ms": times, "rows": [[cell(value) for value in row] for row in rows]}
+            if "runs" in request:
+                answer = {"times_ms": times_ms(engine, request["sql"], request["runs"])}
+            else:
+                rows = engine.ask(request["sql"])
+                answer = {"rows": [[cell(value) for value in row] for row in rows]}
         except Exception as error:  # the benchmark decides what an error means
             answer = {"error": str(error)}
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(answer), file=output, flush=True)
 
 
 if __name__ == "__main__":

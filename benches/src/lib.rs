@@ -1,10 +1,26 @@
-//! Benchmarks: seeded data, the Star Schema Benchmark beside its peers, scorecard pages under load, and the cost of loading.
+//! Benchmarks: the Star Schema Benchmark beside its peers, many statements at once, rows that arrive meanwhile, loads.
+//!
+//! ```text
+//! commands   ssb   serving (closed, fair)   scorecard   consuming   growth   load
+//! measured   target: a server, started or reached       peer: other engines over the same files
+//! shared     rows: answers compared   times: histograms   ratios   zipf   results: JSON, Markdown   plot: SVG
+//! ```
+//!
+//! *Invariant*: a command compares answers before it takes a time, takes none of an answer that failed or was wrong, and
+//! writes results only when it has come to its end.
 
+pub mod consuming;
+pub mod growth;
 pub mod load;
 pub mod peer;
+pub mod plot;
+pub mod ratios;
+pub mod results;
 pub mod rows;
 pub mod scorecard;
+pub mod serving;
 pub mod ssb;
-pub mod ssb_run;
 pub mod target;
+pub mod times;
 pub mod wide;
+pub mod zipf;

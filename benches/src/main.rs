@@ -3,9 +3,11 @@
 use clap::{Parser, Subcommand};
 use std::error::Error;
 use std::path::PathBuf;
-use strandline_benches::ssb_run::Options;
-use strandline_benches::target::Source;
-use strandline_benches::{load, scorecard, ssb_run};
+use std::process::ExitCode;
+use strandline_benches::serving::{closed, fair};
+use strandline_benches::ssb::data;
+use strandline_benches::{consuming, growth, load, scorecard, ssb, wide};
+use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
 #[command(name = "strandline-bench", about = "Benchmarks of Strandline", version)]
@@ -21,6 +23,14 @@ enum Command {
         #[command(subcommand)]
         action: Ssb,
     },
+    /// The benchmark's statements at several scale factors
+    Growth(growth::Options),
+    /// Point aggregations and small GROUP BYs over the benchmark's table, on many connections at once
+    Closed(closed::Options),
+    /// Point aggregations alone, then beside a full scan that is asked over and over
+    Fair(fair::Options),
+    /// The benchmark's statements on a consuming segment and on an immutable one of the same rows
+    Consuming(consuming::Options),
     /// Pages of nine statements each for one carrier, while rows stream in
     Scorecard(scorecard::run::Options),
     /// What loading costs
@@ -32,8 +42,8 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Ssb {
-    /// Runs the statements on Strandline and its peers, checks the answers, writes ratios
-    Run(Options),
+    /// Runs the statements on Strandline and its peers, checks the answers, writes ratios, sizes and rates of the loads
+    Run(Box<ssb::run::Options>),
     /// Writes the table as Parquet files, sorted by order date
     Generate {
         /// Scale factor: about 6 million rows at 1
@@ -50,14 +60,8 @@ enum Ssb {
 
 #[derive(Subcommand)]
 enum Load {
-    /// Loads a generated file and prints rows/s, the server's largest memory and the segments' size
-    Run {
-        #[command(flatten)]
-        source: Source,
-        /// The file that `load generate` wrote
-        #[arg(long)]
-        file: PathBuf,
-    },
+    /// Loads a generated file: rows/s, the server's largest memory, the segments' size
+    Run(load::Options),
     /// Writes a Parquet file of 20 columns
     Generate {
         /// Rows to write
@@ -72,13 +76,12 @@ enum Load {
     },
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    match Arguments::parse().command {
+async fn run(command: Command) -> Result<(), Box<dyn Error>> {
+    match command {
         Command::Ssb {
             action: Ssb::Generate { scale, out, seed },
         } => {
-            let (files, rows) = strandline_benches::ssb::generate(&out, scale, seed)?;
+            let (files, rows) = data::generate(&out, scale, seed)?;
             println!(
                 "{rows} rows in {} files under {}",
                 files.len(),
@@ -87,17 +90,53 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
         Command::Ssb {
             action: Ssb::Run(options),
-        } => ssb_run::run(&options).await?,
+        } => ssb::run::run(&options).await?,
+        Command::Growth(options) => growth::run(&options).await?,
+        Command::Closed(options) => closed::run(&options).await?,
+        Command::Fair(options) => fair::run(&options).await?,
+        Command::Consuming(options) => consuming::run(&options).await?,
         Command::Scorecard(options) => scorecard::run::run(&options).await?,
         Command::Load {
-            action: Load::Run { source, file },
-        } => load::run(&source, &file).await?,
+            action: Load::Run(options),
+        } => load::run(&options).await?,
         Command::Load {
             action: Load::Generate { rows, out, seed },
         } => {
-            strandline_benches::wide::generate(&out, rows, seed)?;
+            wide::generate(&out, rows, seed)?;
             println!("{rows} rows in {}", out.display());
         }
     }
     Ok(())
+}
+
+/// Waits for Ctrl-C, or for the wish of who started this that it ends; both are listened for from now on.
+fn asked_to_end() -> std::io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+async fn run_until_asked_to_end(command: Command) -> Result<(), Box<dyn Error>> {
+    let asked = asked_to_end()?;
+    // Whichever ends first, the other is dropped, and with it the servers and folders of the measurement.
+    tokio::select! {
+        outcome = run(command) => outcome,
+        () = asked => Err("interrupted; nothing is written".into()),
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run_until_asked_to_end(Arguments::parse().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -1,9 +1,15 @@
 //! The server that is measured: one that runs, or one that is started for the measurement.
 
+use crate::load::Loaded;
+use crate::ssb;
+use crate::ssb::table::Indexing;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use strandline_proto::v1::{ListSegmentsRequest, LoadOptions};
+use strandline_proto::v1::{
+    CreateTableRequest, DropTableRequest, ListSegmentsRequest, LoadOptions, PutSchemaRequest,
+    SegmentDescription,
+};
 use strandline_tests::answer::Cell;
 use strandline_tests::client::Client;
 use strandline_tests::process::Process;
@@ -12,7 +18,7 @@ use strandline_tests::process::Process;
 #[derive(Clone, Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 pub struct Source {
-    /// A running server's gRPC, as in http://127.0.0.1:8098
+    /// A running server's gRPC, as in http://127.0.0.1:8098; its table lineorder is taken as it is, or made and left there
     #[arg(long)]
     pub server: Option<String>,
     /// The strandline program, started over a data folder of its own for the measurement
@@ -29,23 +35,19 @@ pub struct Target {
     _data: Option<tempfile::TempDir>,
 }
 
-/// What a load took.
-#[derive(Clone, Copy, Debug)]
-pub struct Loaded {
-    /// Rows.
-    pub rows: u64,
-    /// How long.
-    pub elapsed: Duration,
-    /// Bytes of the segments.
-    pub segment_bytes: u64,
-}
+/// How often it is asked whether rows have arrived.
+const ARRIVAL_EVERY: Duration = Duration::from_millis(50);
 
 impl Target {
     /// Connects to the server, or starts one.
     pub async fn open(source: &Source) -> Result<Self, Box<dyn Error>> {
         if let Some(url) = &source.server {
+            let uri: ureq::http::Uri = url.parse().map_err(|e| format!("{url}: {e}"))?;
+            if uri.scheme_str() != Some("http") || uri.host().is_none() {
+                return Err(format!("{url} is not like http://127.0.0.1:8098").into());
+            }
             return Ok(Self {
-                client: Client::connect(url).await?,
+                client: connect(url).await?,
                 url: url.clone(),
                 process: None,
                 _data: None,
@@ -58,7 +60,7 @@ impl Target {
         let data = tempfile::tempdir()?;
         let process = Process::start(&program.to_string_lossy(), data.path(), None)?;
         Ok(Self {
-            client: Client::connect(&process.grpc).await?,
+            client: connect(&process.grpc).await?,
             url: process.grpc.clone(),
             process: Some(process),
             _data: Some(data),
@@ -67,7 +69,7 @@ impl Target {
 
     /// Another connection.
     pub async fn connect(&self) -> Result<Client, Box<dyn Error>> {
-        Ok(Client::connect(&self.url).await?)
+        connect(&self.url).await
     }
 
     /// The largest memory the started server has held so far, in bytes.
@@ -80,19 +82,74 @@ impl Target {
     }
 
     /// The rows of a table; none when there is no such table.
-    pub async fn rows(&mut self, table: &str) -> Option<i128> {
+    pub async fn rows(&mut self, table: &str) -> Option<u64> {
         let (answer, _) = self
             .client
             .ask(&format!("SELECT count(*) FROM {table}"))
             .await
             .ok()?;
         match answer.rows.first()?.first()? {
-            Cell::Number(rows, 0) => Some(*rows),
+            Cell::Number(rows, 0) => u64::try_from(*rows).ok(),
             _ => None,
         }
     }
 
-    /// Makes an offline table and uploads files into it.
+    /// Makes a half of a table. What of its config the server does not honour is an error: it would not be measured.
+    pub async fn create(&mut self, schema: &str, config: &str) -> Result<(), Box<dyn Error>> {
+        let request = PutSchemaRequest {
+            schema_json: schema.to_owned(),
+        };
+        let mut warnings = self.client.admin.put_schema(request).await?;
+        let request = CreateTableRequest {
+            config_json: config.to_owned(),
+        };
+        let created = self.client.admin.create_table(request).await?.into_inner();
+        let warnings = warnings.get_mut().warnings.iter().chain(&created.warnings);
+        let unheeded: Vec<String> = warnings
+            .map(|w| format!("{}: {}", w.path, w.message))
+            .collect();
+        if unheeded.is_empty() {
+            return Ok(());
+        }
+        self.drop_table(&created.table).await?;
+        Err(format!("the server does not honour {}", unheeded.join("; ")).into())
+    }
+
+    /// Drops a table.
+    pub async fn drop_table(&mut self, table: &str) -> Result<(), Box<dyn Error>> {
+        let request = DropTableRequest {
+            table: table.to_owned(),
+        };
+        self.client.admin.drop_table(request).await?;
+        Ok(())
+    }
+
+    /// Drops those of these tables that there are.
+    pub async fn drop_tables<'a>(
+        &mut self,
+        tables: impl IntoIterator<Item = &'a String>,
+    ) -> Result<(), Box<dyn Error>> {
+        for table in tables {
+            if self.rows(table).await.is_some() {
+                self.drop_table(table).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A table's segments.
+    pub async fn segments(
+        &mut self,
+        table: &str,
+    ) -> Result<Vec<SegmentDescription>, Box<dyn Error>> {
+        let request = ListSegmentsRequest {
+            table: table.to_owned(),
+        };
+        let listed = self.client.admin.list_segments(request).await?;
+        Ok(listed.into_inner().segments)
+    }
+
+    /// Makes an offline table and uploads files into it; there is no such table when that fails.
     pub async fn load(
         &mut self,
         table: &str,
@@ -100,7 +157,15 @@ impl Target {
         config: &str,
         files: &[PathBuf],
     ) -> Result<Loaded, Box<dyn Error>> {
-        self.client.create(schema, config).await?;
+        self.create(schema, config).await?;
+        let loaded = self.upload(table, files).await;
+        if loaded.is_err() {
+            self.drop_table(table).await?;
+        }
+        loaded
+    }
+
+    async fn upload(&mut self, table: &str, files: &[PathBuf]) -> Result<Loaded, Box<dyn Error>> {
         let started = Instant::now();
         let mut rows = 0;
         for file in files {
@@ -110,17 +175,79 @@ impl Target {
             };
             rows += self.client.upload(table, file, options).await?.rows;
         }
-        let elapsed = started.elapsed();
-        let request = ListSegmentsRequest {
-            table: table.to_owned(),
-        };
-        let segments = self.client.admin.list_segments(request).await?.into_inner();
+        let seconds = Some(started.elapsed().as_secs_f64());
+        let bytes = self.segments(table).await?.iter().map(|s| s.bytes).sum();
         Ok(Loaded {
             rows,
-            elapsed,
-            segment_bytes: segments.segments.iter().map(|s| s.bytes).sum(),
+            seconds,
+            bytes,
         })
     }
+
+    /// The table of the Star Schema Benchmark: loaded from `folder`, or as it is there.
+    pub async fn star_schema(
+        &mut self,
+        folder: &Path,
+        indexing: &Indexing,
+    ) -> Result<Loaded, Box<dyn Error>> {
+        let files = parquet_files(folder)?;
+        let mut wanted = 0;
+        for file in &files {
+            wanted += crate::load::rows_of(file)?;
+        }
+        let loaded = match self.rows(ssb::TABLE).await {
+            Some(rows) => {
+                eprintln!("the table {} is there: measured as it is", ssb::TABLE);
+                let segments = self.segments(ssb::TABLE).await?;
+                Loaded {
+                    rows,
+                    seconds: None,
+                    bytes: segments.iter().map(|s| s.bytes).sum(),
+                }
+            }
+            None => {
+                let schema = ssb::table::schema_json(ssb::TABLE);
+                let config = ssb::table::offline_json(ssb::TABLE, indexing);
+                self.load(ssb::TABLE, &schema, &config, &files).await?
+            }
+        };
+        eprintln!("Strandline holds {loaded}");
+        match self.rows(ssb::TABLE).await {
+            Some(rows) if rows == wanted => Ok(loaded),
+            rows => Err(format!(
+                "{} has {rows:?} rows, the files in {} have {wanted}",
+                ssb::TABLE,
+                folder.display()
+            )
+            .into()),
+        }
+    }
+
+    /// The offsets up to which each partition of a table's stream can be queried.
+    pub async fn consumed(client: &mut Client, table: &str) -> Result<Vec<u64>, String> {
+        let sql = format!(
+            "SELECT next_offset FROM system.ingestion WHERE table_name = '{table}' ORDER BY partition"
+        );
+        let (answer, _) = client.ask(&sql).await?;
+        let offset = |row: &Vec<Cell>| match row.first() {
+            Some(Cell::Number(offset, 0)) => u64::try_from(*offset).unwrap_or(0),
+            _ => 0,
+        };
+        Ok(answer.rows.iter().map(offset).collect())
+    }
+
+    /// Waits until so many rows of a table's stream can be queried.
+    pub async fn arrived(client: &mut Client, table: &str, rows: u64) -> Result<(), String> {
+        while Self::consumed(client, table).await?.iter().sum::<u64>() < rows {
+            tokio::time::sleep(ARRIVAL_EVERY).await;
+        }
+        Ok(())
+    }
+}
+
+async fn connect(url: &str) -> Result<Client, Box<dyn Error>> {
+    let connected = Client::connect(url).await;
+    connected.map_err(|e| format!("cannot connect to {url}: {e}").into())
 }
 
 fn name_of(file: &Path) -> String {
@@ -135,5 +262,17 @@ pub fn parquet_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
         .collect::<Result<_, _>>()?;
     files.retain(|path| path.extension().is_some_and(|e| e == "parquet"));
     files.sort();
-    Ok(files)
+    match files.is_empty() {
+        true => Err(std::io::Error::other(format!(
+            "{} has no Parquet files",
+            folder.display()
+        ))),
+        false => Ok(files),
+    }
+}
+
+/// Bytes of files together.
+pub fn files_bytes<P: AsRef<Path>>(files: impl IntoIterator<Item = P>) -> std::io::Result<u64> {
+    let size = |file: P| std::fs::metadata(file.as_ref()).map(|m| m.len());
+    files.into_iter().map(size).sum()
 }

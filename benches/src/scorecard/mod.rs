@@ -3,4 +3,3 @@
 pub mod events;
 pub mod page;
 pub mod run;
-pub mod times;

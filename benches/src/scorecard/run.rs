@@ -5,21 +5,21 @@
 
 use super::events::{self, DAY_MS, Event, FIRST_DAY, draw_carrier};
 use super::page::{QUESTIONS, expected, statements};
-use super::times::{Times, histogram, percentiles};
+use crate::plot;
+use crate::results::{Results, Table, thousands};
 use crate::rows::{difference, of_answer};
 use crate::target::{Source, Target};
+use crate::times::{Times, cells, header, histogram, micros, percentiles};
 use hdrhistogram::Histogram;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use strandline_proto::v1::{LoadOptions, TimeInterval};
-use strandline_tests::answer::Cell;
 use strandline_tests::client::Client;
 use tokio::task::JoinSet;
 
@@ -67,9 +67,8 @@ pub struct Options {
     /// Milestones a second that stream in meanwhile
     #[arg(long, default_value_t = 20_000)]
     ingest: u64,
-    /// The folder for serve.json and serve.md
-    #[arg(long, default_value = "benches/results")]
-    out: PathBuf,
+    #[command(flatten)]
+    results: Results,
 }
 
 /// Appends days' milestones to the stream, in batches that go to one partition after the other.
@@ -177,23 +176,8 @@ async fn fill(
             }
         }
     }
-    while consumed(client).await?.iter().sum::<u64>() < writer.rows {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    Target::arrived(client, TABLE, writer.rows).await?;
     Ok(known)
-}
-
-/// The offsets up to which each partition can be queried.
-async fn consumed(client: &mut Client) -> Result<Vec<u64>, String> {
-    let sql = format!(
-        "SELECT next_offset FROM system.ingestion WHERE table_name = '{TABLE}' ORDER BY partition"
-    );
-    let (answer, _) = client.ask(&sql).await?;
-    let offset = |row: &Vec<Cell>| match row.first() {
-        Some(Cell::Number(offset, 0)) => u64::try_from(*offset).unwrap_or(0),
-        _ => 0,
-    };
-    Ok(answer.rows.iter().map(offset).collect())
 }
 
 async fn check(
@@ -218,8 +202,34 @@ async fn check(
     Ok(())
 }
 
-struct Measured {
+/// Times of answers, and of pages: until all answers of one are there.
+#[derive(Clone)]
+struct Pages {
     times: Times,
+    whole: Histogram<u64>,
+}
+
+impl Pages {
+    fn new(started: Instant) -> Self {
+        Self {
+            times: Times::new(&QUESTIONS, started),
+            whole: histogram(),
+        }
+    }
+
+    fn page(&mut self, time: Duration) {
+        self.whole.saturating_record(micros(time));
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.times.add(&other.times);
+        // They have the same bounds and precision.
+        (self.whole.add(&other.whole)).unwrap_or_else(|e| unreachable!("{e}"));
+    }
+}
+
+struct Measured {
+    pages: Pages,
     freshness: Histogram<u64>,
     elapsed: Duration,
     ingested: u64,
@@ -243,36 +253,41 @@ async fn measure(
         Arc::clone(&appended),
     ));
     let watching = tokio::spawn(watch(target.connect().await?, Arc::clone(&stop), appended));
-    let times = Arc::new(Mutex::new(Times::default()));
     let started = Instant::now();
+    let pages = Arc::new(Mutex::new(Pages::new(started)));
     if options.rate > 0.0 {
-        at_a_rate(options, &clients, &times, started).await;
+        at_a_rate(options, &clients, &pages, started).await;
     } else {
-        closed_loop(options, clients, &times, started).await;
+        closed_loop(options, clients, &pages, started).await;
     }
     let elapsed = started.elapsed();
     stop.store(true, Ordering::Release);
     let ingested = writing.await?.map_err(|e| e.to_string())?;
     let freshness = watching.await??;
-    let times = times.lock().expect("no holder panics").clone();
+    let pages = locked(&pages).clone();
     Ok(Measured {
-        times,
+        pages,
         freshness,
         elapsed,
         ingested,
     })
 }
 
+/// What was noted so far, whatever became of who held it before.
+fn locked(pages: &Mutex<Pages>) -> MutexGuard<'_, Pages> {
+    pages.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Pages when they are due.
 async fn at_a_rate(
     options: &Options,
     clients: &[Client],
-    times: &Arc<Mutex<Times>>,
+    pages: &Arc<Mutex<Pages>>,
     started: Instant,
 ) {
     let (from_ms, to_ms) = period(options);
     let mut random = StdRng::seed_from_u64(options.seed ^ 0x5eed);
-    let mut pages = JoinSet::new();
+    let mut under_way = JoinSet::new();
     let until = started + Duration::from_secs(options.seconds);
     for number in 0u64.. {
         let due = started + Duration::from_secs_f64(number as f64 / options.rate);
@@ -280,22 +295,22 @@ async fn at_a_rate(
             break;
         }
         tokio::time::sleep_until(due.into()).await;
-        while pages.try_join_next().is_some() {}
-        if pages.len() >= PAGES_MAX {
-            let mut times = times.lock().expect("no holder panics");
-            times.failed(format!("{PAGES_MAX} pages were under way: not asked"));
+        while under_way.try_join_next().is_some() {}
+        if under_way.len() >= PAGES_MAX {
+            let error = format!("{PAGES_MAX} pages were under way: not asked");
+            locked(pages).times.failed(error);
             continue;
         }
         let carrier = draw_carrier(&mut random);
         let client = clients[number as usize % clients.len()].clone();
-        let times = Arc::clone(times);
-        pages.spawn(async move {
+        let pages = Arc::clone(pages);
+        under_way.spawn(async move {
             let asks = statements(TABLE, carrier, from_ms, to_ms).into_iter();
             let asks = asks.enumerate().map(|(question, sql)| {
-                let (mut client, times) = (client.clone(), &times);
+                let (mut client, pages) = (client.clone(), &pages);
                 async move {
                     let answer = client.ask(&sql).await;
-                    let mut times = times.lock().expect("no holder panics");
+                    let times = &mut locked(pages).times;
                     match answer {
                         Ok(_) => times.answered(question, due.elapsed()),
                         Err(error) => times.failed(error),
@@ -303,17 +318,17 @@ async fn at_a_rate(
                 }
             });
             futures::future::join_all(asks).await;
-            times.lock().expect("no holder panics").page(due.elapsed());
+            locked(&pages).page(due.elapsed());
         });
     }
-    while pages.join_next().await.is_some() {}
+    while under_way.join_next().await.is_some() {}
 }
 
 /// One statement after the other on each connection.
 async fn closed_loop(
     options: &Options,
     clients: Vec<Client>,
-    times: &Arc<Mutex<Times>>,
+    pages: &Arc<Mutex<Pages>>,
     started: Instant,
 ) {
     let (from_ms, to_ms) = period(options);
@@ -321,9 +336,9 @@ async fn closed_loop(
     let mut workers = JoinSet::new();
     for (number, mut client) in clients.into_iter().enumerate() {
         let mut random = StdRng::seed_from_u64(options.seed ^ number as u64);
-        let times = Arc::clone(times);
+        let pages = Arc::clone(pages);
         workers.spawn(async move {
-            let mut own = Times::default();
+            let mut own = Pages::new(started);
             while Instant::now() < until {
                 let carrier = draw_carrier(&mut random);
                 let page = Instant::now();
@@ -333,13 +348,13 @@ async fn closed_loop(
                 {
                     let sent = Instant::now();
                     match client.ask(&sql).await {
-                        Ok(_) => own.answered(question, sent.elapsed()),
-                        Err(error) => own.failed(error),
+                        Ok(_) => own.times.answered(question, sent.elapsed()),
+                        Err(error) => own.times.failed(error),
                     }
                 }
                 own.page(page.elapsed());
             }
-            times.lock().expect("no holder panics").add(&own);
+            locked(&pages).add(&own);
         });
     }
     while workers.join_next().await.is_some() {}
@@ -395,7 +410,13 @@ async fn watch(
         }
         last = offset;
         let since = Instant::now();
-        while consumed(&mut client).await?.first().copied().unwrap_or(0) < offset {
+        while Target::consumed(&mut client, TABLE)
+            .await?
+            .first()
+            .copied()
+            .unwrap_or(0)
+            < offset
+        {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         freshness.saturating_record(since.elapsed().as_micros() as u64);
@@ -404,23 +425,28 @@ async fn watch(
     Ok(freshness)
 }
 
-fn write_results(options: &Options, rows: i128, measured: &Measured) -> Result<(), Box<dyn Error>> {
+fn write_results(options: &Options, rows: u64, measured: &Measured) -> Result<(), Box<dyn Error>> {
     let seconds = measured.elapsed.as_secs_f64();
-    let answers_per_s = measured.times.answers() as f64 / seconds;
-    let mut document = measured.times.document();
-    document.insert("rows".to_owned(), json!(rows as u64));
-    document.insert("days".to_owned(), json!(options.days));
-    document.insert("pages_per_s_asked".to_owned(), json!(options.rate));
-    document.insert("connections".to_owned(), json!(options.connections));
-    document.insert("seconds".to_owned(), json!(seconds));
-    document.insert("answers_per_s".to_owned(), json!(answers_per_s));
+    let times = &measured.pages.times;
+    let answers_per_s = times.answers() as f64 / seconds;
     let ingested_per_s = measured.ingested as f64 / seconds;
-    document.insert("ingested_per_s".to_owned(), json!(ingested_per_s));
-    document.insert("freshness".to_owned(), percentiles(&measured.freshness));
-    document.insert("debug_build".to_owned(), json!(cfg!(debug_assertions)));
-    std::fs::create_dir_all(&options.out)?;
-    let text = format!("{:#}\n", serde_json::Value::from(document.clone()));
-    std::fs::write(options.out.join("serve.json"), text)?;
+    let mut document = times.document();
+    for (key, value) in [
+        ("questions", json!(times.by_kind())),
+        ("page", percentiles(&measured.pages.whole)),
+        ("pages", json!(measured.pages.whole.len())),
+        ("rows", json!(rows)),
+        ("days", json!(options.days)),
+        ("pages_per_s_asked", json!(options.rate)),
+        ("connections", json!(options.connections)),
+        ("seconds", json!(seconds)),
+        ("answers_per_s", json!(answers_per_s)),
+        ("ingested_per_s", json!(ingested_per_s)),
+        ("freshness", percentiles(&measured.freshness)),
+        ("debug_build", json!(cfg!(debug_assertions))),
+    ] {
+        document.insert(key.to_owned(), value);
+    }
     let how = match options.rate > 0.0 {
         true => format!(
             "{} pages a second, times from when each was due",
@@ -431,20 +457,9 @@ fn write_results(options: &Options, rows: i128, measured: &Measured) -> Result<(
             options.connections
         ),
     };
-    let mut text = format!(
-        "# Scorecard, {rows} rows of {} days\n\n{how}; {ingested_per_s:.0} milestones a second streamed in; {seconds:.0} s; {answers_per_s:.0} answers a second, {} errors. Milliseconds.\n\n| question | p50 | p90 | p95 | p99 | p99.9 | max |\n|---|---|---|---|---|---|---|\n",
-        options.days,
-        measured.times.errors(),
-    );
-    let mut line = |name: &str, times: &serde_json::Value| {
-        text.push_str(&format!("| {name} |"));
-        for key in ["p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms"] {
-            text.push_str(&format!(
-                " {:.2} |",
-                times[key].as_f64().unwrap_or(f64::NAN)
-            ));
-        }
-        text.push('\n');
+    let mut table = Table::new(header("question"));
+    let mut line = |name: &str, times: &Value| {
+        table.row(std::iter::once(name.to_owned()).chain(cells(times)));
     };
     for name in QUESTIONS {
         line(name, &document["questions"][name]);
@@ -452,7 +467,17 @@ fn write_results(options: &Options, rows: i128, measured: &Measured) -> Result<(
     line("any", &document["query"]);
     line("all nine of a page", &document["page"]);
     line("until a milestone is seen", &document["freshness"]);
-    std::fs::write(options.out.join("serve.md"), &text)?;
+    let text = format!(
+        "# Scorecard, {} rows of {} days\n\n{how}; {ingested_per_s:.0} milestones a second streamed in; {seconds:.0} s; {answers_per_s:.0} answers a second, {} errors. Milliseconds.\n\n{}\n![latencies](serve.svg)\n",
+        thousands(rows),
+        options.days,
+        times.errors(),
+        table.text(),
+    );
+    let document = Value::from(document);
+    let picture = plot::latencies("Scorecard", &document["questions"], &document["by_second"])?;
+    options.results.draw("serve", &picture)?;
+    options.results.write("serve", &document, &text)?;
     print!("{text}");
     Ok(())
 }

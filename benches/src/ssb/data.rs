@@ -11,7 +11,6 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use serde_json::json;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,6 +19,8 @@ use std::sync::Arc;
 /// Days from 1992-01-01 to 1998-08-02, both included.
 const DAYS: i32 = 2406;
 const ORDERS_PER_SCALE: f64 = 1_500_000.0;
+/// Rows at scale 1, about: an order has four lines on average.
+pub const ROWS_PER_SCALE: f64 = 4.0 * ORDERS_PER_SCALE;
 
 const NATIONS: [(&str, &str); 25] = [
     ("ALGERIA", "AFRICA"),
@@ -62,7 +63,7 @@ const SEGMENTS: [&str; 5] = [
 ];
 
 /// Columns with whether they are text, in file order.
-const COLUMNS: [(&str, Kind); 30] = [
+pub(super) const COLUMNS: [(&str, Kind); 30] = [
     ("lo_orderkey", Kind::Long),
     ("lo_linenumber", Kind::Int),
     ("lo_custkey", Kind::Int),
@@ -95,8 +96,9 @@ const COLUMNS: [(&str, Kind); 30] = [
     ("d_weeknuminyear", Kind::Int),
 ];
 
+/// The type of a column.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Int,
     Long,
     Text,
@@ -117,54 +119,6 @@ pub fn schema() -> SchemaRef {
             })
             .collect::<Vec<_>>(),
     ))
-}
-
-/// The schema document of the table `lineorder`.
-pub fn schema_json() -> String {
-    let dimensions: Vec<_> = COLUMNS
-        .iter()
-        .filter(|(name, _)| *name != "lo_orderdate")
-        .map(|(name, kind)| {
-            let data_type = match kind {
-                Kind::Int => "INT",
-                Kind::Long => "LONG",
-                Kind::Text => "STRING",
-            };
-            json!({"name": name, "dataType": data_type})
-        })
-        .collect();
-    json!({
-        "schemaName": "lineorder",
-        "dimensionFieldSpecs": dimensions,
-        "dateTimeFieldSpecs": [{
-            "name": "lo_orderdate",
-            "dataType": "INT",
-            "format": "1:DAYS:SIMPLE_DATE_FORMAT:yyyyMMdd",
-            "granularity": "1:DAYS",
-        }],
-    })
-    .to_string()
-}
-
-/// The offline table config of `lineorder`: inverted indexes on what the queries filter by.
-pub fn table_json() -> String {
-    json!({
-        "tableName": "lineorder",
-        "tableType": "OFFLINE",
-        "segmentsConfig": {"timeColumnName": "lo_orderdate", "replication": "1", "segmentPushType": "APPEND"},
-        "tableIndexConfig": {
-            "loadMode": "MMAP",
-            "sortedColumn": ["lo_orderdate"],
-            "invertedIndexColumns": [
-                "c_region", "c_nation", "c_city", "c_name", "s_region", "s_nation", "s_city",
-                "p_mfgr", "p_category", "p_brand1", "d_year", "d_yearmonthnum", "d_yearmonth", "lo_shipmode"
-            ],
-            "noDictionaryColumns": ["lo_orderkey", "lo_extendedprice", "lo_revenue", "lo_ordtotalprice"],
-        },
-        "tenants": {},
-        "metadata": {},
-    })
-    .to_string()
 }
 
 /// Year, month (1 to 12), day and day of the year (from 1) of a day counted from 1992-01-01.
@@ -378,14 +332,6 @@ pub fn generate(folder: &Path, scale: f64, seed: u64) -> io::Result<(Vec<PathBuf
     Ok((files, rows))
 }
 
-/// The benchmark's statements, by name.
-pub fn queries() -> Vec<(&'static str, &'static str)> {
-    include_str!("../ssb.sql")
-        .lines()
-        .filter_map(|line| line.split_once('|'))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -408,10 +354,5 @@ mod tests {
         for (one, other) in files.iter().zip(&again) {
             assert_eq!(std::fs::read(one).unwrap(), std::fs::read(other).unwrap());
         }
-    }
-
-    #[test]
-    fn there_are_eighteen_queries() {
-        assert_eq!(queries().len(), 18);
     }
 }
