@@ -46,7 +46,7 @@ impl SegmentPlan {
             .map(|a| {
                 a.filter
                     .as_ref()
-                    .map(|filter| Compiler::new(&scan.query, segment, false).compile(filter))
+                    .map(|filter| Compiler::new(segment).compile(filter))
                     .transpose()
             })
             .collect::<Result<_>>()?;
@@ -141,19 +141,14 @@ impl Local {
             .zip(&segment.arguments)
             .map(|(aggregate, argument)| {
                 let counted = one || aggregate.filter.is_some() || argument.is_nullable();
-                State::new(
-                    aggregate.kind,
-                    matches!(argument, Argument::Ids(_)),
-                    one,
-                    counted,
-                )
+                State::new(aggregate.kind, argument.numbered().is_some(), one, counted)
             })
             .collect();
         if one {
             states.iter_mut().for_each(|state| state.resize(1));
         }
         Self {
-            grouper: Grouper::new(&sizes),
+            grouper: Grouper::new(&sizes, segment.prepared.docs_max()),
             interners: segment.keys.iter().map(KeySource::interner).collect(),
             states,
             budget: Budget::new(&scan.memory, "the groups of a segment"),
@@ -198,7 +193,7 @@ impl Local {
         chunks: Range<u32>,
     ) -> Result<()> {
         let counts_only = segment.counts_only(plan);
-        for chunk in chunks {
+        for chunk in segment.prepared.chunks(chunks) {
             let mut bits = std::mem::take(&mut self.bits);
             scan.select(&segment.prepared, chunk, &mut bits, &mut self.scratch)?;
             let count = bits.count();

@@ -17,8 +17,7 @@ mod state;
 
 use super::guard::Budget;
 use super::pool::{closed, contained};
-use super::scan::Scan;
-use super::segment::SegmentView;
+use super::scan::{Prepared, Scan};
 use arrow::array::RecordBatch;
 use local::{Local, SegmentPlan};
 use merged::Merged;
@@ -30,6 +29,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use strandline_proto::leaf::{GroupKey, LeafAggregate};
 use strandline_proto::{Error, Result};
 use tokio::sync::oneshot;
+
+/// Segments that one job makes ready.
+const SEGMENTS_AT_ONCE: usize = 64;
+/// Documents that the job reads itself of the segments that it makes ready.
+const DOCS_AT_ONCE: u64 = 16_384;
 
 /// An aggregation under way.
 struct Run {
@@ -85,9 +89,10 @@ pub(super) async fn run(
         answer: Mutex::new(Some(sender)),
         scan,
     });
-    for segment in &run.scan.segments {
-        let segment = Arc::clone(segment);
-        submit(&run, move |run| start_segment(run, &segment));
+    let segments = run.scan.segments.len();
+    for first in (0..segments).step_by(SEGMENTS_AT_ONCE) {
+        let these = first..segments.min(first + SEGMENTS_AT_ONCE);
+        submit(&run, move |run| start_segments(run, these));
     }
     let lane = run.scan.lane.clone();
     // This side's reference goes to the pool, so that an abandoned run closes its channel.
@@ -138,17 +143,40 @@ fn through(run: &Run) {
     }
 }
 
-fn start_segment(run: &Arc<Run>, segment: &Arc<SegmentView>) -> Result<()> {
+/// Makes segments ready. Those of which few documents can pass are read here: a job of their own would cost more than they
+/// do. The others get theirs.
+fn start_segments(run: &Arc<Run>, segments: Range<usize>) -> Result<()> {
+    let mut small = Vec::new();
+    let mut docs = 0;
+    for segment in run.scan.segments.get(segments).unwrap_or_default() {
+        let Some(prepared) = run.scan.prepare(segment)? else {
+            continue;
+        };
+        let docs_max = prepared.docs_max();
+        if docs + docs_max <= DOCS_AT_ONCE {
+            docs += docs_max;
+            small.push(prepared);
+        } else {
+            submit(run, move |run| {
+                let morsels = run.scan.morsels(&prepared.segment);
+                start_segment(run, prepared, morsels)
+            });
+        }
+    }
+    small.into_iter().try_for_each(|prepared| {
+        let whole = 0..prepared.segment.num_chunks();
+        start_segment(run, prepared, vec![whole])
+    })
+}
+
+fn start_segment(run: &Arc<Run>, prepared: Prepared, morsels: Vec<Range<u32>>) -> Result<()> {
     let scan = &run.scan;
-    let Some(prepared) = scan.prepare(segment)? else {
-        return Ok(());
-    };
+    let segment = Arc::clone(&prepared.segment);
     let plan = SegmentPlan::new(&run.plan, scan, prepared)?;
     if let Some(states) = plan.metadata_states(&run.plan) {
         scan.count_matched(u64::from(segment.num_docs()));
         return run.merge(|merged| merged.absorb_states(&states));
     }
-    let morsels = scan.morsels(segment);
     let segment = Arc::new(SegmentRun {
         plan,
         idle: Mutex::new(Vec::new()),

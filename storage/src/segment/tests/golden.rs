@@ -1,7 +1,8 @@
-//! The committed file of format version 1, which every later version must read.
+//! The committed files of each format version, which every later version must read.
 
 use super::conformance::check;
 use super::rows::{Row, TYPES, batch, column, day_column, files, partition, raw, stored_order};
+use crate::segment::FORMAT_VERSION;
 use crate::segment::builder::SegmentBuilder;
 use crate::segment::immutable::ImmutableSegment;
 use crate::segment::spec::{ColumnSpec, SegmentSpec};
@@ -12,12 +13,22 @@ use strandline_proto::schema::DataType;
 use strandline_proto::value::Value;
 
 /// Tests run in their crate's folder. A path fixed when they are built would be another clone's, if that built them.
-const PATH: &str = "tests/golden/segment-1.strandline";
-/// The checksum of the committed file.
-const CHECKSUM: u64 = 0xbd9b_ac78_469d_5b81;
+fn path(version: u32) -> String {
+    format!("tests/golden/segment-{version}.strandline")
+}
+
+/// The checksums of the committed files of versions 1, 2, ...
+const CHECKSUMS: [u64; 2] = [0xbd9b_ac78_469d_5b81, 0];
+/// The column that version 2 added: UUIDs, which it stores as such.
+const UUIDS: &str = "uuids_raw";
+
+/// As the newest version has them.
+pub(super) fn spec() -> Arc<SegmentSpec> {
+    spec_of(FORMAT_VERSION)
+}
 
 /// Every type, single- and multi-value, with a dictionary and raw, with every index.
-pub(super) fn spec() -> Arc<SegmentSpec> {
+fn spec_of(version: u32) -> Arc<SegmentSpec> {
     let mut columns = vec![(day_column("day"), ColumnSpec::default())];
     for data_type in TYPES {
         for multi_value in [false, true] {
@@ -41,12 +52,22 @@ pub(super) fn spec() -> Arc<SegmentSpec> {
             }
         }
     }
+    if version >= 2 {
+        let bloom = ColumnSpec {
+            bloom: true,
+            ..raw()
+        };
+        columns.push((column(UUIDS, DataType::String, false), bloom));
+    }
     super::rows::spec(columns, Some("day"), Some("day"))
 }
 
 /// Rows that a plain rule makes, so that they are the same for ever.
 pub(super) fn rows() -> Vec<(u64, Row)> {
-    let spec = spec();
+    rows_of(&spec())
+}
+
+fn rows_of(spec: &SegmentSpec) -> Vec<(u64, Row)> {
     (0..200_i64)
         .map(|row| {
             let values = spec
@@ -58,6 +79,9 @@ pub(super) fn rows() -> Vec<(u64, Row)> {
                     let n = row * 31 + number as i64 * 17;
                     match n % 13 {
                         0 if column.name != "day" => Value::Null,
+                        _ if column.name == UUIDS => {
+                            Value::String(format!("{n:08x}-0123-4567-89ab-{:012x}", n * n))
+                        }
                         _ if column.multi_value => Value::List(
                             (0..n % 4)
                                 .map(|i| {
@@ -119,10 +143,18 @@ fn build(path: &Path) {
 }
 
 #[test]
-fn the_golden_file_of_version_1_is_read() {
-    let spec = spec();
-    let segment = ImmutableSegment::open(Path::new(PATH)).unwrap();
-    check(&*segment, &spec.schema, &stored_order(&spec, &rows()));
+fn the_golden_file_of_each_version_is_read() {
+    assert_eq!(CHECKSUMS.len(), FORMAT_VERSION as usize);
+    for (version, checksum) in (1..).zip(CHECKSUMS) {
+        read(version, checksum);
+    }
+}
+
+fn read(version: u32, checksum: u64) {
+    let spec = spec_of(version);
+    let segment = ImmutableSegment::open(Path::new(&path(version))).unwrap();
+    let rows = rows_of(&spec);
+    check(&*segment, &spec.schema, &stored_order(&spec, &rows));
     let info = segment.info();
     assert_eq!(
         (
@@ -131,7 +163,7 @@ fn the_golden_file_of_version_1_is_read() {
             info.schema_version,
             info.checksum
         ),
-        ("golden", 200, 3, CHECKSUM)
+        ("golden", 200, 3, checksum)
     );
     assert_eq!(
         info.origin,
@@ -152,10 +184,11 @@ fn the_golden_file_of_version_1_is_read() {
 #[test]
 #[ignore = "writes the golden file"]
 fn write_the_golden_file() {
-    build(Path::new(PATH));
+    let path = path(FORMAT_VERSION);
+    build(Path::new(&path));
     println!(
         "checksum {:#x}",
-        ImmutableSegment::open(Path::new(PATH))
+        ImmutableSegment::open(Path::new(&path))
             .unwrap()
             .info()
             .checksum
