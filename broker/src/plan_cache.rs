@@ -342,20 +342,7 @@ impl Extractor<'_> {
         }
     }
 
-    /// Takes a literal, or those of a sum or difference: `TIMESTAMP '...' - INTERVAL '1 day'`.
     fn take(&mut self, expr: &mut Expr) {
-        if let Expr::BinaryOp {
-            left,
-            op: BinaryOperator::Plus | BinaryOperator::Minus,
-            right,
-        } = expr
-            && matches!(right.as_ref(), Expr::Interval(_))
-        {
-            if matches!(left.as_ref(), Expr::TypedString(_) | Expr::Cast { .. }) {
-                self.take(left);
-            }
-            return;
-        }
         if let Some(literal) = self.literal(expr) {
             *expr = Expr::value(Value::Placeholder(format!(
                 "${}",
@@ -411,8 +398,8 @@ impl Extractor<'_> {
     }
 }
 
-/// A date or a timestamp without a time zone, as the planner reads it. None for what it can't read, which it says then, and
-/// for dates that are no timestamps, which comparisons with timestamps fail over.
+/// A date or a timestamp without a time zone, as the planner reads it. None for those that it compares otherwise when it knows
+/// them: what it can't read, what is no timestamp in nanoseconds, and parts of a millisecond, which it cuts off.
 fn moment(value: &Value, data_type: &SqlType) -> Option<ScalarValue> {
     let Value::SingleQuotedString(text) = value else {
         return None;
@@ -435,8 +422,11 @@ fn moment(value: &Value, data_type: &SqlType) -> Option<ScalarValue> {
         .cast_to(&target)
         .ok()
         .filter(|moment| !moment.is_null())?;
-    let nanoseconds = DataType::Timestamp(TimeUnit::Nanosecond, None);
-    (!moment.cast_to(&nanoseconds).ok()?.is_null()).then_some(moment)
+    let timestamp = |unit| DataType::Timestamp(unit, None);
+    let exact = moment.cast_to(&timestamp(TimeUnit::Nanosecond)).ok()?;
+    let whole = exact.cast_to(&timestamp(TimeUnit::Millisecond)).ok()?;
+    let again = whole.cast_to(&timestamp(TimeUnit::Nanosecond)).ok()?;
+    (!exact.is_null() && exact == again).then_some(moment)
 }
 
 fn number(digits: &str) -> Option<ScalarValue> {

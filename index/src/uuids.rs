@@ -205,7 +205,7 @@ mod tests {
     fn uuid(n: u64) -> String {
         let h = format!(
             "{:032x}",
-            u128::from(n) * 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835
+            u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
         );
         [&h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..]].join("-")
     }

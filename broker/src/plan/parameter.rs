@@ -73,7 +73,7 @@ pub(crate) fn has_parameters(expr: &LeafExpr) -> bool {
     }
 }
 
-/// The expression with its parameters' values, and casts and sums of those computed.
+/// The expression with its parameters' values, and casts of those computed.
 pub(crate) fn bind(expr: &LeafExpr, values: &[Value]) -> Result<LeafExpr> {
     let boxed = |e: &LeafExpr| bind(e, values).map(Box::new);
     Ok(match expr {
@@ -100,23 +100,11 @@ pub(crate) fn bind(expr: &LeafExpr, values: &[Value]) -> Result<LeafExpr> {
                 _ => cast,
             }
         }
-        LeafExpr::Binary { op, left, right } => {
-            let (left, right) = (boxed(left)?, boxed(right)?);
-            let constant = matches!(
-                (left.as_ref(), right.as_ref()),
-                (LeafExpr::Literal(..), LeafExpr::Literal(..))
-            );
-            let binary = LeafExpr::Binary {
-                op: *op,
-                left,
-                right,
-            };
-            // What can't be computed fails on the rows that it is needed for, if there are any.
-            match constant.then(|| computed(&binary)) {
-                Some(Ok(value)) => value,
-                _ => binary,
-            }
-        }
+        LeafExpr::Binary { op, left, right } => LeafExpr::Binary {
+            op: *op,
+            left: boxed(left)?,
+            right: boxed(right)?,
+        },
         LeafExpr::Not(inner) => LeafExpr::Not(boxed(inner)?),
         LeafExpr::Negative(inner) => LeafExpr::Negative(boxed(inner)?),
         LeafExpr::IsNull(inner) => LeafExpr::IsNull(boxed(inner)?),
