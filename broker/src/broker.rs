@@ -8,6 +8,7 @@ use crate::explain;
 use crate::literal::{parameter_scalar, value_of};
 use crate::memory::QueryMemory;
 use crate::options::QueryOptions;
+use crate::plan::pushdown::LeafPushdown;
 use crate::plan_cache::{Kept, PlanCache, can_be_kept};
 use crate::planner::Planner;
 use crate::request::{BrokerOptions, QueryAnswer, QueryRequest, QueryStats};
@@ -18,12 +19,14 @@ use crate::tables::Tables;
 use crate::transport::{CatalogSource, LeafTransport};
 use datafusion::common::ScalarValue;
 use datafusion::execution::TaskContext;
-use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::context::SessionConfig;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionState;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::sqlparser::ast::Query;
 use futures::StreamExt;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -39,6 +42,8 @@ pub struct Broker {
     options: BrokerOptions,
     /// Memory and spill space of all queries; an error when the spill directory can't be used.
     runtime: Result<Arc<RuntimeEnv>>,
+    /// What plans run with.
+    config: SessionConfig,
     /// Planning without the leaf's rules, and with them.
     states: [SessionState; 2],
     plans: PlanCache,
@@ -82,10 +87,17 @@ impl Broker {
         let shared = runtime.clone().unwrap_or_default();
         let plans = PlanCache::new(options.plans_max);
         let states = [
-            session::state(&options, &shared, false),
-            session::state(&options, &shared, true),
+            session::state(&options, &shared, None),
+            session::state(
+                &options,
+                &shared,
+                Some(LeafPushdown {
+                    answers_whole: transport.answers_whole(),
+                }),
+            ),
         ];
         Self {
+            config: session::config(&options),
             catalog,
             transport,
             system,
@@ -330,14 +342,21 @@ impl Broker {
             watermarks: Default::default(),
             scans: analyze.then(ScanCounts::default),
         });
-        let environment = RuntimeEnvBuilder::from_runtime_env(&runtime)
-            .with_memory_pool(memory)
-            .build_arc()
-            .map_err(|e| from_datafusion(&e))?;
-        let config = session::config(&self.options).with_extension(Arc::clone(&run));
-        let task = TaskContext::default()
-            .with_session_config(config)
-            .with_runtime(environment);
+        let environment = RuntimeEnv {
+            memory_pool: memory,
+            ..runtime.as_ref().clone()
+        };
+        // Plans hold their functions; none is looked up by name when they run.
+        let task = TaskContext::new(
+            None,
+            String::new(),
+            self.config.clone().with_extension(Arc::clone(&run)),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            Arc::new(environment),
+        );
         Ok(Planned {
             plan,
             run,

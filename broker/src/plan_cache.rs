@@ -8,7 +8,7 @@
 //! *Invariant*: a kept plan holds no segments, no boundary, and none of the literals that differ between its runs.
 
 use crate::tables::Tables;
-use datafusion::arrow::datatypes::Field;
+use datafusion::arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result as PlanResult, ScalarValue};
 use datafusion::execution::session_state::SessionState;
@@ -17,8 +17,9 @@ use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlan, Volatility};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, ObjectNamePart, Query, Select, TableFactor, UnaryOperator, Value,
-    ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
+    BinaryOperator, CastKind, DataType as SqlType, Expr, ObjectNamePart, Query, Select,
+    TableFactor, TimezoneInfo, TypedString, UnaryOperator, Value, ValueWithSpan, Visit, VisitMut,
+    Visitor, VisitorMut,
 };
 use moka::sync::Cache;
 use parking_lot::Mutex;
@@ -378,9 +379,54 @@ impl Extractor<'_> {
                 }) => number(digits)?.arithmetic_negate().ok(),
                 _ => None,
             },
+            // The same cast that the planner makes of them.
+            Expr::TypedString(TypedString {
+                data_type, value, ..
+            }) => moment(&value.value, data_type),
+            Expr::Cast {
+                kind: CastKind::Cast | CastKind::DoubleColon,
+                expr,
+                data_type,
+                array: false,
+                format: None,
+            } => match expr.as_ref() {
+                Expr::Value(value) => moment(&value.value, data_type),
+                _ => None,
+            },
             _ => None,
         }
     }
+}
+
+/// A date or a timestamp without a time zone, as the planner reads it. None for those that it compares otherwise when it knows
+/// them: what it can't read, what is no timestamp in nanoseconds, and parts of a millisecond, which it cuts off.
+fn moment(value: &Value, data_type: &SqlType) -> Option<ScalarValue> {
+    let Value::SingleQuotedString(text) = value else {
+        return None;
+    };
+    let target = match data_type {
+        SqlType::Date => DataType::Date32,
+        SqlType::Timestamp(precision, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
+            let unit = match precision {
+                Some(0) => TimeUnit::Second,
+                Some(3) => TimeUnit::Millisecond,
+                Some(6) => TimeUnit::Microsecond,
+                None | Some(9) => TimeUnit::Nanosecond,
+                Some(_) => return None,
+            };
+            DataType::Timestamp(unit, None)
+        }
+        _ => return None,
+    };
+    let moment = ScalarValue::Utf8(Some(text.clone()))
+        .cast_to(&target)
+        .ok()
+        .filter(|moment| !moment.is_null())?;
+    let timestamp = |unit| DataType::Timestamp(unit, None);
+    let exact = moment.cast_to(&timestamp(TimeUnit::Nanosecond)).ok()?;
+    let whole = exact.cast_to(&timestamp(TimeUnit::Millisecond)).ok()?;
+    let again = whole.cast_to(&timestamp(TimeUnit::Nanosecond)).ok()?;
+    (!exact.is_null() && exact == again).then_some(moment)
 }
 
 fn number(digits: &str) -> Option<ScalarValue> {

@@ -63,11 +63,11 @@ pub(crate) fn config(options: &BrokerOptions) -> SessionConfig {
         .with_batch_size(options.batch_rows)
 }
 
-/// The state that statements are planned with; with or without the rules that hand work to the leaf.
+/// The state that statements are planned with; with or without the rule that hands work to the leaf.
 pub(crate) fn state(
     options: &BrokerOptions,
     runtime: &Arc<RuntimeEnv>,
-    use_leaf_pushdown: bool,
+    leaf_pushdown: Option<LeafPushdown>,
 ) -> SessionState {
     let mut analyzer = Analyzer::new();
     analyzer.rules.insert(0, Arc::new(MultiValueRule));
@@ -78,12 +78,12 @@ pub(crate) fn state(
         .retain(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
     optimizer.rules.push(Arc::new(OneZero));
     let mut physical = PhysicalOptimizer::new().rules;
-    if use_leaf_pushdown {
+    if let Some(rule) = leaf_pushdown {
         let after_filters = physical
             .iter()
             .position(|rule| rule.name() == "FilterPushdown")
             .map_or(0, |at| at + 1);
-        let rule: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(LeafPushdown);
+        let rule: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(rule);
         physical.insert(after_filters, rule);
     }
     physical.push(Arc::new(YieldingJoins));

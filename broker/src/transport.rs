@@ -56,6 +56,11 @@ pub trait LeafTransport: Send + Sync + std::fmt::Debug {
         context: LeafContext,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>>;
 
+    /// Whether the answer to an aggregation holds each group once, so that nothing is left to merge.
+    fn answers_whole(&self) -> bool {
+        false
+    }
+
     /// How the leaf would answer `query`, without running it.
     fn explain(&self, query: &LeafQuery) -> Result<LeafExplanation>;
 }

@@ -8,14 +8,16 @@
 //!          4: integers by frame of reference (I32, I64, and I128 when all fit 64 bits)
 //!          5: texts in compressed blocks
 //!          6: floats that are integers divided by ten to the power of the parameter, by frame of reference
+//!          7: texts that are UUIDs, each once
 //! ```
 
 use crate::bitpack::{Blocks, PackedIds, bits_for};
 use crate::fixed::{Fixed, by_type};
 use crate::frame::Frame;
-use crate::reader::{DictId, DocSelection, IndexError, PhysicalType, ValueBuffer};
+use crate::reader::{DictId, DistinctValues, DocSelection, IndexError, PhysicalType, ValueBuffer};
 use crate::sorted::SortedRuns;
 use crate::text_blocks::{Compression, TextBlocks};
+use crate::uuids::Uuids;
 use crate::wire::{corrupt, u8_at, u32_at};
 use bytes::Bytes;
 
@@ -26,6 +28,7 @@ const PLAIN: u8 = 3;
 const FRAME: u8 = 4;
 const TEXT: u8 = 5;
 const SCALED: u8 = 6;
+const UUIDS: u8 = 7;
 /// Largest power of ten that floats are scaled by.
 const POWER_MAX: u8 = 6;
 /// Documents that each id of a sorted column must have on average to be stored as ranges.
@@ -46,6 +49,7 @@ pub(crate) enum Forward {
         values: Frame,
     },
     Text(TextBlocks),
+    Uuids(Uuids),
     Scaled {
         physical: PhysicalType,
         values: Frame,
@@ -121,8 +125,11 @@ pub(crate) fn write_values(
     by_type!(physical, T => {
         T::slice(values).unwrap_or_default().iter().for_each(|v| v.put(&mut plain));
     }, bytes => {
-        plain = header(TEXT, physical, 0, count);
-        TextBlocks::write(values, compression, &mut plain)?;
+        plain = header(UUIDS, physical, 0, count);
+        if !Uuids::write(values, &mut plain) {
+            plain = header(TEXT, physical, 0, count);
+            TextBlocks::write(values, compression, &mut plain)?;
+        }
     });
     Ok(plain)
 }
@@ -192,6 +199,7 @@ impl Forward {
                 values: Frame::open(payload)?,
             },
             TEXT if physical == PhysicalType::Bytes => Self::Text(TextBlocks::open(payload)?),
+            UUIDS if physical == PhysicalType::Bytes => Self::Uuids(Uuids::open(&payload, len)?),
             SCALED if is_float && parameter <= POWER_MAX => Self::Scaled {
                 physical,
                 values: Frame::open(payload)?,
@@ -208,6 +216,7 @@ impl Forward {
             Self::Runs(_) | Self::Plain { .. } => len,
             Self::Frame { values, .. } | Self::Scaled { values, .. } => values.len(),
             Self::Text(texts) => texts.len(),
+            Self::Uuids(uuids) => uuids.len(),
         };
         if held != len {
             return Err(corrupt(format!(
@@ -225,6 +234,15 @@ impl Forward {
             Self::Plain { len, .. } => *len,
             Self::Frame { values, .. } | Self::Scaled { values, .. } => values.len(),
             Self::Text(texts) => texts.len(),
+            Self::Uuids(uuids) => uuids.len(),
+        }
+    }
+
+    /// The values of raw storage that holds each once.
+    pub(crate) fn distinct(&self) -> Option<&dyn DistinctValues> {
+        match self {
+            Self::Uuids(uuids) => Some(uuids),
+            _ => None,
         }
     }
 
@@ -235,7 +253,7 @@ impl Forward {
             Self::Plain { physical, .. }
             | Self::Frame { physical, .. }
             | Self::Scaled { physical, .. } => Some(*physical),
-            Self::Text(_) => Some(PhysicalType::Bytes),
+            Self::Text(_) | Self::Uuids(_) => Some(PhysicalType::Bytes),
         }
     }
 
@@ -257,6 +275,7 @@ impl Forward {
         match self {
             Self::Ids(_) | Self::Runs(_) => {}
             Self::Text(texts) => return texts.append(docs, out),
+            Self::Uuids(uuids) => uuids.append(docs, out),
             Self::Plain {
                 physical, values, ..
             } => {

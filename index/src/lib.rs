@@ -32,10 +32,11 @@ pub mod reader;
 mod sorted;
 pub mod star_tree;
 mod text_blocks;
+mod uuids;
 mod wire;
 
 pub use doc_bits::{CHUNK_DOCS, DocBits};
 pub use reader::{
-    ColumnReader, DictId, Dictionary, DocId, DocSelection, Index, IndexError, PhysicalType,
-    Postings, Scalar, ValueBuffer,
+    ColumnReader, DictId, Dictionary, DistinctValues, DocId, DocSelection, Index, IndexError,
+    PhysicalType, Postings, Scalar, ValueBuffer,
 };

@@ -322,6 +322,20 @@ pub trait Dictionary: Send + Sync {
     ) -> Range<DictId>;
 }
 
+/// Raw values that are stored once each: a number stands for a value within the column, without an order.
+pub trait DistinctValues: Send + Sync {
+    /// How many values; numbers are below it.
+    fn len(&self) -> u32;
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Appends the number of each document's value.
+    fn numbers(&self, docs: &DocSelection<'_>, out: &mut Vec<u32>);
+    /// Appends the values of `numbers` to `out`, which is of the column's type.
+    fn gather(&self, numbers: &[u32], out: &mut ValueBuffer);
+}
+
 /// Document lists by dictionary id.
 pub trait Postings: Send + Sync {
     /// Adds the documents of `id` that lie in `chunk` to `out`, numbered within the chunk.
@@ -362,6 +376,10 @@ pub trait ColumnReader: Send + Sync {
     /// Multi-value: appends the elements' values, and for each document the end of its elements counted from the start of `values`.
     fn multi_values(&self, docs: DocSelection<'_>, ends: &mut Vec<u32>, values: &mut ValueBuffer);
 
+    /// Without a dictionary: the values (of a multi-value column the elements) where storage holds each once.
+    fn distinct(&self) -> Option<&dyn DistinctValues> {
+        None
+    }
     /// For a sorted single-value column: the documents of `ids`.
     fn sorted_docs(&self, _ids: Range<DictId>) -> Option<Range<DocId>> {
         None

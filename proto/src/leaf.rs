@@ -14,7 +14,7 @@ use arrow_schema::{DataType as ArrowType, SchemaRef};
 use std::sync::Arc;
 
 /// The version of this structure that this build writes; a server refuses a newer one.
-pub const LEAF_QUERY_VERSION: u16 = 1;
+pub const LEAF_QUERY_VERSION: u16 = 2;
 
 /// The part of a leaf query that a cached plan keeps.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,7 +40,7 @@ pub enum LeafOutput {
         /// Sort keys of a top-k over the *input* row; empty: any order. Only together with `limit`.
         order: Vec<SortKey>,
     },
-    /// Partial aggregate states, one row a group.
+    /// Aggregate states, one row a group.
     Aggregate {
         /// Group keys; empty: one row for all, also when no row passes.
         group: Vec<GroupKey>,
@@ -95,6 +95,10 @@ pub enum AggregateFunction {
     Max,
     /// `[count: UInt64, sum: Float64 | Decimal128]`
     Avg,
+    /// `[count: Int64]`: how many distinct non-null values. No state: the answer is merged with no other.
+    FinalCountDistinct,
+    /// `[mean: Float64]`; null without a non-null row. No state: the answer is merged with no other.
+    FinalAvg,
 }
 
 /// A literal, or a parameter bound at execution.

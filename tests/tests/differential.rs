@@ -284,6 +284,10 @@ fn answered_by_leaf(plan: &Answer) -> bool {
             continue;
         }
         scans += 1;
+        // The scan is an aggregation itself.
+        if line.contains(", group by=[") {
+            continue;
+        }
         let mut below = depth(line);
         for above in lines[..at].iter().rev() {
             if depth(above) >= below {

@@ -275,11 +275,13 @@ impl Display for Shown<'_, LeafAggregate> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (name, distinct) = match self.0.function {
             AggregateFunction::Count => ("count", ""),
-            AggregateFunction::CountDistinct => ("count", "DISTINCT "),
+            AggregateFunction::CountDistinct | AggregateFunction::FinalCountDistinct => {
+                ("count", "DISTINCT ")
+            }
             AggregateFunction::Sum => ("sum", ""),
             AggregateFunction::Min => ("min", ""),
             AggregateFunction::Max => ("max", ""),
-            AggregateFunction::Avg => ("avg", ""),
+            AggregateFunction::Avg | AggregateFunction::FinalAvg => ("avg", ""),
         };
         match &self.0.argument {
             Some(argument) => write!(f, "{name}({distinct}{})", Shown(argument))?,

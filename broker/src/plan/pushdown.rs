@@ -2,7 +2,8 @@
 //!
 //! Runs after filters are pushed down and before distribution is decided. A partial aggregation over a leaf scan becomes a
 //! leaf scan that emits exactly the aggregation's partial-state schema; DataFusion's final aggregation stays above
-//! and merges. What the leaf can't express is left as it is.
+//! and merges. Where a leaf's answer holds each group once there is nothing to merge: then the scan takes the final
+//! aggregation's place as well and emits its schema. What the leaf can't express is left as it is.
 
 use crate::multi_value::ELEMENTS;
 use crate::plan::filter::{constant, to_filter};
@@ -27,7 +28,10 @@ use strandline_proto::value::Value;
 
 /// See the module.
 #[derive(Debug)]
-pub struct LeafPushdown;
+pub struct LeafPushdown {
+    /// See [`LeafTransport::answers_whole`](crate::transport::LeafTransport::answers_whole).
+    pub answers_whole: bool,
+}
 
 impl PhysicalOptimizerRule for LeafPushdown {
     fn name(&self) -> &str {
@@ -46,6 +50,12 @@ impl PhysicalOptimizerRule for LeafPushdown {
         plan.transform_up(|plan| {
             if let Some(aggregate) = plan.downcast_ref::<AggregateExec>()
                 && let Some(scan) = aggregate_scan(aggregate)
+            {
+                return Ok(Transformed::yes(Arc::new(scan)));
+            }
+            if self.answers_whole
+                && let Some(aggregate) = plan.downcast_ref::<AggregateExec>()
+                && let Some(scan) = final_scan(aggregate)
             {
                 return Ok(Transformed::yes(Arc::new(scan)));
             }
@@ -200,6 +210,69 @@ fn aggregate_scan(aggregate: &AggregateExec) -> Option<LeafExec> {
         schema: aggregate.schema(),
     };
     Some(source.scan.with_work(work))
+}
+
+/// The scan that gives what a final aggregation makes of a leaf's states.
+fn final_scan(aggregate: &AggregateExec) -> Option<LeafExec> {
+    if !matches!(
+        aggregate.mode(),
+        AggregateMode::Final | AggregateMode::FinalPartitioned
+    ) {
+        return None;
+    }
+    let scan = aggregate.input().downcast_ref::<LeafExec>()?;
+    let LeafOutput::Aggregate { group, aggregates } = &scan.work().output else {
+        return None;
+    };
+    let keys = aggregate.group_expr().expr();
+    let keys_in_place = keys.iter().enumerate().all(|(place, (expr, _))| {
+        expr.downcast_ref::<datafusion::physical_expr::expressions::Column>()
+            .is_some_and(|column| column.index() == place)
+    });
+    let schema = aggregate.schema();
+    if keys.len() != group.len()
+        || !keys_in_place
+        || schema.fields().len() != group.len() + aggregates.len()
+    {
+        return None;
+    }
+    let mut states = scan.work().schema.fields().iter().skip(group.len());
+    let mut finals = schema.fields().iter().skip(group.len());
+    let mut finished = Vec::with_capacity(aggregates.len());
+    for aggregate in aggregates {
+        let (state, value) = (states.next()?.data_type(), finals.next()?.data_type());
+        let function = match (aggregate.function, value) {
+            (AggregateFunction::CountDistinct, DataType::Int64) => {
+                AggregateFunction::FinalCountDistinct
+            }
+            (AggregateFunction::Avg, DataType::Float64)
+                if *states.next()?.data_type() == DataType::Float64 =>
+            {
+                AggregateFunction::FinalAvg
+            }
+            (
+                AggregateFunction::Count
+                | AggregateFunction::Sum
+                | AggregateFunction::Min
+                | AggregateFunction::Max,
+                value,
+            ) if state == value => aggregate.function,
+            _ => return None,
+        };
+        finished.push(LeafAggregate {
+            function,
+            ..aggregate.clone()
+        });
+    }
+    let work = LeafWork {
+        filter: scan.work().filter.clone(),
+        output: LeafOutput::Aggregate {
+            group: group.clone(),
+            aggregates: finished,
+        },
+        schema,
+    };
+    Some(scan.with_work(work))
 }
 
 /// Types that a leaf groups by and keeps states of: those of columns.

@@ -511,6 +511,9 @@ fn states(
         AggregateFunction::Min => vec![better(Ordering::Less)],
         AggregateFunction::Max => vec![better(Ordering::Greater)],
         AggregateFunction::Sum => vec![sum(&values, types[0])?],
+        AggregateFunction::FinalCountDistinct | AggregateFunction::FinalAvg => {
+            panic!("this leaf does not say that it answers whole")
+        }
         AggregateFunction::Avg => vec![
             ScalarValue::UInt64((!values.is_empty()).then_some(values.len() as u64)),
             sum(&values, types[1])?,

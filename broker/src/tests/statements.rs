@@ -392,6 +392,18 @@ async fn kept_plans_are_bound_to_new_literals_and_new_snapshots() {
             "SELECT id, Delay FROM trips WHERE Delay > -4 ORDER BY Delay DESC, id LIMIT 5",
         ],
         [
+            "SELECT count(*), min(ts) FROM trips WHERE ts >= TIMESTAMP '1970-01-02 00:00:00' AND ts < TIMESTAMP '1970-01-05T12:00:00Z'",
+            "SELECT count(*), min(ts) FROM trips WHERE ts >= TIMESTAMP '1970-01-03 03:04:05.678' AND ts < TIMESTAMP '1970-01-08T00:00:00+02:00'",
+        ],
+        [
+            "SELECT count(*) FROM trips WHERE ts BETWEEN DATE '1970-01-02' AND DATE '1970-01-06'",
+            "SELECT count(*) FROM trips WHERE ts BETWEEN DATE '1969-12-31' AND DATE '1970-01-04'",
+        ],
+        [
+            "SELECT count(*) FROM trips WHERE ts > CAST('1970-01-03 05:00:00' AS TIMESTAMP(3)) AND ts != '1970-01-04'::timestamp(0)",
+            "SELECT count(*) FROM trips WHERE ts > CAST('1970-01-04' AS TIMESTAMP(3)) AND ts != '1970-01-06 01:00:00'::timestamp(0)",
+        ],
+        [
             "SELECT Carrier, sum(Delay) s FROM trips WHERE Delay < 9 GROUP BY Carrier ORDER BY s DESC, Carrier LIMIT 2 OFFSET 1",
             "SELECT Carrier, sum(Delay) s FROM trips WHERE Delay < 2 GROUP BY Carrier ORDER BY s DESC, Carrier LIMIT 2 OFFSET 1",
         ],
@@ -408,6 +420,27 @@ async fn kept_plans_are_bound_to_new_literals_and_new_snapshots() {
                     .unwrap(),
                 "{sql}"
             );
+        }
+    }
+    // What no timestamp can be is planned with the statement, and fails or answers as it does there.
+    for moment in [
+        "DATE '9999-12-31'",
+        "DATE '0001-01-01'",
+        "TIMESTAMP '9999-12-31 00:00:00'",
+        "TIMESTAMP '2014-13-01 00:00:00'",
+        "TIMESTAMP '1970-01-03 00:00:00.0005'",
+        "TIMESTAMP '1969-12-31 23:59:59.999999999'",
+        "TIMESTAMP WITH TIME ZONE '1970-01-04 00:00:00+05:00'",
+        "TIMESTAMP '1970-01-08 00:00:00' + INTERVAL '400 years'",
+        "CAST(NULL AS TIMESTAMP)",
+    ] {
+        let sql = format!("SELECT count(*) FROM trips WHERE ts < {moment}");
+        for _ in 0..2 {
+            let kept = fixture.rows(&sql).await;
+            let planned = fixture
+                .rows(&format!("SET usePlanCache = false; {sql}"))
+                .await;
+            assert_eq!(kept.ok(), planned.ok(), "{sql}");
         }
     }
     // Literals of another type, or elsewhere than in WHERE, are other shapes; functions of the moment are kept never.

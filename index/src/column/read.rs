@@ -7,8 +7,8 @@ use crate::fixed::{Key, by_type, key_bounds};
 use crate::forward::Forward;
 use crate::portable::PortableSet;
 use crate::reader::{
-    ColumnReader, DictId, Dictionary, DocId, DocSelection, IndexError, PhysicalType, Postings,
-    Scalar, ValueBuffer,
+    ColumnReader, DictId, Dictionary, DistinctValues, DocId, DocSelection, IndexError,
+    PhysicalType, Postings, Scalar, ValueBuffer,
 };
 use std::ops::Range;
 
@@ -151,6 +151,10 @@ impl ColumnReader for ImmutableColumn {
 
     fn values(&self, docs: DocSelection<'_>, out: &mut ValueBuffer) {
         self.append(docs, out);
+    }
+
+    fn distinct(&self) -> Option<&dyn DistinctValues> {
+        self.forward.distinct()
     }
 
     fn multi_dict_ids(&self, docs: DocSelection<'_>, ends: &mut Vec<u32>, ids: &mut Vec<DictId>) {

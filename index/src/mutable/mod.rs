@@ -37,7 +37,7 @@ pub(crate) use dictionary::MutableDictionary;
 use null_bits::NullBits;
 use postings::{Piece, PieceList};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use value_log::{ValueLog, ValueLogWriter};
 use view::MutableView;
@@ -100,8 +100,61 @@ struct Shared {
     pieces: Option<PieceList>,
     /// Documents and the dictionary's length after them, now and then.
     checkpoints: Arc<AppendVec<[u32; 2]>>,
+    bounds: Bounds,
     /// Published last.
     docs: AtomicU32,
+}
+
+/// The least and the greatest whole number of a single-value column, nulls apart; widened before the documents that need
+/// it are published.
+struct Bounds {
+    min: AtomicI64,
+    max: AtomicI64,
+}
+
+impl Bounds {
+    fn new() -> Self {
+        Self {
+            min: AtomicI64::new(i64::MAX),
+            max: AtomicI64::new(i64::MIN),
+        }
+    }
+
+    fn widen(&self, data: &ColumnData<'_>) {
+        if data.list_ends.is_some() {
+            return;
+        }
+        match data.values {
+            ValueBuffer::I32(values) => self.widen_by(values, data.null_docs),
+            ValueBuffer::I64(values) => self.widen_by(values, data.null_docs),
+            _ => {}
+        }
+    }
+
+    /// `null_docs` are ascending; what stands in their place is no value.
+    fn widen_by<T: Copy + Ord + Into<i64>>(&self, values: &[T], null_docs: &[DocId]) {
+        let mut start = 0;
+        for end in null_docs
+            .iter()
+            .map(|&doc| doc as usize)
+            .chain([values.len()])
+        {
+            let run = values.get(start..end).unwrap_or_default();
+            if let (Some(&min), Some(&max)) = (run.iter().min(), run.iter().max()) {
+                self.min.fetch_min(min.into(), Ordering::Relaxed);
+                self.max.fetch_max(max.into(), Ordering::Relaxed);
+            }
+            start = end + 1;
+        }
+    }
+
+    fn get(&self) -> Option<(i64, i64)> {
+        let bounds = (
+            self.min.load(Ordering::Relaxed),
+            self.max.load(Ordering::Relaxed),
+        );
+        (bounds.0 <= bounds.1).then_some(bounds)
+    }
 }
 
 enum StoreWriter {
@@ -162,6 +215,7 @@ impl MutableColumn {
             null_elements: NullBits::default(),
             pieces: options.inverted.then(PieceList::default),
             checkpoints,
+            bounds: Bounds::new(),
             docs: AtomicU32::new(0),
         };
         let writer = Writer {
@@ -253,6 +307,7 @@ impl MutableColumn {
             }
             StoreWriter::Raw(values) => values.extend(data.values),
         }
+        shared.bounds.widen(data);
         shared.null_docs.insert(base, data.null_docs);
         shared
             .null_elements
@@ -302,6 +357,12 @@ impl MutableColumn {
     pub fn view(&self, docs: u32) -> Arc<dyn ColumnReader> {
         let docs = docs.min(self.num_docs());
         Arc::new(MutableView::new(self.shared.clone(), docs))
+    }
+
+    /// Bounds of the values, nulls apart, of a single-value column of whole numbers: those of all published documents lie
+    /// within. Rows of a batch under way may have widened them already.
+    pub fn bounds(&self) -> Option<(i64, i64)> {
+        self.shared.bounds.get()
     }
 
     /// Bytes of memory that values, dictionary, nulls and postings take.

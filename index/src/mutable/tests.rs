@@ -213,3 +213,92 @@ fn keyed_texts_are_the_texts_themselves() {
     refused(&raw, &texts(&["a"]), &[0]);
     assert_eq!(keyed.num_docs(), 8);
 }
+
+#[test]
+fn bounds_hold_every_value_that_is_seen_and_no_null() {
+    for (dictionary, wide) in [(true, false), (true, true), (false, false), (false, true)] {
+        let physical = if wide {
+            PhysicalType::I64
+        } else {
+            PhysicalType::I32
+        };
+        let options = MutableOptions {
+            dictionary,
+            inverted: false,
+        };
+        let column = MutableColumn::new(physical, false, options).unwrap();
+        let values = |of: &[i32]| match wide {
+            true => ValueBuffer::I64(of.iter().map(|&v| v.into()).collect()),
+            false => ValueBuffer::I32(of.to_vec()),
+        };
+        let append = |of: &[i32], null_docs: &[u32]| {
+            let values = values(of);
+            let data = ColumnData {
+                null_docs,
+                ..ColumnData::single(&values)
+            };
+            column.append(&data).unwrap();
+            column.bounds()
+        };
+        assert_eq!(column.bounds(), None);
+        assert_eq!(append(&[0, 0], &[0, 1]), None);
+        assert_eq!(append(&[0, 7, 0, 9, 0], &[0, 2, 4]), Some((7, 9)));
+        assert_eq!(append(&[8], &[]), Some((7, 9)));
+        let most = (i32::MIN.into(), i32::MAX.into());
+        assert_eq!(append(&[i32::MAX, i32::MIN], &[]), Some(most));
+    }
+}
+
+#[test]
+fn only_single_whole_numbers_have_bounds() {
+    let bounds = |physical, multi_value, data: &ColumnData<'_>| {
+        let column = MutableColumn::new(physical, multi_value, MutableOptions::default()).unwrap();
+        column.append(data).unwrap();
+        column.bounds()
+    };
+    for values in [
+        ValueBuffer::F64(vec![f64::NAN, -0.0, 1.0]),
+        ValueBuffer::F32(vec![f32::NAN, -0.0, 1.0]),
+        ValueBuffer::I128(vec![1, 2, 3]),
+    ] {
+        let data = ColumnData::single(&values);
+        assert_eq!(bounds(values.physical(), false, &data), None);
+    }
+    let values = ValueBuffer::I64(vec![1, 2, 3]);
+    let lists = ColumnData {
+        list_ends: Some(&[2, 3]),
+        ..ColumnData::single(&values)
+    };
+    assert_eq!(bounds(PhysicalType::I64, true, &lists), None);
+}
+
+#[test]
+fn bounds_are_never_narrower_than_what_a_reader_sees() {
+    let column = MutableColumn::new(PhysicalType::I64, false, MutableOptions::default()).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Acquire) {
+                    let view = column.view(u32::MAX);
+                    let bounds = column.bounds();
+                    let mut values = ValueBuffer::new(PhysicalType::I64);
+                    view.values(DocSelection::Range(0..view.num_docs()), &mut values);
+                    let ValueBuffer::I64(values) = values else {
+                        unreachable!()
+                    };
+                    if let (Some(least), Some(most)) = (values.iter().min(), values.iter().max()) {
+                        let (min, max) = bounds.unwrap();
+                        assert!(min <= *least && *most <= max);
+                    }
+                }
+            });
+        }
+        for step in 0..2_000_i64 {
+            let values = ValueBuffer::I64(vec![step, -step, step / 2]);
+            column.append(&ColumnData::single(&values)).unwrap();
+        }
+        done.store(true, Ordering::Release);
+    });
+    assert_eq!(column.bounds(), Some((-1_999, 1_999)));
+}

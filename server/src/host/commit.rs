@@ -13,7 +13,7 @@ use std::sync::Arc;
 use strandline_proto::ids::{CatalogVersion, OffsetRange};
 use strandline_proto::{Error, Result};
 use strandline_storage::deep_store::DeepStore;
-use strandline_storage::environment::{Environment, blocking};
+use strandline_storage::environment::{Environment, blocking, in_background};
 use strandline_storage::meta::{CommitRealtime, Metastore, SkipOffsets};
 use strandline_storage::segment::consuming::ConsumingSegment;
 use tokio::sync::mpsc;
@@ -113,7 +113,7 @@ impl Committer {
         let (source, target) = (Arc::clone(segment), path.clone());
         let files = Arc::clone(&self.environment.files);
         let info = blocking(&self.environment.spawner, "build segment", move || {
-            source.build(&files, &target)
+            in_background(|| source.build(&files, &target))
         })
         .await?;
         self.steps.reach(Step::Build, Side::After);

@@ -1,6 +1,6 @@
 //! The transport within one process: leaf queries run on this server's own segments.
 
-use super::filter::{Compiler, Cut, Node, describe_filter};
+use super::filter::{Compiler, Cut, Node, PlannedCoverage, PlannedFilter, describe_filter};
 use super::guard::Guard;
 use super::pool::{ScanPool, contained};
 use super::scan::Scan;
@@ -90,14 +90,14 @@ impl LeafTransport for LocalLeaf {
         let guard = Guard::new(&context, cancel.clone());
         let held = cancel.drop_guard();
         let work = Arc::clone(&query.work);
-        let scan = Arc::new(Scan {
+        let scan = Arc::new(Scan::new(
             query,
             segments,
             guard,
-            stats: context.stats,
-            memory: context.memory,
-            lane: self.pool.lane(),
-        });
+            context.stats,
+            context.memory,
+            self.pool.lane(),
+        ));
         let stream = match &work.output {
             LeafOutput::Rows {
                 project,
@@ -119,6 +119,10 @@ impl LeafTransport for LocalLeaf {
         .boxed())
     }
 
+    fn answers_whole(&self) -> bool {
+        true
+    }
+
     fn explain(&self, query: &LeafQuery) -> Result<LeafExplanation> {
         check_version(query)?;
         contained(|| self.explain_segments(query))
@@ -131,14 +135,21 @@ impl LocalLeaf {
         let all = segments.len();
         let (mut uncovered, mut cut, mut excluded) = (0usize, 0usize, 0usize);
         let mut paths: Vec<((String, &'static str), usize)> = Vec::new();
+        let coverage = query.coverage.as_ref();
+        let coverage = coverage
+            .map(|coverage| PlannedCoverage::new(coverage, &query.schema))
+            .transpose()?;
         let star = match &query.work.output {
-            LeafOutput::Aggregate { group, aggregates } => StarQuery::new(query, group, aggregates),
+            LeafOutput::Aggregate { group, aggregates } => {
+                StarQuery::new(query, group, aggregates, &segments)?
+            }
             LeafOutput::Rows { .. } => None,
         };
         let mut trees: Vec<(String, usize, u64)> = Vec::new();
+        let planned = PlannedFilter::new(&query.work.filter, query, true)?;
         for segment in &segments {
             if let Some(star) = &star
-                && let Some(answer) = star.answer(query, segment)?
+                && let Some(answer) = star.answer(coverage.as_ref(), segment)?
             {
                 let name = answer.tree.dimensions().collect::<Vec<_>>().join(", ");
                 match trees.iter_mut().find(|(known, ..)| *known == name) {
@@ -150,7 +161,7 @@ impl LocalLeaf {
                 }
                 continue;
             }
-            match Cut::new(segment, query.coverage.as_ref())? {
+            match Cut::new(segment, coverage.as_ref())? {
                 Cut::Nothing => {
                     uncovered += 1;
                     continue;
@@ -158,11 +169,8 @@ impl LocalLeaf {
                 Cut::All => {}
                 Cut::Inside(_) | Cut::Outside(_) => cut += 1,
             }
-            let mut compiler = Compiler::new(query, segment, true);
-            excluded += usize::from(matches!(
-                compiler.compile(&query.work.filter)?,
-                Node::Nothing
-            ));
+            let mut compiler = Compiler::new(segment);
+            excluded += usize::from(matches!(compiler.compile(&planned)?, Node::Nothing));
             for path in compiler.paths {
                 match paths.iter_mut().find(|(known, _)| *known == path) {
                     Some((_, count)) => *count += 1,

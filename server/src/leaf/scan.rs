@@ -1,13 +1,13 @@
 //! What all leaf work shares: the bound query, segments prepared for it, and the documents of a chunk that pass.
 
-use super::filter::{Compiler, Cut, Node, Scratch};
+use super::filter::{Compiler, Cut, Node, PlannedCoverage, PlannedFilter, Scratch};
 use super::guard::Guard;
 use super::pool::Lane;
 use super::segment::SegmentView;
 use datafusion::execution::memory_pool::MemoryPool;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 use strandline_index::{CHUNK_DOCS, DocBits, DocId, DocSelection};
 use strandline_proto::Result;
 use strandline_proto::ids::Half;
@@ -34,9 +34,60 @@ pub(super) struct Scan {
     pub(super) memory: Arc<dyn MemoryPool>,
     /// Where its jobs run.
     pub(super) lane: Lane,
+    /// Its filter and coverage, once a segment was asked for.
+    planned: OnceLock<Result<Planned>>,
+}
+
+/// What holds for all segments of a query.
+#[derive(Debug)]
+struct Planned {
+    filter: PlannedFilter,
+    coverage: Option<PlannedCoverage>,
 }
 
 impl Scan {
+    /// A query about to run over `segments`.
+    pub(super) fn new(
+        query: LeafQuery,
+        segments: Vec<Arc<SegmentView>>,
+        guard: Guard,
+        stats: Arc<LeafStats>,
+        memory: Arc<dyn MemoryPool>,
+        lane: Lane,
+    ) -> Self {
+        Self {
+            query,
+            segments,
+            guard,
+            stats,
+            memory,
+            lane,
+            planned: OnceLock::new(),
+        }
+    }
+
+    fn planned(&self) -> Result<&Planned> {
+        let plan = || {
+            let query = &self.query;
+            let coverage = query.coverage.as_ref();
+            Ok(Planned {
+                filter: PlannedFilter::new(&query.work.filter, query, false)?,
+                coverage: coverage
+                    .map(|coverage| PlannedCoverage::new(coverage, &query.schema))
+                    .transpose()?,
+            })
+        };
+        self.planned
+            .get_or_init(plan)
+            .as_ref()
+            .map_err(Clone::clone)
+    }
+
+    /// The query's coverage.
+    pub(super) fn coverage(&self) -> Result<Option<&PlannedCoverage>> {
+        Ok(self.planned()?.coverage.as_ref())
+    }
+
     /// Chunks that one job reads: enough jobs for all threads, none longer than some milliseconds.
     pub(super) fn morsel_chunks(&self) -> u32 {
         let chunks: u64 = self
@@ -75,13 +126,14 @@ impl Scan {
         self.guard.check()?;
         let place =
             |e: strandline_proto::Error| e.at(format_args!("segment {}", segment.reader.name()));
-        let cut = Cut::new(segment, self.query.coverage.as_ref()).map_err(place)?;
+        let planned = self.planned()?;
+        let cut = Cut::new(segment, planned.coverage.as_ref()).map_err(place)?;
         if matches!(cut, Cut::Nothing) {
             self.count_hidden(segment.half, u64::from(segment.num_docs()));
             self.stats.segments_pruned.fetch_add(1, Relaxed);
             return Ok(None);
         }
-        let filter = Compiler::new(&self.query, segment, false).compile(&self.query.work.filter)?;
+        let filter = Compiler::new(segment).compile(&planned.filter)?;
         if matches!(filter, Node::Nothing) || segment.num_docs() == 0 {
             self.stats.segments_pruned.fetch_add(1, Relaxed);
             return Ok(None);
@@ -93,6 +145,15 @@ impl Scan {
             filter,
             valid,
         }))
+    }
+
+    /// Counts a segment whose star-tree answers with so many records.
+    pub(super) fn count_star_tree(&self, records: u64) {
+        let counter = match records {
+            0 => &self.stats.segments_pruned,
+            _ => &self.stats.star_tree_segments,
+        };
+        counter.fetch_add(1, Relaxed);
     }
 
     fn count_hidden(&self, half: Half, docs: u64) {
@@ -156,6 +217,21 @@ impl Prepared {
             filter,
             valid: None,
         }
+    }
+
+    /// Those of `chunks` in which documents can pass, as far as indexes tell.
+    pub(super) fn chunks(&self, chunks: Range<u32>) -> Range<u32> {
+        // Chunks that coverage cuts are read for what it hides.
+        if !matches!(self.cut, Cut::All) {
+            return chunks;
+        }
+        let found = self.filter.chunks();
+        chunks.start.max(found.start)..chunks.end.min(found.end)
+    }
+
+    /// At most so many documents pass, as far as indexes tell.
+    pub(super) fn docs_max(&self) -> u64 {
+        self.filter.docs_max(u64::from(self.segment.num_docs()))
     }
 
     /// Whether every document of the segment counts and passes.

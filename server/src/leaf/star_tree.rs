@@ -6,14 +6,13 @@
 
 use super::column::BoundColumn;
 use super::expression::columns_of;
-use super::filter::{Compiler, Cut, Node};
-use super::scan::{Prepared, Scan};
+use super::filter::{Compiler, Cut, Node, PlannedCoverage, PlannedFilter};
+use super::scan::Prepared;
 use super::segment::SegmentView;
 use arrow::datatypes::DataType as ArrowType;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use strandline_index::PhysicalType;
 use strandline_index::star_tree::Need;
-use strandline_index::{CHUNK_DOCS, PhysicalType};
 use strandline_proto::leaf::{
     AggregateFunction, BinaryOp, GroupKey, LeafAggregate, LeafExpr, LeafFilter, LeafQuery,
 };
@@ -24,15 +23,13 @@ use strandline_storage::segment::spec::StarMeasure;
 
 /// A tree answers when it has at most this share of the segment's rows to read.
 const RECORDS_SHARE_MAX: f64 = 0.5;
-/// Records that one job reads, about.
-const JOB_RECORDS: u32 = 2 * CHUNK_DOCS;
 
 /// What an aggregation asks of a star-tree.
 pub(super) struct StarQuery {
     /// Columns whose values are asked for: of the filters, group keys and aggregates over dimensions.
     columns: Vec<String>,
     /// The filter's conjuncts with the columns of each.
-    conjuncts: Vec<(LeafFilter, Vec<String>)>,
+    conjuncts: Vec<(PlannedFilter, Vec<String>)>,
     /// For each aggregate what it needs.
     wanted: Vec<Wanted>,
 }
@@ -78,8 +75,6 @@ pub(super) struct StarAnswer {
     pub(super) prepared: Prepared,
     /// For each aggregate where its argument comes from.
     pub(super) stored: Vec<Stored>,
-    /// Chunks of records, those that one job reads together.
-    pub(super) jobs: Vec<Vec<u32>>,
     /// How many records.
     pub(super) records: u64,
     /// The tree's dimensions.
@@ -87,12 +82,16 @@ pub(super) struct StarAnswer {
 }
 
 impl StarQuery {
-    /// What `query` asks for; none when no star-tree answers such an aggregation, or none is needed.
+    /// What `query` asks for; none when no star-tree of `segments` answers such an aggregation, or none is needed.
     pub(super) fn new(
         query: &LeafQuery,
         group: &[GroupKey],
         aggregates: &[LeafAggregate],
-    ) -> Option<Self> {
+        segments: &[Arc<SegmentView>],
+    ) -> Result<Option<Self>> {
+        if segments.iter().all(|s| s.reader.star_trees().is_empty()) {
+            return Ok(None);
+        }
         let mut conjuncts = Vec::new();
         split(&query.work.filter, &mut conjuncts);
         let only_counts = aggregates.iter().all(|aggregate| {
@@ -101,7 +100,7 @@ impl StarQuery {
                 && aggregate.filter.is_none()
         });
         if group.is_empty() && conjuncts.is_empty() && only_counts {
-            return None;
+            return Ok(None);
         }
         let mut columns = Vec::new();
         for (_, of_conjunct) in &conjuncts {
@@ -115,38 +114,40 @@ impl StarQuery {
             if let Some(filter) = &aggregate.filter {
                 columns_of_filter(filter, &mut columns);
             }
-            let want = want(aggregate, &query.schema)?;
+            let Some(want) = want(aggregate, &query.schema) else {
+                return Ok(None);
+            };
             if let Wanted::Dimensions(of_argument) = &want {
                 add(of_argument, &mut columns);
             }
             wanted.push(want);
         }
-        Some(Self {
+        let conjuncts = conjuncts
+            .into_iter()
+            .map(|(filter, columns)| Ok((PlannedFilter::new(filter, query, false)?, columns)));
+        Ok(Some(Self {
             columns,
-            conjuncts,
+            conjuncts: conjuncts.collect::<Result<_>>()?,
             wanted,
-        })
+        }))
     }
 
     /// The records of the segment's tree that has fewest to read; none when rows must be read.
     pub(super) fn answer(
         &self,
-        query: &LeafQuery,
+        coverage: Option<&PlannedCoverage>,
         segment: &SegmentView,
     ) -> Result<Option<StarAnswer>> {
         if segment.reader.star_trees().is_empty() || segment.reader.valid_docs().is_some() {
             return Ok(None);
         }
         let place = |e: Error| e.at(format_args!("segment {}", segment.reader.name()));
-        if !matches!(
-            Cut::new(segment, query.coverage.as_ref()).map_err(place)?,
-            Cut::All
-        ) {
+        if !matches!(Cut::new(segment, coverage).map_err(place)?, Cut::All) {
             return Ok(None);
         }
         let mut best: Option<StarAnswer> = None;
         for tree in segment.reader.star_trees() {
-            let answer = self.records_of(tree, query, segment).map_err(place)?;
+            let answer = self.records_of(tree, segment).map_err(place)?;
             if let Some(answer) = answer
                 && best.as_ref().is_none_or(|b| answer.records < b.records)
             {
@@ -160,7 +161,6 @@ impl StarQuery {
     fn records_of(
         &self,
         tree: &Arc<SegmentStarTree>,
-        query: &LeafQuery,
         segment: &SegmentView,
     ) -> Result<Option<StarAnswer>> {
         let has = |name: &String| tree.dimensions().any(|dimension| dimension == name);
@@ -183,10 +183,7 @@ impl StarQuery {
         // Predicates that the tree decides, by their dimension, and the others.
         let (mut decided, mut others) = (Vec::new(), Vec::new());
         for (filter, columns) in &self.conjuncts {
-            match (
-                Compiler::new(query, &records, false).compile(filter)?,
-                columns.as_slice(),
-            ) {
+            match (Compiler::new(&records).compile(filter)?, columns.as_slice()) {
                 (Node::All, _) => {}
                 (
                     node @ Node::Ids {
@@ -225,7 +222,6 @@ impl StarQuery {
         }
         // What may fail on some value comes last.
         others.sort_by_key(|node| matches!(node, Node::Expression(_)));
-        let jobs = jobs(&selection.records);
         let count = selection.len();
         let mut nodes = vec![Node::Docs(selection.records)];
         nodes.extend(others);
@@ -236,7 +232,6 @@ impl StarQuery {
         Ok(Some(StarAnswer {
             prepared: Prepared::of_records(records, filter),
             stored,
-            jobs,
             records: count,
             tree: Arc::clone(tree),
         }))
@@ -378,13 +373,13 @@ fn add(names: &[String], to: &mut Vec<String>) {
 }
 
 /// Appends the conjuncts of `filter`, each with its columns.
-fn split(filter: &LeafFilter, out: &mut Vec<(LeafFilter, Vec<String>)>) {
+fn split<'a>(filter: &'a LeafFilter, out: &mut Vec<(&'a LeafFilter, Vec<String>)>) {
     match filter {
         LeafFilter::And(children) => children.iter().for_each(|child| split(child, out)),
         other => {
             let mut columns = Vec::new();
             columns_of_filter(other, &mut columns);
-            out.push((other.clone(), columns));
+            out.push((other, columns));
         }
     }
 }
@@ -412,8 +407,8 @@ fn want(aggregate: &LeafAggregate, schema: &Schema) -> Option<Wanted> {
             LeafExpr::Column(column) => Wanted::Values(column.clone()),
             _ => return None,
         },
-        AggregateFunction::Sum | AggregateFunction::Avg => {
-            let mean = aggregate.function == AggregateFunction::Avg;
+        AggregateFunction::Sum | AggregateFunction::Avg | AggregateFunction::FinalAvg => {
+            let mean = aggregate.function != AggregateFunction::Sum;
             match summed_column(argument, mean, schema) {
                 Some(column) => Wanted::Sum {
                     column: column.to_owned(),
@@ -442,7 +437,9 @@ fn want(aggregate: &LeafAggregate, schema: &Schema) -> Option<Wanted> {
             },
             other => Wanted::Dimensions(columns_in(other)),
         },
-        AggregateFunction::CountDistinct => Wanted::Dimensions(columns_in(argument)),
+        AggregateFunction::CountDistinct | AggregateFunction::FinalCountDistinct => {
+            Wanted::Dimensions(columns_in(argument))
+        }
     })
 }
 
@@ -511,38 +508,4 @@ fn add_terms(
             })
         }
     }
-}
-
-/// The chunks of `records`, those together that one job reads.
-fn jobs(records: &[std::ops::Range<u32>]) -> Vec<Vec<u32>> {
-    let mut jobs: Vec<Vec<u32>> = Vec::new();
-    let mut room = 0u32;
-    let mut last = None;
-    for range in records {
-        for chunk in range.start / CHUNK_DOCS..=(range.end - 1) / CHUNK_DOCS {
-            if last != Some(chunk) {
-                match jobs.last_mut() {
-                    Some(job) if room > 0 => job.push(chunk),
-                    _ => {
-                        jobs.push(vec![chunk]);
-                        room = JOB_RECORDS;
-                    }
-                }
-                last = Some(chunk);
-            }
-            let start = range.start.max(chunk * CHUNK_DOCS);
-            let end = range.end.min((chunk + 1).saturating_mul(CHUNK_DOCS));
-            room = room.saturating_sub(end - start);
-        }
-    }
-    jobs
-}
-
-/// Counts a segment that `answer` answers for.
-pub(super) fn count(scan: &Scan, answer: &StarAnswer) {
-    let counter = match answer.records {
-        0 => &scan.stats.segments_pruned,
-        _ => &scan.stats.star_tree_segments,
-    };
-    counter.fetch_add(1, Relaxed);
 }

@@ -300,7 +300,12 @@ pub(super) struct Interner {
 enum Store {
     I64(Vec<i64>),
     I128(Vec<i128>),
-    Bytes { ends: Vec<usize>, data: Vec<u8> },
+    Bytes {
+        ends: Vec<usize>,
+        data: Vec<u8>,
+        /// Of each value: growing the table and moving to another one need not read them again.
+        hashes: Vec<u64>,
+    },
 }
 
 fn bytes_at<'a>(ends: &[usize], data: &'a [u8], id: u32) -> &'a [u8] {
@@ -318,6 +323,7 @@ impl Interner {
             Domain::Bytes | Domain::Rows => Store::Bytes {
                 ends: Vec::new(),
                 data: Vec::new(),
+                hashes: Vec::new(),
             },
         };
         Self {
@@ -342,7 +348,9 @@ impl Interner {
         let store = match &self.store {
             Store::I64(values) => values.capacity() * 8,
             Store::I128(values) => values.capacity() * 16,
-            Store::Bytes { ends, data } => ends.capacity() * 8 + data.capacity(),
+            Store::Bytes { ends, data, hashes } => {
+                (ends.capacity() + hashes.capacity()) * 8 + data.capacity()
+            }
         };
         store + self.table.capacity() * 5
     }
@@ -356,7 +364,10 @@ impl Interner {
         match &mut self.store {
             Store::I64(values) => values.push(0),
             Store::I128(values) => values.push(0),
-            Store::Bytes { ends, data } => ends.push(data.len()),
+            Store::Bytes { ends, data, hashes } => {
+                ends.push(data.len());
+                hashes.push(0);
+            }
         }
         self.null = Some(id);
         id
@@ -407,21 +418,23 @@ impl Interner {
 
     /// The number of text or bytes.
     pub(super) fn bytes(&mut self, value: &[u8]) -> u32 {
-        let Store::Bytes { ends, data } = &mut self.store else {
+        self.hashed_bytes(value, mix_bytes(value))
+    }
+
+    fn hashed_bytes(&mut self, value: &[u8], hash: u64) -> u32 {
+        let Store::Bytes { ends, data, hashes } = &mut self.store else {
             return 0;
         };
-        let hash = mix_bytes(value);
-        match self
-            .table
-            .find(hash, |&id| bytes_at(ends, data, id) == value)
-        {
+        let is_value = |&id: &u32| hashes[id as usize] == hash && bytes_at(ends, data, id) == value;
+        match self.table.find(hash, is_value) {
             Some(&id) => id,
             None => {
                 let id = ends.len() as u32;
                 data.extend_from_slice(value);
                 ends.push(data.len());
+                hashes.push(hash);
                 self.table
-                    .insert_unique(hash, id, |&id| mix_bytes(bytes_at(ends, data, id)));
+                    .insert_unique(hash, id, |&id| hashes[id as usize]);
                 id
             }
         }
@@ -447,7 +460,9 @@ impl Interner {
         match &other.store {
             Store::I64(values) => self.i64(values[id as usize]),
             Store::I128(values) => self.i128(values[id as usize]),
-            Store::Bytes { ends, data } => self.bytes(bytes_at(ends, data, id)),
+            Store::Bytes { ends, data, hashes } => {
+                self.hashed_bytes(bytes_at(ends, data, id), hashes[id as usize])
+            }
         }
     }
 
@@ -493,7 +508,7 @@ impl Interner {
             Store::I128(values) => {
                 Canonical::I128(ids.iter().map(|&id| values[id as usize]).collect())
             }
-            Store::Bytes { ends, data } => {
+            Store::Bytes { ends, data, .. } => {
                 Canonical::Bytes(binary(ids.iter().map(|&id| bytes_at(ends, data, id)))?)
             }
         };

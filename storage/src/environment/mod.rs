@@ -4,11 +4,13 @@
 //! [`Environment`], real in a server and manual in tests, so that consume, commit and crash can run
 //! under a seed and with faults.
 
+mod background;
 mod clock;
 mod files;
 mod random;
 mod spawner;
 
+pub use background::in_background;
 pub use clock::{Clock, ManualClock, RealClock};
 pub use files::{DurableFile, FaultyFiles, FileOperation, Files, RealFiles, file_error};
 pub use random::{Random, RealRandom, SeededRandom};

@@ -240,6 +240,11 @@ impl SegmentReader for ConsumingView {
         self.growing.column(name, self.rows)
     }
 
+    fn bounds(&self, column: &str) -> Option<(i64, i64)> {
+        // Rows behind the view's may have widened them: whatever holds between them holds for its rows.
+        self.growing.bounds(column)
+    }
+
     fn origin(&self) -> Option<(&StreamPartition, OffsetRange)> {
         Some((
             &self.source.partition,

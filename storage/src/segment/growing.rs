@@ -146,6 +146,12 @@ impl GrowingRows {
         self.columns.get(number).map(|column| column.view(rows))
     }
 
+    /// Bounds of the whole numbers, nulls apart, of a single-value column: those of all its rows lie within.
+    pub(super) fn bounds(&self, name: &str) -> Option<(i64, i64)> {
+        let number = *self.numbers.get(name)?;
+        self.columns.get(number)?.bounds()
+    }
+
     /// The first `rows` rows of all columns, in schema order.
     pub(super) fn columns(&self, rows: u32) -> Vec<Arc<dyn ColumnReader>> {
         self.columns

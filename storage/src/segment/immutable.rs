@@ -29,9 +29,15 @@ pub struct ImmutableSegment {
     schema: Arc<Schema>,
     rows: u32,
     sorted_column: Option<String>,
-    columns: HashMap<String, Arc<ImmutableColumn>>,
+    columns: HashMap<String, StoredColumn>,
     offsets: Option<ImmutableColumn>,
     star_trees: Vec<Arc<SegmentStarTree>>,
+}
+
+/// A column, and the bounds of its whole numbers when it is single-valued.
+struct StoredColumn {
+    reader: Arc<ImmutableColumn>,
+    bounds: Option<(i64, i64)>,
 }
 
 impl ImmutableSegment {
@@ -69,7 +75,21 @@ impl ImmutableSegment {
                 column.data_type,
                 column.multi_value,
             )?;
-            columns.insert(column.name.clone(), Arc::new(reader));
+            // Statistics stand in the order of the columns.
+            let stats = metadata.columns.get(number);
+            let bounds = stats.filter(|_| !column.multi_value).and_then(|stats| {
+                match (&stats.min, &stats.max) {
+                    (Value::Int(min), Value::Int(max)) => Some((i64::from(*min), i64::from(*max))),
+                    (Value::Long(min), Value::Long(max))
+                    | (Value::Timestamp(min), Value::Timestamp(max)) => Some((*min, *max)),
+                    _ => None,
+                }
+            });
+            let stored = StoredColumn {
+                reader: Arc::new(reader),
+                bounds,
+            };
+            columns.insert(column.name.clone(), stored);
         }
         let offsets = match metadata.origin {
             Some(_) => Some(open_column(
@@ -126,20 +146,11 @@ impl SegmentReader for ImmutableSegment {
     fn column(&self, name: &str) -> Option<Arc<dyn ColumnReader>> {
         self.columns
             .get(name)
-            .map(|column| column.clone() as Arc<dyn ColumnReader>)
+            .map(|column| Arc::clone(&column.reader) as Arc<dyn ColumnReader>)
     }
 
     fn bounds(&self, column: &str) -> Option<(i64, i64)> {
-        if self.columns.get(column)?.is_multi_value() {
-            return None;
-        }
-        let stats = self.info.columns.iter().find(|c| c.name == column)?;
-        match (&stats.min, &stats.max) {
-            (Value::Int(min), Value::Int(max)) => Some((i64::from(*min), i64::from(*max))),
-            (Value::Long(min), Value::Long(max))
-            | (Value::Timestamp(min), Value::Timestamp(max)) => Some((*min, *max)),
-            _ => None,
-        }
+        self.columns.get(column)?.bounds
     }
 
     fn origin(&self) -> Option<(&StreamPartition, OffsetRange)> {

@@ -36,7 +36,8 @@ pub trait SegmentReader: Send + Sync {
     fn origin(&self) -> Option<(&StreamPartition, OffsetRange)>;
     /// Appends the stream offset of each of `docs` (ascending) to `out`; nothing for offline segments.
     fn offsets(&self, docs: strandline_index::DocSelection<'_>, out: &mut Vec<i64>);
-    /// Bounds of the values, nulls apart, of a stored single-value column of whole numbers; none when they are not known.
+    /// Bounds between which all values, nulls apart, of a stored single-value column of whole numbers lie; none when they
+    /// are not known. Those of a consuming segment may be wider than its rows need.
     fn bounds(&self, _column: &str) -> Option<(i64, i64)> {
         None
     }

@@ -2,7 +2,7 @@
 
 use super::numeric::Numeric;
 use super::plan::AggregatePlan;
-use super::state::{Kind, SumType, Values};
+use super::state::{Kind, Numbered, SumType, Values};
 use crate::leaf::column::{BoundColumn, ChunkNulls};
 use crate::leaf::expression::BoundExpression;
 use crate::leaf::segment::SegmentView;
@@ -23,6 +23,8 @@ pub(super) enum Argument {
     Validity(Arc<BoundColumn>),
     /// Dictionary ids stand for the values.
     Ids(Arc<BoundColumn>),
+    /// Numbers of values that storage holds once each stand for them.
+    Numbers(Arc<BoundColumn>),
     /// Arithmetic on numbers.
     Numeric(Numeric),
     /// Any expression.
@@ -50,6 +52,11 @@ impl Argument {
             match (aggregate.kind, dictionary) {
                 (Kind::Count, _) => return Ok(Self::Validity(Arc::clone(column))),
                 (Kind::Distinct { .. }, Some(_)) => return Ok(Self::Ids(Arc::clone(column))),
+                (Kind::Distinct { .. }, None)
+                    if !column.is_multi_value() && column.reader.distinct().is_some() =>
+                {
+                    return Ok(Self::Numbers(Arc::clone(column)));
+                }
                 (Kind::Extreme { .. }, Some(dictionary)) if dictionary.is_sorted() => {
                     return Ok(Self::Ids(Arc::clone(column)));
                 }
@@ -68,11 +75,22 @@ impl Argument {
         Ok(Self::Any(bound))
     }
 
+    /// What the ids that [`Argument::read`] gives stand for.
+    pub(super) fn numbered(&self) -> Option<Numbered<'_>> {
+        match self {
+            Self::Ids(column) => column.reader.dictionary().map(Numbered::Dictionary),
+            Self::Numbers(column) => column.reader.distinct().map(Numbered::Distinct),
+            _ => None,
+        }
+    }
+
     /// Whether some value may be null.
     pub(super) fn is_nullable(&self) -> bool {
         match self {
             Self::Rows => false,
-            Self::Validity(column) | Self::Ids(column) => column.reader.has_nulls(),
+            Self::Validity(column) | Self::Ids(column) | Self::Numbers(column) => {
+                column.reader.has_nulls()
+            }
             Self::Numeric(numeric) => numeric
                 .columns()
                 .iter()
@@ -89,7 +107,7 @@ impl Argument {
     pub(super) fn null_caches(&self) -> usize {
         match self {
             Self::Rows | Self::Any(_) => 0,
-            Self::Validity(_) | Self::Ids(_) => 1,
+            Self::Validity(_) | Self::Ids(_) | Self::Numbers(_) => 1,
             Self::Stored(stored) => stored.values.len(),
             Self::Numeric(numeric) => numeric.columns().len(),
         }
@@ -125,6 +143,14 @@ impl Argument {
             Self::Stored(stored) => {
                 clear(&stored.values.iter().map(|(c, _)| c).collect::<Vec<_>>());
                 stored.read(kind, docs)?
+            }
+            Self::Numbers(column) => {
+                clear(&[column]);
+                let mut numbers = Vec::with_capacity(docs.len());
+                if let Some(distinct) = column.reader.distinct() {
+                    distinct.numbers(docs, &mut numbers);
+                }
+                Values::Ids(numbers)
             }
             Self::Numeric(numeric) => {
                 clear(&numeric.columns().iter().collect::<Vec<_>>());

@@ -231,6 +231,14 @@ impl Pairs {
         }
     }
 
+    /// How many pairs.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Bits(words) => words.iter().map(|word| word.count_ones() as usize).sum(),
+            Self::Hash(table) => table.len(),
+        }
+    }
+
     pub(super) fn memory(&self) -> usize {
         match self {
             Self::Bits(words) => words.capacity() * 8,

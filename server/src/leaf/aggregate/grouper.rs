@@ -9,6 +9,10 @@ use hashbrown::HashTable;
 
 /// Slots of the largest table that is addressed directly (4 bytes each, untouched ones cost no memory).
 const SLOTS_MAX: u64 = 1 << 20;
+/// Slots that cost less than hashing however few the rows are.
+const SLOTS_FEW: u64 = 1 << 10;
+/// Slots for each row at most: clearing one costs about a tenth of hashing a row.
+const SLOTS_PER_ROW: u64 = 8;
 
 /// Numbers groups from 0 in the order in which they are met.
 pub(super) enum Grouper {
@@ -53,16 +57,19 @@ fn mix_wide(ids: &[u32]) -> u64 {
 }
 
 impl Grouper {
-    /// A grouper of key columns whose ids are below `sizes`; none: they grow as values are met.
-    pub(super) fn new(sizes: &[Option<u32>]) -> Self {
+    /// A grouper of about `rows` rows, of key columns whose ids are below `sizes`; none: they grow as values are met.
+    pub(super) fn new(sizes: &[Option<u32>], rows: u64) -> Self {
         match sizes {
             [] => return Self::One,
             [None] => return Self::Direct { groups: 0 },
             _ => {}
         }
+        let slots_max = rows
+            .saturating_mul(SLOTS_PER_ROW)
+            .clamp(SLOTS_FEW, SLOTS_MAX);
         let product = sizes.iter().try_fold(1u64, |product, size| {
             size.and_then(|size| product.checked_mul(u64::from(size.max(1))))
-                .filter(|&product| product <= SLOTS_MAX)
+                .filter(|&product| product <= slots_max)
         });
         if let Some(product) = product {
             let sizes = sizes.iter().map(|size| size.unwrap_or(1).max(1)).collect();
@@ -314,7 +321,7 @@ mod tests {
                     )
                 })
                 .collect();
-            let mut grouper = Grouper::new(&sizes);
+            let mut grouper = Grouper::new(&sizes, rows as u64);
             let (mut groups, mut half) = (Vec::new(), Vec::new());
             let first: Vec<_> = columns.iter().map(|c| c[..2_000].to_vec()).collect();
             let second: Vec<_> = columns.iter().map(|c| c[2_000..].to_vec()).collect();

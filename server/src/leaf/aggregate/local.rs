@@ -12,6 +12,7 @@ use crate::leaf::guard::Budget;
 use crate::leaf::scan::{Prepared, Scan, blocks};
 use crate::leaf::star_tree::Stored;
 use crate::leaf::values::Interner;
+use std::ops::Range;
 use strandline_index::{DocBits, DocId, DocSelection};
 use strandline_proto::{Error, Result};
 
@@ -57,7 +58,7 @@ impl SegmentPlan {
             .map(|a| {
                 a.filter
                     .as_ref()
-                    .map(|filter| Compiler::new(&scan.query, segment, false).compile(filter))
+                    .map(|filter| Compiler::new(segment).compile(filter))
                     .transpose()
             })
             .collect::<Result<_>>()?;
@@ -152,19 +153,14 @@ impl Local {
             .zip(&segment.arguments)
             .map(|(aggregate, argument)| {
                 let counted = one || aggregate.filter.is_some() || argument.is_nullable();
-                State::new(
-                    aggregate.kind,
-                    matches!(argument, Argument::Ids(_)),
-                    one,
-                    counted,
-                )
+                State::new(aggregate.kind, argument.numbered().is_some(), one, counted)
             })
             .collect();
         if one {
             states.iter_mut().for_each(|state| state.resize(1));
         }
         Self {
-            grouper: Grouper::new(&sizes),
+            grouper: Grouper::new(&sizes, segment.prepared.docs_max()),
             interners: segment.keys.iter().map(KeySource::interner).collect(),
             states,
             budget: Budget::new(&scan.memory, "the groups of a segment"),
@@ -206,10 +202,10 @@ impl Local {
         plan: &Plan,
         segment: &SegmentPlan,
         scan: &Scan,
-        chunks: impl IntoIterator<Item = u32>,
+        chunks: Range<u32>,
     ) -> Result<()> {
         let counts_only = segment.counts_only(plan);
-        for chunk in chunks {
+        for chunk in segment.prepared.chunks(chunks) {
             let mut bits = std::mem::take(&mut self.bits);
             scan.select(&segment.prepared, chunk, &mut bits, &mut self.scratch)?;
             let count = bits.count();

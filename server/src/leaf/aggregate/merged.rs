@@ -4,12 +4,11 @@ use super::argument::Argument;
 use super::grouper::Grouper;
 use super::local::{Local, SegmentPlan};
 use super::plan::Plan;
-use super::state::State;
+use super::state::{Numbered, State};
 use crate::leaf::guard::Budget;
 use crate::leaf::values::{Domain, Interner};
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use std::sync::Arc;
-use strandline_index::Dictionary;
 use strandline_proto::{Error, Result};
 
 /// Groups of all segments that are through.
@@ -40,7 +39,7 @@ impl Merged {
             .collect();
         Self {
             keys,
-            grouper: Grouper::new(&sizes),
+            grouper: Grouper::new(&sizes, 0),
             states,
             budget,
         }
@@ -56,11 +55,8 @@ impl Merged {
                 })
             })
             .collect::<Vec<_>>();
-        let dictionary = |i: usize| match segment.arguments.get(i) {
-            Some(Argument::Ids(column)) => column.reader.dictionary(),
-            _ => None,
-        };
-        self.absorb_groups(&columns, local.grouper.len(), &local.states, dictionary)
+        let numbered = |i: usize| segment.arguments.get(i).and_then(Argument::numbered);
+        self.absorb_groups(&columns, local.grouper.len(), &local.states, numbered)
     }
 
     /// Takes in groups that were merged elsewhere.
@@ -79,7 +75,7 @@ impl Merged {
         columns: &[Vec<u32>],
         groups: usize,
         states: &[State],
-        dictionary: impl Fn(usize) -> Option<&'a dyn Dictionary>,
+        numbered: impl Fn(usize) -> Option<Numbered<'a>>,
     ) -> Result<()> {
         let mut map = vec![0; groups];
         if !columns.is_empty() {
@@ -88,7 +84,7 @@ impl Merged {
         let total = self.grouper.len();
         self.states.iter_mut().for_each(|state| state.resize(total));
         for (i, (state, other)) in self.states.iter_mut().zip(states).enumerate() {
-            state.merge(other, &map, dictionary(i))?;
+            state.merge(other, &map, numbered(i))?;
         }
         self.budget.reserve(self.memory())
     }
@@ -133,9 +129,16 @@ impl Merged {
     }
 }
 
-/// The numbers that `translate` gives for `ids`; each id is asked for once.
+/// Ids for each number that is asked for: below that, remembering them costs more than asking again.
+const IDS_PER_NUMBER: usize = 16;
+
+/// The numbers that `translate` gives for `ids`.
 fn renumber(mut ids: Vec<u32>, mut translate: impl FnMut(u32) -> u32) -> Vec<u32> {
     let end = ids.iter().max().map_or(0, |&id| id as usize + 1);
+    if end / IDS_PER_NUMBER > ids.len() {
+        ids.iter_mut().for_each(|id| *id = translate(*id));
+        return ids;
+    }
     // Zero stands for unknown, so that untouched parts of the table cost nothing.
     let mut known = vec![0u32; end];
     for id in &mut ids {

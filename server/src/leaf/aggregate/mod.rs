@@ -17,19 +17,25 @@ mod state;
 
 use super::guard::Budget;
 use super::pool::{closed, contained};
-use super::scan::Scan;
+use super::scan::{Prepared, Scan};
 use super::segment::SegmentView;
-use super::star_tree::{self, StarQuery};
+use super::star_tree::{StarQuery, Stored};
 use arrow::array::RecordBatch;
 use local::{Local, SegmentPlan};
 use merged::Merged;
 use parking_lot::Mutex;
 use plan::Plan;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use strandline_proto::leaf::{GroupKey, LeafAggregate};
 use strandline_proto::{Error, Result};
 use tokio::sync::oneshot;
+
+/// Segments that one job makes ready.
+const SEGMENTS_AT_ONCE: usize = 64;
+/// Documents that the job reads itself of the segments that it makes ready.
+const DOCS_AT_ONCE: u64 = 16_384;
 
 /// An aggregation under way.
 struct Run {
@@ -80,7 +86,7 @@ pub(super) async fn run(
     scan.count_asked();
     let (sender, receiver) = oneshot::channel();
     let run = Arc::new(Run {
-        star: StarQuery::new(&scan.query, group, aggregates),
+        star: StarQuery::new(&scan.query, group, aggregates, &scan.segments)?,
         plan,
         merged: Mutex::new(Vec::new()),
         pending: AtomicUsize::new(1),
@@ -88,9 +94,10 @@ pub(super) async fn run(
         answer: Mutex::new(Some(sender)),
         scan,
     });
-    for segment in &run.scan.segments {
-        let segment = Arc::clone(segment);
-        submit(&run, move |run| start_segment(run, &segment));
+    let segments = run.scan.segments.len();
+    for first in (0..segments).step_by(SEGMENTS_AT_ONCE) {
+        let these = first..segments.min(first + SEGMENTS_AT_ONCE);
+        submit(&run, move |run| start_segments(run, these));
     }
     let lane = run.scan.lane.clone();
     // This side's reference goes to the pool, so that an abandoned run closes its channel.
@@ -141,32 +148,62 @@ fn through(run: &Run) {
     }
 }
 
-fn start_segment(run: &Arc<Run>, segment: &Arc<SegmentView>) -> Result<()> {
+/// Makes segments ready. Those of which few documents can pass are read here: a job of their own would cost more than they
+/// do. The others get theirs.
+fn start_segments(run: &Arc<Run>, segments: Range<usize>) -> Result<()> {
+    let mut small = Vec::new();
+    let mut docs = 0;
+    for segment in run.scan.segments.get(segments).unwrap_or_default() {
+        let Some((prepared, stored)) = prepare(run, segment)? else {
+            continue;
+        };
+        let docs_max = prepared.docs_max();
+        if docs + docs_max <= DOCS_AT_ONCE {
+            docs += docs_max;
+            small.push((prepared, stored));
+        } else {
+            submit(run, move |run| {
+                let morsels = run.scan.morsels(&prepared.segment);
+                start_segment(run, prepared, stored, morsels)
+            });
+        }
+    }
+    small.into_iter().try_for_each(|(prepared, stored)| {
+        let whole = 0..prepared.segment.num_chunks();
+        start_segment(run, prepared, stored, vec![whole])
+    })
+}
+
+/// A segment's rows, or its star-tree's records with the measures of each aggregate, made ready; none when none can count.
+fn prepare(run: &Run, segment: &Arc<SegmentView>) -> Result<Option<(Prepared, Vec<Stored>)>> {
     let scan = &run.scan;
     if let Some(star) = &run.star
-        && let Some(answer) = star.answer(&scan.query, segment)?
+        && let Some(answer) = star.answer(scan.coverage()?, segment)?
     {
         scan.guard.check()?;
-        star_tree::count(scan, &answer);
-        let plan = SegmentPlan::new(&run.plan, scan, answer.prepared, answer.stored)?;
-        return read_all(run, plan, answer.jobs);
+        scan.count_star_tree(answer.records);
+        let is_some = answer.records > 0;
+        return Ok(is_some.then_some((answer.prepared, answer.stored)));
     }
-    let Some(prepared) = scan.prepare(segment)? else {
-        return Ok(());
-    };
-    let plan = SegmentPlan::new(&run.plan, scan, prepared, Vec::new())?;
-    if let Some(states) = plan.metadata_states(&run.plan) {
+    let prepared = scan.prepare(segment)?;
+    Ok(prepared.map(|prepared| (prepared, Vec::new())))
+}
+
+/// `stored`: of a star-tree's records the measures of each aggregate.
+fn start_segment(
+    run: &Arc<Run>,
+    prepared: Prepared,
+    stored: Vec<Stored>,
+    morsels: Vec<Range<u32>>,
+) -> Result<()> {
+    let scan = &run.scan;
+    let segment = Arc::clone(&prepared.segment);
+    let rows = stored.is_empty();
+    let plan = SegmentPlan::new(&run.plan, scan, prepared, stored)?;
+    if rows && let Some(states) = plan.metadata_states(&run.plan) {
         scan.count_matched(u64::from(segment.num_docs()));
         return run.merge(|merged| merged.absorb_states(&states));
     }
-    read_all(run, plan, scan.morsels(segment))
-}
-
-/// Reads `morsels` of a segment's chunks, each in a job.
-fn read_all<M>(run: &Arc<Run>, plan: SegmentPlan, morsels: Vec<M>) -> Result<()>
-where
-    M: IntoIterator<Item = u32> + Send + 'static,
-{
     let segment = Arc::new(SegmentRun {
         plan,
         idle: Mutex::new(Vec::new()),
@@ -183,7 +220,7 @@ where
     read(run, &segment, first)
 }
 
-fn read(run: &Arc<Run>, segment: &SegmentRun, chunks: impl IntoIterator<Item = u32>) -> Result<()> {
+fn read(run: &Arc<Run>, segment: &SegmentRun, chunks: Range<u32>) -> Result<()> {
     let idle = segment.idle.lock().pop();
     let mut local = idle.unwrap_or_else(|| Local::new(&run.plan, &segment.plan, &run.scan));
     local.read(&run.plan, &segment.plan, &run.scan, chunks)?;

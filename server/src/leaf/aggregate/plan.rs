@@ -2,12 +2,11 @@
 
 use super::state::{Kind, SumType};
 use crate::leaf::expression::Expression;
+use crate::leaf::filter::PlannedFilter;
 use crate::leaf::values::Domain;
 use arrow::datatypes::{DataType, SchemaRef};
 use std::sync::Arc;
-use strandline_proto::leaf::{
-    AggregateFunction, GroupKey, LeafAggregate, LeafExpr, LeafFilter, LeafQuery,
-};
+use strandline_proto::leaf::{AggregateFunction, GroupKey, LeafAggregate, LeafExpr, LeafQuery};
 use strandline_proto::{Error, Result};
 
 /// One group key.
@@ -24,7 +23,7 @@ pub(super) struct AggregatePlan {
     pub(super) kind: Kind,
     /// The argument as written, and prepared.
     pub(super) argument: Option<(LeafExpr, Arc<Expression>)>,
-    pub(super) filter: Option<LeafFilter>,
+    pub(super) filter: Option<PlannedFilter>,
     /// Types of the state's columns in the answer.
     pub(super) states: Vec<DataType>,
 }
@@ -95,7 +94,11 @@ impl Plan {
             plans.push(AggregatePlan {
                 kind,
                 argument,
-                filter: aggregate.filter.clone(),
+                filter: aggregate
+                    .filter
+                    .as_ref()
+                    .map(|filter| PlannedFilter::new(filter, query, false))
+                    .transpose()?,
                 states,
             });
         }
@@ -142,6 +145,14 @@ fn kind(
         (AggregateFunction::Sum, Some(argument), [state]) => Ok(Kind::Sum(sum(argument, state)?)),
         (AggregateFunction::Avg, Some(argument), [DataType::UInt64, state]) => {
             Ok(Kind::Avg(sum(argument, state)?))
+        }
+        (AggregateFunction::FinalAvg, Some(DataType::Float64), [DataType::Float64]) => {
+            Ok(Kind::Avg(SumType::F64))
+        }
+        (AggregateFunction::FinalCountDistinct, Some(argument), [DataType::Int64]) => {
+            Ok(Kind::Distinct {
+                domain: Domain::of(argument),
+            })
         }
         (AggregateFunction::Min | AggregateFunction::Max, Some(argument), [state]) => {
             let domain = Domain::of(argument);

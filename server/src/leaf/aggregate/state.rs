@@ -8,7 +8,7 @@ use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, i256};
 use hashbrown::HashTable;
 use std::sync::Arc;
-use strandline_index::{Dictionary, Scalar};
+use strandline_index::{Dictionary, DistinctValues, PhysicalType, Scalar, ValueBuffer};
 use strandline_proto::{Error, Result};
 
 /// What a sum is accumulated in.
@@ -31,6 +31,36 @@ pub(super) enum Kind {
     Distinct { domain: Domain },
 }
 
+/// What the ids of a segment stand for.
+pub(super) enum Numbered<'a> {
+    Dictionary(&'a dyn Dictionary),
+    Distinct(&'a dyn DistinctValues),
+}
+
+/// Values of ids that are read at once.
+const GATHERED: usize = 4_096;
+
+impl Numbered<'_> {
+    /// Appends the numbers that `values` gives to the values of `ids`.
+    fn intern(&self, ids: &[u32], values: &mut Interner, numbers: &mut Vec<u32>) {
+        match self {
+            Self::Dictionary(dictionary) => {
+                numbers.extend(ids.iter().map(|&id| values.scalar(&dictionary.value(id))));
+            }
+            Self::Distinct(distinct) => {
+                let mut texts = ValueBuffer::new(PhysicalType::Bytes);
+                distinct.gather(ids, &mut texts);
+                let texts = (0..texts.len()).filter_map(|i| texts.bytes(i));
+                numbers.extend(texts.map(|text| values.bytes(text)));
+            }
+        }
+    }
+}
+
+fn lost_values() -> Error {
+    Error::internal("ids without what they stand for")
+}
+
 /// A block of an argument's values.
 pub(super) enum Values {
     /// Only whether it is null matters.
@@ -39,7 +69,7 @@ pub(super) enum Values {
     F64(Vec<f64>),
     I128(Vec<i128>),
     Bytes(BinaryArray),
-    /// Ids of the segment's dictionary.
+    /// Ids of the segment's dictionary, or numbers of its distinct values.
     Ids(Vec<u32>),
     /// How many rows each stands for.
     Counts(Vec<i64>),
@@ -72,7 +102,7 @@ pub(super) enum State {
         pairs: Pairs,
         values: Interner,
     },
-    /// Ids of the segment's dictionary.
+    /// As [`Values::Ids`].
     DistinctIds(Pairs),
 }
 
@@ -267,12 +297,12 @@ impl State {
         Ok(())
     }
 
-    /// Takes in the states of a segment, whose group `i` is `map[i]` here. `dictionary` gives the values of its ids.
+    /// Takes in the states of a segment, whose group `i` is `map[i]` here. `numbered` gives the values of its ids.
     pub(super) fn merge(
         &mut self,
         other: &Self,
         map: &[u32],
-        dictionary: Option<&dyn Dictionary>,
+        numbered: Option<Numbered<'_>>,
     ) -> Result<()> {
         match (self, other) {
             (Self::Count(counts), Self::Count(other)) => {
@@ -301,8 +331,9 @@ impl State {
                 }
             }
             (merged, Self::ExtremeIds(other)) => {
-                let dictionary = dictionary
-                    .ok_or_else(|| Error::internal("dictionary ids without their dictionary"))?;
+                let Some(Numbered::Dictionary(dictionary)) = numbered else {
+                    return Err(lost_values());
+                };
                 for (group, &to) in map
                     .iter()
                     .enumerate()
@@ -333,16 +364,19 @@ impl State {
                 });
             }
             (Self::Distinct { pairs, values }, Self::DistinctIds(other)) => {
-                let dictionary = dictionary
-                    .ok_or_else(|| Error::internal("dictionary ids without their dictionary"))?;
-                let mut known = vec![0u32; dictionary.len() as usize];
+                let numbered = numbered.ok_or_else(lost_values)?;
+                let mut met = Vec::with_capacity(other.len());
+                other.for_each(|_, id| met.push(id));
+                met.sort_unstable();
+                met.dedup();
+                let mut numbers = Vec::with_capacity(met.len());
+                for ids in met.chunks(GATHERED) {
+                    numbered.intern(ids, values, &mut numbers);
+                }
                 other.for_each(|group, id| {
-                    // Zero stands for unknown, so that untouched parts of the table cost nothing.
-                    let value = &mut known[id as usize];
-                    if *value == 0 {
-                        *value = values.scalar(&dictionary.value(id)) + 1;
+                    if let Ok(at) = met.binary_search(&id) {
+                        pairs.insert(map[group as usize] as usize, numbers[at]);
                     }
-                    pairs.insert(map[group as usize] as usize, *value - 1);
                 });
             }
             _ => {
@@ -377,6 +411,14 @@ impl State {
                 sum_columns(kind, types, &sums.counts, |valid, data_type| {
                     array_of(values, valid, data_type)
                 })?
+            }
+            (Kind::Avg(_), Self::SumF64(sums)) if types.len() == 1 => {
+                let valid = sums.counts.iter().map(|&count| count > 0).collect();
+                let means = sums.sums.iter().zip(&sums.counts);
+                let means: Vec<f64> = means.map(|(sum, &count)| sum / count as f64).collect();
+                let array = Float64Array::try_new(means.into(), some_null(valid))
+                    .map_err(|e| Error::internal(e.to_string()))?;
+                vec![Arc::new(array)]
             }
             (Kind::Sum(_) | Kind::Avg(_), Self::SumF64(sums)) => {
                 let values = sums.sums;
@@ -417,6 +459,11 @@ impl State {
                 let seen = values.iter().map(Option::is_some).collect();
                 let array = binary(values.iter().map(|v| v.as_deref().unwrap_or_default()))?;
                 vec![array_of(Canonical::Bytes(array), Some(seen), first)?]
+            }
+            (_, Self::Distinct { pairs, .. }) if *first == DataType::Int64 => {
+                let mut counts = vec![0i64; groups];
+                pairs.for_each(|group, _| counts[group as usize] += 1);
+                vec![Arc::new(Int64Array::from(counts))]
             }
             (_, Self::Distinct { pairs, values }) => {
                 vec![distinct_lists(&pairs, &values, groups, first)?]
@@ -482,6 +529,10 @@ fn sum_columns(
     let counts = UInt64Array::try_new(counts.to_vec().into(), nulls)
         .map_err(|e| Error::internal(e.to_string()))?;
     Ok(vec![Arc::new(counts), sum])
+}
+
+fn some_null(valid: Vec<bool>) -> Option<NullBuffer> {
+    Some(NullBuffer::from(valid)).filter(|nulls| nulls.null_count() > 0)
 }
 
 fn distinct_lists(

@@ -26,8 +26,6 @@ pub(super) struct Access {
     pub(super) share: f32,
     /// What answers it, for EXPLAIN.
     pub(super) by: &'static str,
-    /// Whether a bloom filter ruled it out.
-    pub(super) bloomed: bool,
 }
 
 impl Access {
@@ -37,7 +35,6 @@ impl Access {
             cost,
             share,
             by,
-            bloomed: false,
         }
     }
 
@@ -76,11 +73,11 @@ fn decided(test: &Test, (min, max): (i64, i64)) -> Option<bool> {
 pub(super) fn access_in(
     segment: &SegmentView,
     column: Arc<BoundColumn>,
-    test: Test,
+    test: &Arc<Test>,
     negated: bool,
 ) -> Result<Access> {
     let bounds = segment.reader.bounds(&column.name);
-    match bounds.and_then(|bounds| decided(&test, bounds)) {
+    match bounds.and_then(|bounds| decided(test, bounds)) {
         Some(pass) if pass != negated => Ok(not_null(column, "metadata")),
         Some(_) => Ok(Access::nothing("metadata")),
         None => access(column, test, negated),
@@ -88,7 +85,7 @@ pub(super) fn access_in(
 }
 
 /// The path of `test` (or its negation) on `column`.
-fn access(column: Arc<BoundColumn>, test: Test, negated: bool) -> Result<Access> {
+fn access(column: Arc<BoundColumn>, test: &Arc<Test>, negated: bool) -> Result<Access> {
     if column.reader.num_docs() == 0 {
         return Ok(Access::nothing("metadata"));
     }
@@ -96,21 +93,14 @@ fn access(column: Arc<BoundColumn>, test: Test, negated: bool) -> Result<Access>
         None => raw(column, test, negated),
         Some(dictionary) => {
             let reader = Arc::clone(&column.reader);
-            let ruled_out = std::cell::Cell::new(false);
-            let set = ids_of(&test, dictionary, |value| {
-                let may = reader.may_contain(value);
-                ruled_out.set(ruled_out.get() || !may);
-                may
-            })?;
+            let set = ids_of(test, dictionary, |value| reader.may_contain(value))?;
             let len = dictionary.len();
             let multi_value = column.is_multi_value();
-            let mut access = if multi_value {
-                multi(column, set, len, &test, negated)
+            Ok(if multi_value {
+                multi(column, set, len, test, negated)
             } else {
                 single(column, set, len, negated, false)
-            };
-            access.bloomed = ruled_out.get() && matches!(access.node, Node::Nothing);
-            Ok(access)
+            })
         }
     }
 }
@@ -305,20 +295,25 @@ fn multi(column: Arc<BoundColumn>, set: IdSet, len: u32, test: &Test, negated: b
     )
 }
 
-fn raw(column: Arc<BoundColumn>, mut test: Test, negated: bool) -> Result<Access> {
+fn raw(column: Arc<BoundColumn>, test: &Arc<Test>, negated: bool) -> Result<Access> {
+    let mut test = Arc::clone(test);
     let mut points = 0;
-    if let Test::Values(set) = &mut test {
+    if let Test::Values(set) = &*test {
         let before = set.len();
-        set.retain_points(|value| column.reader.may_contain(value));
-        let bloomed = set.len() < before;
-        points = set.points();
-        if set.is_empty() {
-            let mut access = match negated {
-                true => not_null(column, "metadata"),
-                false => Access::nothing(if bloomed { "bloom" } else { "metadata" }),
-            };
-            access.bloomed = bloomed && !negated;
-            return Ok(access);
+        if set.points() > 0
+            && let Test::Values(set) = Arc::make_mut(&mut test)
+        {
+            set.retain_points(|value| column.reader.may_contain(value));
+        }
+        if let Test::Values(set) = &*test {
+            points = set.points();
+            if set.is_empty() {
+                let bloomed = set.len() < before;
+                return Ok(match negated {
+                    true => not_null(column, "metadata"),
+                    false => Access::nothing(if bloomed { "bloom" } else { "metadata" }),
+                });
+            }
         }
     }
     let physical = column.reader.physical();
@@ -339,7 +334,7 @@ fn raw(column: Arc<BoundColumn>, mut test: Test, negated: bool) -> Result<Access
             if negated { 0.7 } else { 0.3 },
         ));
     }
-    let cost = match (column.is_multi_value(), &test) {
+    let cost = match (column.is_multi_value(), &*test) {
         (_, Test::Text(_)) => 4_000.0,
         (true, _) => 300.0,
         (false, _) if physical == PhysicalType::Bytes => 1_000.0,

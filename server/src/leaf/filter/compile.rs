@@ -4,7 +4,7 @@ use super::access::{Access, access_in, single};
 use super::node::Node;
 use super::operand::{Resolved, resolve};
 use crate::leaf::expression::{BoundExpression, Expression};
-use crate::leaf::segment::SegmentView;
+use crate::leaf::segment::{SegmentView, column_type};
 use arrow::array::{Array, AsArray};
 use std::sync::Arc;
 use strandline_index::kernels::IdSet;
@@ -17,107 +17,146 @@ use strandline_proto::{Error, Result};
 /// Expressions of a dictionary column are evaluated on its values where a document holds one in so many.
 const DICTIONARY_SHARE: u32 = 2;
 
+/// A filter made ready for all segments of a query: operands are values of the columns' own types, expressions are prepared.
+#[derive(Debug)]
+pub(in crate::leaf) enum PlannedFilter {
+    /// All of these.
+    And(Vec<PlannedFilter>),
+    /// Any of these.
+    Or(Vec<PlannedFilter>),
+    /// A test of a column's values.
+    Column {
+        /// The column's name.
+        column: String,
+        /// The test.
+        resolved: Resolved,
+        /// The predicate as EXPLAIN shows it.
+        text: Option<String>,
+    },
+    /// An expression that must be true.
+    Expr {
+        /// The expression.
+        expression: Arc<Expression>,
+        /// The expression as EXPLAIN shows it.
+        text: Option<String>,
+    },
+}
+
+impl PlannedFilter {
+    /// Plans `filter` of `query`; with `explain` predicates are shown by what answers them.
+    pub(in crate::leaf) fn new(
+        filter: &LeafFilter,
+        query: &LeafQuery,
+        explain: bool,
+    ) -> Result<Self> {
+        let plan_all = |children: &[LeafFilter]| -> Result<Vec<Self>> {
+            let plan = |child| Self::new(child, query, explain);
+            children.iter().map(plan).collect()
+        };
+        Ok(match filter {
+            LeafFilter::And(children) => Self::And(plan_all(children)?),
+            LeafFilter::Or(children) => Self::Or(plan_all(children)?),
+            LeafFilter::Column(predicate) => {
+                let (data_type, _) = column_type(&query.schema, &predicate.column)?;
+                Self::Column {
+                    column: predicate.column.clone(),
+                    resolved: resolve(predicate, data_type, &query.parameters)?,
+                    text: explain.then(|| describe_predicate(predicate, &query.parameters)),
+                }
+            }
+            LeafFilter::Expr(expr) => Self::Expr {
+                expression: Arc::new(Expression::new(expr, &query.schema, &query.parameters)?),
+                text: explain.then(|| describe_expr(expr)),
+            },
+        })
+    }
+}
+
 /// Compiles filters of one query for one segment.
 pub(in crate::leaf) struct Compiler<'a> {
-    /// The query.
-    pub(in crate::leaf) query: &'a LeafQuery,
     /// The segment.
     pub(in crate::leaf) segment: &'a SegmentView,
-    /// Whether a bloom filter ruled out what a predicate asks for.
-    pub(in crate::leaf) bloomed: bool,
-    /// How each predicate is answered, in the order of the filter: its text and what answers it.
+    /// How each explained predicate is answered, in the order of the filter: its text and what answers it.
     pub(in crate::leaf) paths: Vec<(String, &'static str)>,
-    explain: bool,
 }
 
 impl<'a> Compiler<'a> {
-    /// A compiler; with `explain` it writes down the paths.
-    pub(in crate::leaf) fn new(
-        query: &'a LeafQuery,
-        segment: &'a SegmentView,
-        explain: bool,
-    ) -> Self {
+    /// A compiler for `segment`.
+    pub(in crate::leaf) fn new(segment: &'a SegmentView) -> Self {
         Self {
-            query,
             segment,
-            bloomed: false,
             paths: Vec::new(),
-            explain,
         }
     }
 
     /// The node of `filter`.
-    pub(in crate::leaf) fn compile(&mut self, filter: &LeafFilter) -> Result<Node> {
+    pub(in crate::leaf) fn compile(&mut self, filter: &PlannedFilter) -> Result<Node> {
         Ok(self.access(filter)?.node)
     }
 
-    fn access(&mut self, filter: &LeafFilter) -> Result<Access> {
-        match filter {
-            LeafFilter::And(children) => {
+    fn access(&mut self, filter: &PlannedFilter) -> Result<Access> {
+        let (access, text) = match filter {
+            PlannedFilter::And(children) => {
+                let mut parts = Vec::with_capacity(children.len());
+                for child in children {
+                    let part = self.access(child)?;
+                    // EXPLAIN looks at every predicate; otherwise one that no document passes settles it.
+                    let settled = matches!(part.node, Node::Nothing) && self.paths.is_empty();
+                    parts.push(part);
+                    if settled {
+                        break;
+                    }
+                }
+                return Ok(all_of(parts));
+            }
+            PlannedFilter::Or(children) => {
                 let mut parts = Vec::with_capacity(children.len());
                 for child in children {
                     parts.push(self.access(child)?);
                 }
-                Ok(all_of(parts))
+                return Ok(any_of(parts));
             }
-            LeafFilter::Or(children) => {
-                let mut parts = Vec::with_capacity(children.len());
-                for child in children {
-                    parts.push(self.access(child)?);
-                }
-                Ok(any_of(parts))
-            }
-            LeafFilter::Column(predicate) => {
-                let access = self.predicate(predicate)?;
-                self.bloomed |= access.bloomed;
-                if self.explain {
-                    self.paths.push((
-                        describe_predicate(predicate, &self.query.parameters),
-                        access.by,
-                    ));
-                }
-                Ok(access)
-            }
-            LeafFilter::Expr(expr) => {
-                let access = self.expression(expr)?;
-                if self.explain {
-                    self.paths.push((describe_expr(expr), access.by));
-                }
-                Ok(access)
-            }
+            PlannedFilter::Column {
+                column,
+                resolved,
+                text,
+            } => (self.predicate(column, resolved)?, text),
+            PlannedFilter::Expr { expression, text } => (self.expression(expression)?, text),
+        };
+        if let Some(text) = text {
+            self.paths.push((text.clone(), access.by));
         }
+        Ok(access)
     }
 
-    fn predicate(&self, predicate: &ColumnPredicate) -> Result<Access> {
-        let column = self.segment.column(&predicate.column)?;
-        match resolve(predicate, column.data_type, &self.query.parameters)? {
+    fn predicate(&self, column: &str, resolved: &Resolved) -> Result<Access> {
+        let column = self.segment.column(column)?;
+        match resolved {
             Resolved::Never => Ok(Access::new(Node::Nothing, "metadata", 0.0, 0.0)),
             Resolved::IsNull { negated } if !column.reader.has_nulls() => {
-                let node = if negated { Node::All } else { Node::Nothing };
+                let node = if *negated { Node::All } else { Node::Nothing };
                 Ok(Access::new(
                     node,
                     "metadata",
                     0.0,
-                    if negated { 1.0 } else { 0.0 },
+                    if *negated { 1.0 } else { 0.0 },
                 ))
             }
             Resolved::IsNull { negated } => Ok(Access::new(
-                Node::Null { column, negated },
+                Node::Null {
+                    column,
+                    negated: *negated,
+                },
                 "null bitmap",
                 1.0,
-                if negated { 0.9 } else { 0.1 },
+                if *negated { 0.9 } else { 0.1 },
             )),
-            Resolved::Test { test, negated } => access_in(self.segment, column, test, negated),
+            Resolved::Test { test, negated } => access_in(self.segment, column, test, *negated),
         }
     }
 
-    fn expression(&self, expr: &LeafExpr) -> Result<Access> {
-        let expression = Arc::new(Expression::new(
-            expr,
-            &self.query.schema,
-            &self.query.parameters,
-        )?);
-        let bound = BoundExpression::new(expression, self.segment)?;
+    fn expression(&self, expression: &Arc<Expression>) -> Result<Access> {
+        let bound = BoundExpression::new(Arc::clone(expression), self.segment)?;
         let docs = self.segment.num_docs();
         // An error on some value (a division by zero) must not fail rows that other predicates take away:
         // then documents are evaluated.

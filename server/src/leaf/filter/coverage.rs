@@ -2,12 +2,14 @@
 
 use super::access::access_in;
 use super::node::{Node, Scratch};
-use super::operand::within;
-use crate::leaf::segment::SegmentView;
+use super::operand::{Test, within};
+use crate::leaf::segment::{SegmentView, column_type};
+use std::sync::Arc;
 use strandline_index::DocBits;
 use strandline_proto::Result;
 use strandline_proto::ids::Half;
 use strandline_proto::leaf::CoverageFilter;
+use strandline_proto::schema::Schema;
 
 /// The documents of a segment that coverage lets answer.
 #[derive(Debug)]
@@ -22,20 +24,38 @@ pub(in crate::leaf) enum Cut {
     Outside(Node),
 }
 
+/// Coverage made ready for all segments of a query.
+#[derive(Debug)]
+pub(in crate::leaf) struct PlannedCoverage {
+    column: String,
+    inside: Arc<Test>,
+}
+
+impl PlannedCoverage {
+    /// The coverage of a table with this schema.
+    pub(in crate::leaf) fn new(coverage: &CoverageFilter, schema: &Schema) -> Result<Self> {
+        let (data_type, _) = column_type(schema, &coverage.column)?;
+        let inside = within(data_type, &coverage.intervals)
+            .map_err(|e| e.at(format_args!("time column {:?}", coverage.column)))?;
+        Ok(Self {
+            column: coverage.column.clone(),
+            inside: Arc::new(inside),
+        })
+    }
+}
+
 impl Cut {
     /// The cut of `segment`.
     pub(in crate::leaf) fn new(
         segment: &SegmentView,
-        coverage: Option<&CoverageFilter>,
+        coverage: Option<&PlannedCoverage>,
     ) -> Result<Self> {
         let Some(coverage) = coverage else {
             return Ok(Self::All);
         };
         let column = segment.column(&coverage.column)?;
-        let test = within(column.data_type, &coverage.intervals)
-            .map_err(|e| e.at(format_args!("time column {:?}", column.name)))?;
         // A time that is null is in no interval: nodes never keep nulls.
-        let inside = access_in(segment, column, test, false)?.node;
+        let inside = access_in(segment, column, &coverage.inside, false)?.node;
         Ok(match (segment.half, inside) {
             (Half::Offline, Node::All) | (Half::Realtime, Node::Nothing) => Self::All,
             (Half::Offline, Node::Nothing) | (Half::Realtime, Node::All) => Self::Nothing,

@@ -1,7 +1,7 @@
 //! Filters: from a [`LeafFilter`](strandline_proto::leaf::LeafFilter) to the documents of a chunk that pass.
 //!
-//! A filter is compiled once a segment: operands become values of the column's own type (`operand`), values
-//! become dictionary ids (`ids`), and each predicate gets its cheapest access path (`access`). A compiled node
+//! A filter is planned once a query: operands become values of the column's own type (`operand`). It is compiled once a
+//! segment: values become dictionary ids (`ids`), and each predicate gets its cheapest access path (`access`). A compiled node
 //! *narrows* the documents that are left in a chunk (`node`), so that AND works on ever fewer of them.
 
 mod access;
@@ -12,6 +12,6 @@ mod node;
 mod operand;
 mod text;
 
-pub(super) use compile::{Compiler, describe_filter};
-pub(super) use coverage::Cut;
+pub(super) use compile::{Compiler, PlannedFilter, describe_filter};
+pub(super) use coverage::{Cut, PlannedCoverage};
 pub(super) use node::{Node, Scratch};

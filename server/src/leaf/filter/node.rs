@@ -105,7 +105,7 @@ pub(in crate::leaf) enum Node {
         /// The column.
         column: Arc<BoundColumn>,
         /// The test.
-        test: Test,
+        test: Arc<Test>,
         /// The documents, not null, that fail it.
         negated: bool,
     },
@@ -114,6 +114,52 @@ pub(in crate::leaf) enum Node {
 }
 
 impl Node {
+    /// The chunks that hold all documents that pass, as far as that follows from the sorted column.
+    pub(in crate::leaf) fn chunks(&self) -> Range<u32> {
+        match self {
+            Self::Docs(ranges) => {
+                let start = ranges.iter().map(|range| range.start).min().unwrap_or(0);
+                let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
+                start / CHUNK_DOCS..end.div_ceil(CHUNK_DOCS)
+            }
+            Self::And(children) => children.iter().fold(0..u32::MAX, |found, child| {
+                let more = child.chunks();
+                found.start.max(more.start)..found.end.min(more.end)
+            }),
+            _ => 0..u32::MAX,
+        }
+    }
+
+    /// At most so many of a segment's `docs` documents pass, as far as that follows from indexes.
+    pub(in crate::leaf) fn docs_max(&self, docs: u64) -> u64 {
+        match self {
+            Self::Nothing => 0,
+            Self::And(children) => {
+                let most = children.iter().map(|child| child.docs_max(docs));
+                most.min().unwrap_or(docs)
+            }
+            Self::Or(children) => {
+                let most = children.iter().map(|child| child.docs_max(docs));
+                most.sum::<u64>().min(docs)
+            }
+            Self::Docs(ranges) => {
+                let found = ranges
+                    .iter()
+                    .map(|r| u64::from(r.end.saturating_sub(r.start)));
+                found.sum()
+            }
+            Self::Postings {
+                column,
+                ids,
+                negated: false,
+            } => column.reader.inverted().map_or(docs, |postings| {
+                let found = ids.iter().map(|&id| postings.count(id));
+                found.sum::<u64>().min(docs)
+            }),
+            _ => docs,
+        }
+    }
+
     /// Removes documents of `chunk` that do not pass from `left`.
     pub(in crate::leaf) fn narrow(
         &self,

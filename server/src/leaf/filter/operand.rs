@@ -2,6 +2,7 @@
 
 use super::text::TextTest;
 use crate::leaf::compare::{Place, place};
+use std::sync::Arc;
 use strandline_index::Scalar;
 use strandline_index::kernels::{OwnedBound, ValueSet};
 use strandline_proto::leaf::{ColumnPredicate, ColumnTest, Operand};
@@ -12,7 +13,7 @@ use strandline_storage::segment::arrow::physical_type;
 
 /// A predicate that any value of the column can be held against.
 #[derive(Clone, Debug)]
-pub(super) enum Resolved {
+pub(in crate::leaf) enum Resolved {
     /// NULL for every row.
     Never,
     /// IS NULL, or IS NOT NULL.
@@ -23,7 +24,7 @@ pub(super) enum Resolved {
     /// A test of values.
     Test {
         /// Which values pass.
-        test: Test,
+        test: Arc<Test>,
         /// Whether the test must fail.
         negated: bool,
     },
@@ -77,7 +78,7 @@ pub(super) fn resolve(
                 }
             }
             Ok(Resolved::Test {
-                test: points(data_type, places)?,
+                test: Arc::new(points(data_type, places)?),
                 negated,
             })
         }
@@ -95,7 +96,7 @@ pub(super) fn resolve(
             };
             match (bound(low)?, bound(high)?) {
                 (Some(low), Some(high)) => Ok(Resolved::Test {
-                    test: ranges(data_type, vec![(low, high)])?,
+                    test: Arc::new(ranges(data_type, vec![(low, high)])?),
                     negated,
                 }),
                 // With one NULL bound a negated range could still be TRUE beyond the other.
@@ -106,7 +107,7 @@ pub(super) fn resolve(
                         _ => return Ok(Resolved::Never),
                     };
                     Ok(Resolved::Test {
-                        test: outside,
+                        test: Arc::new(outside),
                         negated,
                     })
                 }
@@ -145,7 +146,7 @@ fn text(
     match value_of(pattern, parameters)? {
         Value::Null => Ok(Resolved::Never),
         Value::String(pattern) => Ok(Resolved::Test {
-            test: Test::Text(test(pattern)?),
+            test: Arc::new(Test::Text(test(pattern)?)),
             negated: predicate.negated,
         }),
         other => Err(Error::invalid(format!(

@@ -72,7 +72,9 @@ fn settle(query: &LeafQuery, rows: &mut [Vec<String>]) {
                         row[column] = parts.join(", ");
                     }
                 }
-                AggregateFunction::Sum => row[column] = row[column].replace("-NaN", "NaN"),
+                AggregateFunction::Sum | AggregateFunction::FinalAvg => {
+                    row[column] = row[column].replace("-NaN", "NaN");
+                }
                 AggregateFunction::Avg => row[column + 1] = row[column + 1].replace("-NaN", "NaN"),
                 _ => {}
             }

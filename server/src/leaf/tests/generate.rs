@@ -597,7 +597,7 @@ fn aggregate(
             return (expr, data_type);
         }
     };
-    let (function, argument) = match rng.random_range(0..9) {
+    let (function, argument) = match rng.random_range(0..11) {
         0 => {
             fields.push(state("count", ArrowType::Int64, false));
             (AggregateFunction::Count, None)
@@ -614,6 +614,19 @@ fn aggregate(
                 false,
             ));
             (AggregateFunction::CountDistinct, Some(expr))
+        }
+        9 => {
+            fields.push(state("distinct", ArrowType::Int64, false));
+            (
+                AggregateFunction::FinalCountDistinct,
+                Some(any_expr(rng, schema).0),
+            )
+        }
+        10 => {
+            let (expr, _) = number(rng, schema);
+            fields.push(state("mean", ArrowType::Float64, true));
+            let argument = cast(expr, ArrowType::Float64);
+            (AggregateFunction::FinalAvg, Some(argument))
         }
         3..5 => {
             let decimal = schema

@@ -485,6 +485,21 @@ fn state(function: AggregateFunction, argument: Option<&ArrayRef>, rows: &[usize
             values.dedup();
             vec![format!("[{}]", values.join(", "))]
         }
+        AggregateFunction::FinalCountDistinct => {
+            let values: std::collections::HashSet<_> =
+                rows.iter().map(|&row| text(array, row)).collect();
+            vec![format!("Int64({})", values.len())]
+        }
+        AggregateFunction::FinalAvg => {
+            let values = array.as_primitive::<arrow::datatypes::Float64Type>();
+            let sum = rows.iter().map(|&row| values.value(row)).sum::<f64>() + 0.0;
+            let mean = ScalarValue::Float64(Some(sum / rows.len() as f64));
+            vec![if rows.is_empty() {
+                "NULL".to_owned()
+            } else {
+                format!("{mean:?}")
+            }]
+        }
         AggregateFunction::Sum => vec![sum(array, &rows)],
         AggregateFunction::Avg if rows.is_empty() => vec!["NULL".to_owned(), "NULL".to_owned()],
         AggregateFunction::Avg => vec![format!("UInt64({})", rows.len()), sum(array, &rows)],

@@ -49,7 +49,7 @@ pub(crate) use writer::SegmentFileWriter;
 pub use writer::TEMPORARY_SUFFIX;
 
 /// The newest format version that this build reads, and the one that it writes.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 const HEADER_MAGIC: [u8; 8] = *b"STRNDSEG";
 const FOOTER_MAGIC: [u8; 8] = *b"STRNDEND";

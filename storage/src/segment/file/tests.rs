@@ -147,14 +147,17 @@ fn a_newer_format_says_that_it_is_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = small_file(folder.path());
     let mut bytes = fs::read(&path).unwrap();
-    bytes[8..12].copy_from_slice(&2_u32.to_le_bytes());
+    bytes[8..12].copy_from_slice(&(FORMAT_VERSION + 1).to_le_bytes());
     let crc = crc32c::crc32c(&bytes[..60]).to_le_bytes();
     bytes[60..64].copy_from_slice(&crc);
     fs::write(&path, &bytes).unwrap();
     let error = SegmentFile::open(&path).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(
-        error.message().contains("format version 2") && error.message().contains("upgrade"),
+        error
+            .message()
+            .contains(&format!("format version {}", FORMAT_VERSION + 1))
+            && error.message().contains("upgrade"),
         "{error}"
     );
 }

@@ -37,6 +37,25 @@ fn row(i: u64) -> Row {
 }
 
 #[test]
+fn a_view_knows_bounds_of_its_whole_numbers() {
+    let spec = two_columns();
+    let segment = ConsumingSegment::new("s", spec.clone(), partition(), 0).unwrap();
+    assert_eq!(segment.view().bounds("n"), None);
+    for i in 0..4 {
+        let rows: Vec<Row> = (i * 10..i * 10 + 10).map(row).collect();
+        let offsets: Vec<u64> = (i * 10..i * 10 + 10).collect();
+        let rows = batch(&spec.schema, &rows);
+        segment.append(&rows, &offsets, i * 10 + 10).unwrap();
+    }
+    let view = segment.view_until(15);
+    assert_eq!(view.num_docs(), 15);
+    // They hold for all rows of the segment, and so for those of the view.
+    assert_eq!(view.bounds("n"), Some((0, 39)));
+    assert_eq!(view.bounds("day"), Some((16_000, 16_029)));
+    assert_eq!((view.bounds("name"), view.bounds("none")), (None, None));
+}
+
+#[test]
 fn a_watermark_cuts_between_offsets() {
     let spec = two_columns();
     let segment = ConsumingSegment::new("s", spec.clone(), partition(), 100).unwrap();

@@ -1,11 +1,11 @@
-//! The committed file of format version 1, which every later version must read.
+//! The committed files of each format version, which every later version must read.
 
 use super::conformance::check;
 use super::rows::{Row, TYPES, batch, column, day_column, files, partition, raw, stored_order};
-use crate::segment::SegmentReader as _;
 use crate::segment::builder::SegmentBuilder;
 use crate::segment::immutable::ImmutableSegment;
 use crate::segment::spec::{ColumnSpec, SegmentSpec, StarMeasure, StarTreeSpec};
+use crate::segment::{FORMAT_VERSION, SegmentReader as _};
 use std::path::Path;
 use std::sync::Arc;
 use strandline_index::star_tree::Need;
@@ -15,16 +15,27 @@ use strandline_proto::schema::DataType;
 use strandline_proto::value::Value;
 
 /// Tests run in their crate's folder. A path fixed when they are built would be another clone's, if that built them.
-const PATH: &str = "tests/golden/segment-1.strandline";
-/// The checksum of the committed file.
-const CHECKSUM: u64 = 0xbd9b_ac78_469d_5b81;
-/// The same rows with star-trees.
-const PATH_OF_TREES: &str = "tests/golden/segment-1-star-trees.strandline";
+/// The newest version's rows with star-trees.
+const PATH_OF_TREES: &str = "tests/golden/segment-2-star-trees.strandline";
 /// The checksum of that file.
-const CHECKSUM_OF_TREES: u64 = 0x8de2_bbca_54fb_2851;
+const CHECKSUM_OF_TREES: u64 = 0x1ba8_7dc0_809f_e816;
+
+fn path(version: u32) -> String {
+    format!("tests/golden/segment-{version}.strandline")
+}
+
+/// The checksums of the committed files of versions 1, 2, ...
+const CHECKSUMS: [u64; 2] = [0xbd9b_ac78_469d_5b81, 0xee39_e3e4_4996_2976];
+/// The column that version 2 added: UUIDs, which it stores as such.
+const UUIDS: &str = "uuids_raw";
+
+/// As the newest version has them.
+pub(super) fn spec() -> Arc<SegmentSpec> {
+    spec_of(FORMAT_VERSION)
+}
 
 /// Every type, single- and multi-value, with a dictionary and raw, with every index.
-pub(super) fn spec() -> Arc<SegmentSpec> {
+fn spec_of(version: u32) -> Arc<SegmentSpec> {
     let mut columns = vec![(day_column("day"), ColumnSpec::default())];
     for data_type in TYPES {
         for multi_value in [false, true] {
@@ -47,6 +58,13 @@ pub(super) fn spec() -> Arc<SegmentSpec> {
                 ));
             }
         }
+    }
+    if version >= 2 {
+        let bloom = ColumnSpec {
+            bloom: true,
+            ..raw()
+        };
+        columns.push((column(UUIDS, DataType::String, false), bloom));
     }
     super::rows::spec(columns, Some("day"), Some("day"))
 }
@@ -81,7 +99,10 @@ pub(super) fn spec_with_trees() -> Arc<SegmentSpec> {
 
 /// Rows that a plain rule makes, so that they are the same for ever.
 pub(super) fn rows() -> Vec<(u64, Row)> {
-    let spec = spec();
+    rows_of(&spec())
+}
+
+fn rows_of(spec: &SegmentSpec) -> Vec<(u64, Row)> {
     (0..200_i64)
         .map(|row| {
             let values = spec
@@ -93,6 +114,9 @@ pub(super) fn rows() -> Vec<(u64, Row)> {
                     let n = row * 31 + number as i64 * 17;
                     match n % 13 {
                         0 if column.name != "day" => Value::Null,
+                        _ if column.name == UUIDS => {
+                            Value::String(format!("{n:08x}-0123-4567-89ab-{:012x}", n * n))
+                        }
                         _ if column.multi_value => Value::List(
                             (0..n % 4)
                                 .map(|i| {
@@ -153,10 +177,18 @@ fn build(spec: &Arc<SegmentSpec>, path: &Path) {
 }
 
 #[test]
-fn the_golden_file_of_version_1_is_read() {
-    let spec = spec();
-    let segment = ImmutableSegment::open(Path::new(PATH)).unwrap();
-    check(&*segment, &spec.schema, &stored_order(&spec, &rows()));
+fn the_golden_file_of_each_version_is_read() {
+    assert_eq!(CHECKSUMS.len(), FORMAT_VERSION as usize);
+    for (version, checksum) in (1..).zip(CHECKSUMS) {
+        read(version, checksum);
+    }
+}
+
+fn read(version: u32, checksum: u64) {
+    let spec = spec_of(version);
+    let segment = ImmutableSegment::open(Path::new(&path(version))).unwrap();
+    let rows = rows_of(&spec);
+    check(&*segment, &spec.schema, &stored_order(&spec, &rows));
     let info = segment.info();
     assert_eq!(
         (
@@ -165,7 +197,7 @@ fn the_golden_file_of_version_1_is_read() {
             info.schema_version,
             info.checksum
         ),
-        ("golden", 200, 3, CHECKSUM)
+        ("golden", 200, 3, checksum)
     );
     assert_eq!(
         info.origin,
@@ -186,9 +218,10 @@ fn the_golden_file_of_version_1_is_read() {
 #[test]
 #[ignore = "writes the golden file"]
 fn write_the_golden_file() {
-    build(&spec(), Path::new(PATH));
+    let newest = path(FORMAT_VERSION);
+    build(&spec(), Path::new(&newest));
     build(&spec_with_trees(), Path::new(PATH_OF_TREES));
-    for path in [PATH, PATH_OF_TREES] {
+    for path in [newest.as_str(), PATH_OF_TREES] {
         let segment = ImmutableSegment::open(Path::new(path)).unwrap();
         println!("{path}: checksum {:#x}", segment.info().checksum);
     }
