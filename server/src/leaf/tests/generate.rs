@@ -582,6 +582,19 @@ fn rows(rng: &mut StdRng, schema: &Schema) -> (LeafOutput, ArrowSchema) {
     )
 }
 
+/// What a mean is taken of: a column, or a number computed from some, as a float.
+fn meant(rng: &mut StdRng, schema: &Schema) -> LeafExpr {
+    if rng.random_bool(0.5) {
+        return cast(number(rng, schema).0, ArrowType::Float64);
+    }
+    let columns = numeric_columns(schema);
+    let picked = columns.choose(rng).unwrap();
+    match picked.data_type {
+        DataType::Double => column(&picked.name),
+        _ => cast(column(&picked.name), ArrowType::Float64),
+    }
+}
+
 fn aggregate(
     rng: &mut StdRng,
     schema: &Schema,
@@ -623,9 +636,8 @@ fn aggregate(
             )
         }
         10 => {
-            let (expr, _) = number(rng, schema);
             fields.push(state("mean", ArrowType::Float64, true));
-            let argument = cast(expr, ArrowType::Float64);
+            let argument = meant(rng, schema);
             (AggregateFunction::FinalAvg, Some(argument))
         }
         3..5 => {
@@ -643,16 +655,7 @@ fn aggregate(
             (AggregateFunction::Sum, Some(expr))
         }
         5 => {
-            let argument = if rng.random_bool(0.5) {
-                let columns = numeric_columns(schema);
-                let picked = columns.choose(rng).unwrap();
-                match picked.data_type {
-                    DataType::Double => column(&picked.name),
-                    _ => cast(column(&picked.name), ArrowType::Float64),
-                }
-            } else {
-                cast(number(rng, schema).0, ArrowType::Float64)
-            };
+            let argument = meant(rng, schema);
             fields.push(state("count", ArrowType::UInt64, true));
             fields.push(state("sum", ArrowType::Float64, true));
             (AggregateFunction::Avg, Some(argument))

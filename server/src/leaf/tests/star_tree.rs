@@ -158,7 +158,7 @@ async fn star_trees_give_the_naive_answers() {
         "{queries} queries, {segments} segments by star-tree; {functions:?}, {grouped} grouped, {filtered} with FILTER"
     );
     assert!(queries >= 10 * seeds, "{queries}");
-    assert_eq!(functions.len(), 7);
+    assert_eq!(functions.len(), 9);
     assert!(
         functions.values().all(|&count| count >= seeds / 4),
         "{functions:?}"
