@@ -1,9 +1,9 @@
 //! Building a star-tree by sorting.
 
-use super::{HEADER_BYTES, NODE_BYTES, NULL, Node, STAR};
+use super::{DimensionSet, FORM, HEADER_BYTES, NODE_BYTES, NULL, Node, STAR};
 use crate::reader::{DocId, IndexError};
 use crate::wire::corrupt;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
 /// A star node is made where it has at most this share of the records that it aggregates.
@@ -96,14 +96,16 @@ pub fn build(
         nodes: Vec::new(),
         options,
     };
-    let groups = rows.group(0..rows.len() as u32, 0);
-    builder.records.append(rows.aggregate(&groups, 0..0));
+    let all: Vec<usize> = (0..rows.ids.len()).collect();
+    let groups = rows.group(0..rows.len() as u32, &all);
+    builder.records.append(rows.aggregate(&groups, |_| false));
     drop(rows);
     builder.split_all();
     let Builder { records, nodes, .. } = builder;
     let mut stored = Vec::with_capacity(HEADER_BYTES + nodes.len() * NODE_BYTES);
-    for field in [records.ids.len(), records.len(), nodes.len(), 0] {
-        stored.extend_from_slice(&(field as u32).to_le_bytes());
+    let sizes = [records.ids.len(), records.len(), nodes.len()];
+    for field in sizes.into_iter().map(|size| size as u32).chain([FORM]) {
+        stored.extend_from_slice(&field.to_le_bytes());
     }
     nodes.iter().for_each(|node| node.write(&mut stored));
     Ok(Built {
@@ -164,13 +166,14 @@ impl Records {
         }
     }
 
-    /// The records of `range` in the order of the dimensions from `level` on, those that agree in all of them together.
-    fn group(&self, range: Range<u32>, level: usize) -> Groups {
-        let (ids, widths) = (&self.ids[level..], &self.widths[level..]);
+    /// The records of `range` in the order of `dimensions`, those that agree in all of them together.
+    fn group(&self, range: Range<u32>, dimensions: &[usize]) -> Groups {
+        let ids: Vec<&[u32]> = dimensions.iter().map(|&d| &self.ids[d][..]).collect();
+        let widths: Vec<u32> = dimensions.iter().map(|&d| self.widths[d]).collect();
         if widths.iter().sum::<u32>() <= u64::BITS {
             let mut keyed: Vec<(u64, u32)> = range
                 .map(|record| {
-                    let key = ids.iter().zip(widths).fold(0u64, |key, (ids, &width)| {
+                    let key = ids.iter().zip(&widths).fold(0u64, |key, (ids, &width)| {
                         let mask = 1u64.checked_shl(width).map_or(u64::MAX, |end| end - 1);
                         let id = u64::from(ids[record as usize]).min(mask);
                         key.checked_shl(width).unwrap_or(0) | id
@@ -190,13 +193,13 @@ impl Records {
         Groups { order, ends }
     }
 
-    /// A record of each group, whose dimensions in `stars` are aggregated over.
-    fn aggregate(&self, groups: &Groups, stars: Range<usize>) -> Self {
+    /// A record of each group, in which dimensions are aggregated over as told.
+    fn aggregate(&self, groups: &Groups, is_left_out: impl Fn(usize) -> bool) -> Self {
         let firsts = || groups.each().map(|group| group[0] as usize);
         Self {
             ids: (self.ids.iter().enumerate())
                 .map(|(dimension, ids)| {
-                    if stars.contains(&dimension) {
+                    if is_left_out(dimension) {
                         vec![STAR; groups.ends.len()]
                     } else {
                         firsts().map(|first| ids[first]).collect()
@@ -207,6 +210,19 @@ impl Records {
             measures: self.measures.iter().map(|m| m.folded(groups)).collect(),
             widths: self.widths.clone(),
         }
+    }
+
+    /// The dimensions behind `level` of which each value comes with one of `level` only, in `range`.
+    fn deciders(&self, range: &Range<u32>, level: usize) -> Vec<usize> {
+        let range = range.start as usize..range.end as usize;
+        let decides = |dimension: &usize| {
+            let mut decided: HashMap<u32, u32> = HashMap::new();
+            let pairs = self.ids[*dimension][range.clone()].iter();
+            pairs
+                .zip(&self.ids[level][range.clone()])
+                .all(|(&value, &of_level)| *decided.entry(value).or_insert(of_level) == of_level)
+        };
+        (level + 1..self.ids.len()).filter(decides).collect()
     }
 
     /// Adds records; gives their numbers.
@@ -350,8 +366,15 @@ impl Builder<'_> {
     /// The node with what is below it.
     fn split(&mut self, number: u32) -> Node {
         let mut node = self.nodes[number as usize].clone();
-        let (records, level) = (node.records.clone(), node.level as usize);
+        let records = node.records.clone();
         let dimensions = self.records.ids.len();
+        let first = records.start as usize;
+        let is_left_out = |level: &usize| self.records.ids[*level].get(first) == Some(&STAR);
+        let mut levels = node.level as usize..dimensions;
+        let level = levels
+            .find(|level| !is_left_out(level))
+            .unwrap_or(dimensions);
+        node.level = level as u32;
         if records.len() < 2 || level == dimensions {
             return node;
         }
@@ -359,7 +382,9 @@ impl Builder<'_> {
             order: records.clone().collect(),
             ends: vec![records.len() as u32],
         };
-        let aggregate = self.records.aggregate(&whole, level..dimensions);
+        let aggregate = self
+            .records
+            .aggregate(&whole, |dimension| dimension >= level);
         node.aggregate = Some(self.records.append(aggregate).start);
         if records.len() <= self.options.leaf_records_max as usize {
             return node;
@@ -382,21 +407,50 @@ impl Builder<'_> {
         node
     }
 
-    /// A star node of `records` that leaves out the dimension `level`, and those behind it until that pays.
+    /// A star node of `records` that leaves out the dimension `level`; with it, where that saves too little, those that decide
+    /// its value, or else those behind it until that pays.
     fn star(&mut self, records: Range<u32>, level: usize) -> Option<u32> {
-        let mut stars = level..level + 1;
-        while stars.end < self.records.ids.len() && !self.options.skip_star[stars.end - 1] {
-            let groups = self.records.group(records.clone(), stars.end);
-            if groups.ends.len() as f64 <= records.len() as f64 * STAR_SHARE_MAX {
-                if self.records.len() + groups.ends.len() > self.records_max {
-                    return None;
-                }
-                let aggregated = self.records.aggregate(&groups, stars.clone());
-                let records = self.records.append(aggregated);
-                return Some(self.add(STAR, stars.end, records));
-            }
-            stars.end += 1;
+        let dimensions = self.records.ids.len();
+        let mut left_out = vec![level];
+        if let Some(star) = self.star_without(&records, level, &left_out) {
+            return star;
         }
-        None
+        left_out.extend(self.records.deciders(&records, level));
+        if left_out.len() > 1
+            && let Some(star) = self.star_without(&records, level, &left_out)
+        {
+            return star;
+        }
+        (level + 2..=dimensions).find_map(|end| {
+            let left_out: Vec<usize> = (level..end).collect();
+            self.star_without(&records, level, &left_out)
+        })?
+    }
+
+    /// A star node that leaves out some dimensions, the first being `level`; the outer none: it would save too little, or
+    /// may not be; the inner: there are too many records.
+    fn star_without(
+        &mut self,
+        records: &Range<u32>,
+        level: usize,
+        left_out: &[usize],
+    ) -> Option<Option<u32>> {
+        let set = DimensionSet::of(left_out)?;
+        if left_out.iter().any(|&d| self.options.skip_star[d]) {
+            return None;
+        }
+        let rest: Vec<usize> = (level + 1..self.records.ids.len())
+            .filter(|&dimension| !set.contains(dimension))
+            .collect();
+        let groups = self.records.group(records.clone(), &rest);
+        if groups.ends.len() as f64 > records.len() as f64 * STAR_SHARE_MAX {
+            return None;
+        }
+        if self.records.len() + groups.ends.len() > self.records_max {
+            return Some(None);
+        }
+        let aggregated = self.records.aggregate(&groups, |d| set.contains(d));
+        let records = self.records.append(aggregated);
+        Some(Some(self.add(set.0, level + 1, records)))
     }
 }

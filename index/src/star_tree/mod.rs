@@ -7,7 +7,8 @@
 //! records is a leaf. Each node of several records also has one that aggregates them all.
 //!
 //! The idea is that of the star-trees of Apache Pinot. Here a star node may leave out several dimensions at once, where
-//! leaving out the first alone saves little (a region that the nation after it decides): its records are not stored twice.
+//! leaving out the first alone saves little: a region and the nations that decide it, wherever they stand in the order.
+//! Its records are not stored twice. Below a star node no node is split by what is left out.
 //!
 //! This module knows dimensions as ids and measures as numbers. Records' columns are stored by whoever stores
 //! the tree; [`StarTree`] is the nodes. Stored, little-endian:
@@ -16,9 +17,11 @@
 //! 0   4  dimensions
 //! 4   4  records
 //! 8   4  nodes
-//! 12  4  zero
+//! 12  4  form: 1; 0 is read, too
 //! 16     the nodes, 32 bytes each, the root first, children side by side and behind their node:
-//!          0   4  value of the dimension before its level: an id, 0xffff_fffe: null, 0xffff_ffff: star (and the root)
+//!          0   4  value of the dimension by which the node above it is split: an id, 0xffff_fffe: null; the root:
+//!                 0xffff_ffff. A star node: the set of dimensions that it leaves out, a bit each from the lowest on (in
+//!                 form 0 it is 0xffff_ffff, and they are those from the level of the node above it to its own)
 //!          4   4  level: the dimension by which it is split
 //!          8   8  its records: first, end
 //!         16   8  its children, without the star node: first, number
@@ -44,8 +47,30 @@ pub const STAR: u32 = u32::MAX;
 /// Stands for a node or record that there is not.
 const NONE: u32 = u32::MAX;
 
+/// The form that is written.
+const FORM: u32 = 1;
 const HEADER_BYTES: usize = 16;
 const NODE_BYTES: usize = 32;
+
+/// Some of the first 32 dimensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct DimensionSet(u32);
+
+impl DimensionSet {
+    /// These dimensions; none when one of them has no bit.
+    fn of(dimensions: &[usize]) -> Option<Self> {
+        dimensions
+            .iter()
+            .try_fold(Self(0), |Self(set), &dimension| {
+                let bit = u32::try_from(dimension).ok()?;
+                Some(Self(set | 1u32.checked_shl(bit)?))
+            })
+    }
+
+    fn contains(self, dimension: usize) -> bool {
+        dimension < 32 && self.0 >> dimension & 1 == 1
+    }
+}
 
 /// A node as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +107,7 @@ pub struct StarTree {
     dimensions: u32,
     records: u32,
     count: u32,
+    form: u32,
     nodes: Bytes,
 }
 
@@ -93,6 +119,12 @@ impl StarTree {
     pub fn open(bytes: &Bytes) -> Result<Self, IndexError> {
         let (dimensions, records, count) =
             (u32_at(bytes, 0)?, u32_at(bytes, 4)?, u32_at(bytes, 8)?);
+        let form = u32_at(bytes, 12)?;
+        if form > FORM {
+            return Err(corrupt(format!(
+                "a star-tree of form {form}: a later version may have written it"
+            )));
+        }
         let nodes = part(
             bytes,
             HEADER_BYTES,
@@ -105,6 +137,7 @@ impl StarTree {
             dimensions,
             records,
             count,
+            form,
             nodes,
         };
         tree.check()?;
@@ -125,19 +158,22 @@ impl StarTree {
                 return fail(number, "the record that aggregates it");
             }
             let mut last = None;
-            let below = node.children.clone().map(|child| (child, false));
-            for (other, is_star) in below.chain(node.star.map(|star| (star, true))) {
+            let children = node.children.clone().map(|child| (child, false));
+            for (other, is_star) in children.chain(node.star.map(|star| (star, true))) {
                 if other <= number || other >= self.count {
                     return fail(number, "it names a node that is not behind it");
                 }
                 if std::mem::replace(&mut named[other as usize], true) {
                     return fail(number, "it names a node that another one names");
                 }
-                let Node { value, level, .. } = self.node(other)?;
+                let below = self.node(other)?;
+                let Node { value, level, .. } = below;
                 let fits = if is_star {
-                    value == STAR && level > node.level
+                    // It leaves out the dimension by which the node is split.
+                    let own = |dimension| dimension != node.level;
+                    level > node.level && !self.leaves_out(node.level, &below, own)
                 } else {
-                    value != STAR && level == node.level + 1 && last < Some(value)
+                    value != STAR && level > node.level && last < Some(value)
                 };
                 if !fits {
                     return fail(number, "a node below it is of another level or value");
@@ -159,6 +195,16 @@ impl StarTree {
     /// How many records.
     pub fn records(&self) -> u32 {
         self.records
+    }
+
+    /// Whether the dimensions that the star node below a node of `level` leaves out are all as told.
+    fn leaves_out(&self, level: u32, star: &Node, is_free: impl Fn(u32) -> bool) -> bool {
+        match self.form {
+            0 => (level..star.level).all(is_free),
+            _ => (0..u32::BITS)
+                .filter(|bit| star.value >> bit & 1 == 1)
+                .all(is_free),
+        }
     }
 
     fn node(&self, number: u32) -> Result<Node, IndexError> {

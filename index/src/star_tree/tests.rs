@@ -242,6 +242,45 @@ fn few_records_answer() {
     }
 }
 
+/// A category that is decided by a brand with other dimensions between them: both are left out together, and what stands
+/// between stays.
+#[test]
+fn dimensions_that_stand_apart_are_left_out_together() {
+    let rows = 0u32..30_000;
+    let brand = |row: u32| row * 7919 % 100;
+    let case = Case {
+        dimensions: vec![
+            rows.clone().map(|row| brand(row) / 10).collect(),
+            rows.clone().map(|row| row * 31 % 5).collect(),
+            rows.clone().map(|row| row / 7 % 8).collect(),
+            rows.clone().map(brand).collect(),
+            rows.clone().map(|row| brand(row) / 50).collect(),
+        ],
+        values: rows.map(i64::from).collect(),
+        valid: Vec::new(),
+        options: Options {
+            leaf_records_max: 10,
+            skip_star: vec![false; 5],
+        },
+        needs: vec![0, 1, 1, 0, 0],
+        sets: vec![Vec::new(); 5],
+    };
+    check(&case).unwrap();
+    let built = build(case.dimensions.clone(), measures(&case), &case.options).unwrap();
+    let tree = StarTree::open(&built.nodes.into()).unwrap();
+    let [no, yes] = [Need::Free, Need::Values];
+    for (needs, most) in [
+        ([no, yes, yes, no, no], 40),
+        ([no, yes, no, no, yes], 10),
+        ([no, no, yes, no, no], 8),
+        ([yes, yes, no, no, no], 50),
+        ([no, no, no, yes, no], 100),
+    ] {
+        let found = tree.walk(&needs).unwrap();
+        assert!(found.len() <= most, "{} records, not {most}", found.len());
+    }
+}
+
 #[test]
 fn rows_that_do_not_fit_are_an_error() {
     let options = Options {

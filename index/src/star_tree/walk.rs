@@ -68,7 +68,7 @@ impl StarTree {
                 continue;
             }
             if let Some(star) = node.star
-                && (level..self.node(star)?.level).all(is_free)
+                && self.leaves_out(level, &self.node(star)?, is_free)
             {
                 open.push(star);
                 continue;
