@@ -13,6 +13,7 @@
 //! either grid; the last block is padded with zeros. Words are little-endian, at any alignment.
 
 use crate::reader::{DocSelection, IndexError};
+use crate::widest::widest;
 use crate::wire::corrupt;
 use bytes::Bytes;
 
@@ -35,7 +36,7 @@ pub fn block_len(width: u32) -> usize {
 }
 
 macro_rules! grid {
-    ($word:ty, $bytes:literal, $lanes:literal, $pack:ident, $unpack:ident, $pick:ident) => {
+    ($word:ty, $bytes:literal, $lanes:literal, $pack:ident, $unpack:ident, $rows:ident, $pick:ident) => {
         /// Appends a block of at most 1,024 values below `2^width` to `out`.
         pub fn $pack(values: &[$word], width: u32, out: &mut Vec<u8>) {
             const BITS: u32 = <$word>::BITS;
@@ -58,6 +59,11 @@ macro_rules! grid {
 
         /// Unpacks a block of `width` bits; zeros where `packed` is too short to be one.
         pub fn $unpack(packed: &[u8], width: u32, out: &mut [$word; BLOCK]) {
+            widest(|| $rows(packed, width, out));
+        }
+
+        #[inline(always)]
+        fn $rows(packed: &[u8], width: u32, out: &mut [$word; BLOCK]) {
             const BITS: u32 = <$word>::BITS;
             let groups = packed.as_chunks::<$bytes>().0.as_chunks::<$lanes>().0;
             if width == 0 || width > BITS || groups.len() < width as usize {
@@ -103,8 +109,8 @@ macro_rules! grid {
         }
     };
 }
-grid!(u32, 4, 32, pack_u32, unpack_u32, pick_u32);
-grid!(u64, 8, 16, pack_u64, unpack_u64, pick_u64);
+grid!(u32, 4, 32, pack_u32, unpack_u32, unpack_rows_u32, pick_u32);
+grid!(u64, 8, 16, pack_u64, unpack_u64, unpack_rows_u64, pick_u64);
 
 /// Runs of `docs` that lie in one block: the block's number and the positions within `docs`.
 fn by_block(docs: &[u32]) -> impl Iterator<Item = (usize, &[u32])> {

@@ -4,6 +4,7 @@
 //! AND, OR and NOT are loops over 1,024 words that stay in the first-level cache.
 
 use crate::reader::DocId;
+use crate::widest::widest;
 
 /// Documents in a chunk; chunk `c` holds documents `c * CHUNK_DOCS ..`.
 pub const CHUNK_DOCS: u32 = 65_536;
@@ -83,7 +84,7 @@ impl DocBits {
 
     /// How many documents.
     pub fn count(&self) -> u32 {
-        self.words.iter().map(|w| w.count_ones()).sum()
+        widest(|| self.words.iter().map(|w| w.count_ones()).sum())
     }
 
     /// Whether there are none.
@@ -93,23 +94,29 @@ impl DocBits {
 
     /// Keeps those that are in both.
     pub fn and(&mut self, other: &Self) {
-        for (a, b) in self.words.iter_mut().zip(other.words.iter()) {
-            *a &= b;
-        }
+        widest(|| {
+            for (a, b) in self.words.iter_mut().zip(other.words.iter()) {
+                *a &= b;
+            }
+        });
     }
 
     /// Adds those of `other`.
     pub fn or(&mut self, other: &Self) {
-        for (a, b) in self.words.iter_mut().zip(other.words.iter()) {
-            *a |= b;
-        }
+        widest(|| {
+            for (a, b) in self.words.iter_mut().zip(other.words.iter()) {
+                *a |= b;
+            }
+        });
     }
 
     /// Removes those of `other`.
     pub fn and_not(&mut self, other: &Self) {
-        for (a, b) in self.words.iter_mut().zip(other.words.iter()) {
-            *a &= !b;
-        }
+        widest(|| {
+            for (a, b) in self.words.iter_mut().zip(other.words.iter()) {
+                *a &= !b;
+            }
+        });
     }
 
     /// The documents, ascending, numbered within the chunk.
@@ -128,13 +135,15 @@ impl DocBits {
 
     /// Appends the documents, ascending, each plus `base`, to `out`.
     pub fn append_docs(&self, base: DocId, out: &mut Vec<DocId>) {
-        for (i, &word) in self.words.iter().enumerate() {
-            let mut rest = word;
-            let start = base + i as u32 * 64;
-            while rest != 0 {
-                out.push(start + rest.trailing_zeros());
-                rest &= rest - 1;
+        widest(|| {
+            for (i, &word) in self.words.iter().enumerate() {
+                let mut rest = word;
+                let start = base + i as u32 * 64;
+                while rest != 0 {
+                    out.push(start + rest.trailing_zeros());
+                    rest &= rest - 1;
+                }
             }
-        }
+        });
     }
 }

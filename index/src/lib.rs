@@ -11,7 +11,8 @@
 //! - [`kernels`]: blocks of ids and values against ranges and sets, into bits;
 //! - [`conformance`]: what every reader must answer, held against rows.
 //!
-//! *Invariant*: all `unsafe` of the project but the memory map itself lives in this crate.
+//! *Invariant*: all `unsafe` of the project but the memory map, a thread's priority and one call of the allocator lives in
+//! this crate.
 
 pub mod bitpack;
 pub mod bloom;
@@ -33,10 +34,11 @@ mod sorted;
 pub mod star_tree;
 mod text_blocks;
 mod uuids;
+mod widest;
 mod wire;
 
 pub use doc_bits::{CHUNK_DOCS, DocBits};
 pub use reader::{
     ColumnReader, DictId, Dictionary, DistinctValues, DocId, DocSelection, Index, IndexError,
-    PhysicalType, Postings, Scalar, ValueBuffer,
+    PhysicalType, Postings, Scalar, ValueBuffer, null_docs,
 };

@@ -2,6 +2,7 @@
 
 use super::mark;
 use crate::reader::DictId;
+use crate::widest::widest;
 use std::ops::Range;
 
 /// Sets of more ranges are looked up in a bitmap.
@@ -100,6 +101,11 @@ impl IdSet {
 
     /// Sets bit `i` of `words` if the id at `i` is in, and clears it if it is not.
     pub fn mark(&self, ids: &[DictId], words: &mut [u64]) {
+        widest(|| self.mark_all(ids, words));
+    }
+
+    #[inline(always)]
+    fn mark_all(&self, ids: &[DictId], words: &mut [u64]) {
         let test = |range: &Range<DictId>| (range.start, range.end - range.start);
         match (&self.table, self.ranges.as_slice()) {
             (Some(table), _) => mark(ids, words, |id| is_in(table, id)),

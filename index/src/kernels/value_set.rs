@@ -3,6 +3,7 @@
 use super::{OwnedBound, mark};
 use crate::fixed::{Fixed, Key, by_type, key_bounds};
 use crate::reader::{PhysicalType, Scalar, ValueBuffer};
+use crate::widest::widest;
 use std::borrow::Cow;
 
 /// Of more ranges the one that can hold a value is looked up by halving.
@@ -166,6 +167,12 @@ impl<T: Fixed> Keys<T> {
         let Some(values) = T::slice(values) else {
             return false;
         };
+        widest(|| self.mark_all(values, words));
+        true
+    }
+
+    #[inline(always)]
+    fn mark_all(&self, values: &[T], words: &mut [u64]) {
         let test = |&(low, high): &(T::Key, T::Key)| (low, high.minus(low));
         match self.0.as_slice() {
             [] => mark(values, words, |_| false),
@@ -188,7 +195,6 @@ impl<T: Fixed> Keys<T> {
             }
             _ => mark(values, words, |value| self.contains(value.key())),
         }
-        true
     }
 }
 
