@@ -482,6 +482,12 @@ fn check_lookups(
                     found.iter().all(|&doc| doc < docs),
                     "postings of id {id} go beyond the documents"
                 );
+                let mut list = Vec::new();
+                ensure!(
+                    !postings.append_docs(id, &mut list) || list == found,
+                    "postings of id {id}: a list of {} documents",
+                    list.len()
+                );
                 found.retain(|&doc| !rows.is_null(doc as usize));
                 ensure!(
                     found == expected,

@@ -248,6 +248,25 @@ impl Postings for InvertedIndex {
         }
     }
 
+    fn append_docs(&self, id: DictId, out: &mut Vec<DocId>) -> bool {
+        if id >= self.ids {
+            return true;
+        }
+        match self.set(id) {
+            Some(Set::Narrow(list)) => {
+                out.extend(list.iter().map(|d| u32::from(u16::from_le_bytes(*d))));
+            }
+            Some(Set::Wide(list)) => out.extend(list.iter().map(|d| u32::from_le_bytes(*d))),
+            Some(Set::Portable(bytes)) => {
+                if let Some(set) = PortableSet::new(bytes) {
+                    set.append_docs(out);
+                }
+            }
+            None => {}
+        }
+        true
+    }
+
     fn count(&self, id: DictId) -> u64 {
         if id >= self.ids {
             return 0;

@@ -165,6 +165,15 @@ impl<'a> PortableSet<'a> {
         }
     }
 
+    /// Appends all documents, ascending.
+    pub(crate) fn append_docs(&self, out: &mut Vec<DocId>) {
+        for i in 0..self.containers {
+            if let (Some(key), Some(container)) = (self.key(i), self.container(i)) {
+                container.append_docs(u32::from(key) << 16, out);
+            }
+        }
+    }
+
     /// How many documents.
     pub(crate) fn count(&self) -> u64 {
         (0..self.containers)
@@ -196,6 +205,32 @@ impl Container<'_> {
             Self::Words(words) => {
                 let i = words.iter().rposition(|w| u64::from_le_bytes(*w) != 0)?;
                 Some(i as u16 * 64 + 63 - u64::from_le_bytes(words[i]).leading_zeros() as u16)
+            }
+        }
+    }
+
+    /// Appends the documents, the first of the chunk being `base`.
+    fn append_docs(&self, base: DocId, out: &mut Vec<DocId>) {
+        match self {
+            Self::Docs(docs) => {
+                out.extend(
+                    docs.iter()
+                        .map(|d| base + u32::from(u16::from_le_bytes(*d))),
+                );
+            }
+            Self::Words(words) => {
+                for (word, first) in words.iter().zip((base..).step_by(64)) {
+                    let mut rest = u64::from_le_bytes(*word);
+                    while rest != 0 {
+                        out.push(first + rest.trailing_zeros());
+                        rest &= rest - 1;
+                    }
+                }
+            }
+            Self::Runs(runs) => {
+                for (start, end) in runs.iter().map(run) {
+                    out.extend(base + u32::from(start)..=base + u32::from(end));
+                }
             }
         }
     }
@@ -262,6 +297,9 @@ mod tests {
                 set.fill(chunk, &mut bits);
                 bits.append_docs(chunk << 16, &mut found);
             }
+            assert_eq!(found, docs);
+            found.clear();
+            set.append_docs(&mut found);
             assert_eq!(found, docs);
             let reference = Bitmap::try_deserialize::<Portable>(&bytes).unwrap();
             assert!(reference.internal_validate().is_ok());

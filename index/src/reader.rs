@@ -8,7 +8,7 @@
 //! dictionary, so an index lookup for the placeholder's value can name null rows too: callers take
 //! nulls away.
 
-use crate::doc_bits::DocBits;
+use crate::doc_bits::{CHUNK_DOCS, DocBits};
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -340,6 +340,10 @@ pub trait DistinctValues: Send + Sync {
 pub trait Postings: Send + Sync {
     /// Adds the documents of `id` that lie in `chunk` to `out`, numbered within the chunk.
     fn fill(&self, id: DictId, chunk: u32, out: &mut DocBits);
+    /// Appends the documents of `id`, ascending, to `out`; false when they can only be had chunk by chunk.
+    fn append_docs(&self, _id: DictId, _out: &mut Vec<DocId>) -> bool {
+        false
+    }
     /// How many documents hold `id` (for a consuming segment an upper bound).
     fn count(&self, id: DictId) -> u64;
 }
@@ -413,4 +417,18 @@ pub trait ColumnReader: Send + Sync {
     fn fault(&self) -> Option<IndexError> {
         None
     }
+}
+
+/// The null documents of a whole column, ascending.
+pub fn null_docs(reader: &dyn ColumnReader) -> Vec<DocId> {
+    let mut docs = Vec::new();
+    if reader.has_nulls() {
+        let mut bits = DocBits::new();
+        for chunk in 0..reader.num_docs().div_ceil(CHUNK_DOCS) {
+            bits.clear();
+            reader.null_bits(chunk, &mut bits);
+            bits.append_docs(chunk * CHUNK_DOCS, &mut docs);
+        }
+    }
+    docs
 }

@@ -5,9 +5,10 @@ use super::write::{
     ColumnData, ColumnOptions, Encoded, Shape, WrittenColumn, assemble, encode, sort_dictionary,
     write_column,
 };
-use crate::doc_bits::{CHUNK_DOCS, DocBits};
 use crate::fixed::{Fixed, by_type};
-use crate::reader::{ColumnReader, DictId, DocId, DocSelection, IndexError, ValueBuffer};
+use crate::reader::{
+    ColumnReader, DictId, DocId, DocSelection, IndexError, ValueBuffer, null_docs,
+};
 use crate::wire::corrupt;
 
 /// Documents read at once where values are not of fixed width.
@@ -179,15 +180,7 @@ impl Source {
             }
             Values::Raw(values)
         };
-        let mut null_docs = Vec::new();
-        if reader.has_nulls() {
-            let mut bits = DocBits::new();
-            for chunk in 0..docs.div_ceil(CHUNK_DOCS) {
-                bits.clear();
-                reader.null_bits(chunk, &mut bits);
-                bits.append_docs(chunk * CHUNK_DOCS, &mut null_docs);
-            }
-        }
+        let null_docs = null_docs(reader);
         let mut null_elements = Vec::new();
         if list_ends.is_some() {
             let mut flags = Vec::new();

@@ -99,43 +99,28 @@ pub(super) struct ChunkNulls {
 }
 
 impl ChunkNulls {
-    /// ANDs `valid` (one flag a document) with whether each of `docs`, all of one chunk, is not null.
+    /// ANDs `valid` (one flag a document) with whether each of `docs`, which ascend, is not null.
     pub(super) fn clear_nulls(
         &mut self,
         reader: &dyn ColumnReader,
         docs: &DocSelection<'_>,
         valid: &mut [bool],
     ) {
-        let Some(chunk) = chunk_of(docs) else { return };
-        if self.chunk != Some(chunk) {
-            self.bits.clear();
-            reader.null_bits(chunk, &mut self.bits);
-            self.chunk = Some(chunk);
-        }
-        clear_where(&self.bits, docs, valid);
-    }
-}
-
-/// The chunk of a block's documents.
-pub(super) fn chunk_of(docs: &DocSelection<'_>) -> Option<u32> {
-    match docs {
-        DocSelection::Range(range) if range.is_empty() => None,
-        DocSelection::Range(range) => Some(range.start / CHUNK_DOCS),
-        DocSelection::Docs(docs) => docs.first().map(|doc| doc / CHUNK_DOCS),
-    }
-}
-
-/// Clears the flags of `docs`, all of one chunk, that are in `bits`.
-fn clear_where(bits: &DocBits, docs: &DocSelection<'_>, flags: &mut [bool]) {
-    match docs {
-        DocSelection::Range(range) => {
-            for (flag, doc) in flags.iter_mut().zip(range.clone()) {
-                *flag &= !bits.contains((doc % CHUNK_DOCS) as u16);
+        let mut clear = |doc: u32, flag: &mut bool| {
+            let chunk = doc / CHUNK_DOCS;
+            if self.chunk != Some(chunk) {
+                self.bits.clear();
+                reader.null_bits(chunk, &mut self.bits);
+                self.chunk = Some(chunk);
             }
-        }
-        DocSelection::Docs(docs) => {
-            for (flag, doc) in flags.iter_mut().zip(docs.iter()) {
-                *flag &= !bits.contains((doc % CHUNK_DOCS) as u16);
+            *flag &= !self.bits.contains((doc % CHUNK_DOCS) as u16);
+        };
+        match docs {
+            DocSelection::Range(range) => {
+                (range.clone().zip(valid)).for_each(|(doc, flag)| clear(doc, flag));
+            }
+            DocSelection::Docs(docs) => {
+                (docs.iter().zip(valid)).for_each(|(&doc, flag)| clear(doc, flag));
             }
         }
     }

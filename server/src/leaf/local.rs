@@ -141,15 +141,25 @@ impl LocalLeaf {
             .transpose()?;
         let star = match &query.work.output {
             LeafOutput::Aggregate { group, aggregates } => {
-                StarQuery::new(query, group, aggregates, &segments)?
+                StarQuery::new(query, group, aggregates, &segments)
             }
             LeafOutput::Rows { .. } => None,
         };
         let mut trees: Vec<(String, usize, u64)> = Vec::new();
         let planned = PlannedFilter::new(&query.work.filter, query, true)?;
         for segment in &segments {
-            if let Some(star) = &star
-                && let Some(answer) = star.answer(coverage.as_ref(), segment)?
+            let cuts = Cut::new(segment, coverage.as_ref())?;
+            match &cuts {
+                Cut::Nothing => {
+                    uncovered += 1;
+                    continue;
+                }
+                Cut::All => {}
+                Cut::Inside(_) | Cut::Outside(_) => cut += 1,
+            }
+            if matches!(cuts, Cut::All)
+                && let Some(star) = &star
+                && let Some(answer) = star.answer(&planned, segment)?
             {
                 let name = answer.tree.dimensions().collect::<Vec<_>>().join(", ");
                 match trees.iter_mut().find(|(known, ..)| *known == name) {
@@ -160,14 +170,6 @@ impl LocalLeaf {
                     None => trees.push((name, 1, answer.records)),
                 }
                 continue;
-            }
-            match Cut::new(segment, coverage.as_ref())? {
-                Cut::Nothing => {
-                    uncovered += 1;
-                    continue;
-                }
-                Cut::All => {}
-                Cut::Inside(_) | Cut::Outside(_) => cut += 1,
             }
             let mut compiler = Compiler::new(segment);
             excluded += usize::from(matches!(compiler.compile(&planned)?, Node::Nothing));

@@ -17,6 +17,8 @@ use strandline_storage::segment::ValidDocs;
 
 /// Documents that are read and aggregated at once: a few columns of them stay in the caches.
 pub(super) const BLOCK_DOCS: usize = 4_096;
+/// Up to so many documents for each chunk of a segment are read as a list: a chunk of bits costs as much.
+const FEW_PER_CHUNK: u64 = 512;
 /// Chunks of the largest morsel.
 const MORSEL_CHUNKS_MAX: u64 = 32;
 
@@ -83,9 +85,9 @@ impl Scan {
             .map_err(Clone::clone)
     }
 
-    /// The query's coverage.
-    pub(super) fn coverage(&self) -> Result<Option<&PlannedCoverage>> {
-        Ok(self.planned()?.coverage.as_ref())
+    /// The query's filter.
+    pub(super) fn filter(&self) -> Result<&PlannedFilter> {
+        Ok(&self.planned()?.filter)
     }
 
     /// Chunks that one job reads: enough jobs for all threads, none longer than some milliseconds.
@@ -123,17 +125,32 @@ impl Scan {
 
     /// A segment made ready for the query; none when none of its documents can count.
     pub(super) fn prepare(&self, segment: &Arc<SegmentView>) -> Result<Option<Prepared>> {
+        match self.cut(segment)? {
+            Cut::Nothing => Ok(None),
+            cut => self.filtered(segment, cut),
+        }
+    }
+
+    /// Which documents of a segment coverage lets count.
+    pub(super) fn cut(&self, segment: &SegmentView) -> Result<Cut> {
         self.guard.check()?;
-        let place =
-            |e: strandline_proto::Error| e.at(format_args!("segment {}", segment.reader.name()));
-        let planned = self.planned()?;
-        let cut = Cut::new(segment, planned.coverage.as_ref()).map_err(place)?;
+        let coverage = self.planned()?.coverage.as_ref();
+        let cut = Cut::new(segment, coverage)
+            .map_err(|e| e.at(format_args!("segment {}", segment.reader.name())))?;
         if matches!(cut, Cut::Nothing) {
             self.count_hidden(segment.half, u64::from(segment.num_docs()));
             self.stats.segments_pruned.fetch_add(1, Relaxed);
-            return Ok(None);
         }
-        let filter = Compiler::new(segment).compile(&planned.filter)?;
+        Ok(cut)
+    }
+
+    /// A segment of which the documents in `cut` count, made ready; none when the filter lets none pass.
+    pub(super) fn filtered(
+        &self,
+        segment: &Arc<SegmentView>,
+        cut: Cut,
+    ) -> Result<Option<Prepared>> {
+        let filter = Compiler::new(segment).compile(self.filter()?)?;
         if matches!(filter, Node::Nothing) || segment.num_docs() == 0 {
             self.stats.segments_pruned.fetch_add(1, Relaxed);
             return Ok(None);
@@ -185,12 +202,37 @@ impl Scan {
         if !bits.is_empty() {
             prepared.filter.narrow(chunk, bits, scratch)?;
         }
-        if scratch.docs_scanned > 0 {
-            self.stats
-                .docs_scanned
-                .fetch_add(std::mem::take(&mut scratch.docs_scanned), Relaxed);
-        }
+        self.count_scanned(scratch);
         Ok(())
+    }
+
+    /// The documents of `chunks` that count and pass the filter, ascending, where indexes name few; none where chunks must be
+    /// asked.
+    pub(super) fn select_few(
+        &self,
+        prepared: &Prepared,
+        chunks: &Range<u32>,
+        scratch: &mut Scratch,
+    ) -> Result<Option<Vec<DocId>>> {
+        if !matches!(prepared.cut, Cut::All) || prepared.valid.is_some() {
+            return Ok(None);
+        }
+        self.guard.check()?;
+        let docs = u64::from(prepared.segment.num_docs());
+        let most = u64::from(prepared.segment.num_chunks()) * FEW_PER_CHUNK;
+        let mut found = prepared.filter.few(docs, most, scratch)?;
+        if let Some(found) = &mut found {
+            found.retain(|doc| chunks.contains(&(doc / CHUNK_DOCS)));
+        }
+        self.count_scanned(scratch);
+        Ok(found)
+    }
+
+    fn count_scanned(&self, scratch: &mut Scratch) {
+        if scratch.docs_scanned > 0 {
+            let scanned = std::mem::take(&mut scratch.docs_scanned);
+            self.stats.docs_scanned.fetch_add(scanned, Relaxed);
+        }
     }
 
     /// Counts documents that passed.

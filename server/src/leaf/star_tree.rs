@@ -6,7 +6,7 @@
 
 use super::column::BoundColumn;
 use super::expression::columns_of;
-use super::filter::{Compiler, Cut, Node, PlannedCoverage, PlannedFilter};
+use super::filter::{Compiler, Node, PlannedFilter};
 use super::scan::Prepared;
 use super::segment::SegmentView;
 use arrow::datatypes::DataType as ArrowType;
@@ -28,8 +28,6 @@ const RECORDS_SHARE_MAX: f64 = 0.5;
 pub(super) struct StarQuery {
     /// Columns whose values are asked for: of the filters, group keys and aggregates over dimensions.
     columns: Vec<String>,
-    /// The filter's conjuncts with the columns of each.
-    conjuncts: Vec<(PlannedFilter, Vec<String>)>,
     /// For each aggregate what it needs.
     wanted: Vec<Wanted>,
 }
@@ -88,23 +86,19 @@ impl StarQuery {
         group: &[GroupKey],
         aggregates: &[LeafAggregate],
         segments: &[Arc<SegmentView>],
-    ) -> Result<Option<Self>> {
+    ) -> Option<Self> {
         if segments.iter().all(|s| s.reader.star_trees().is_empty()) {
-            return Ok(None);
+            return None;
         }
-        let mut conjuncts = Vec::new();
-        split(&query.work.filter, &mut conjuncts);
+        let mut columns = Vec::new();
+        columns_of_filter(&query.work.filter, &mut columns);
         let only_counts = aggregates.iter().all(|aggregate| {
             aggregate.function == AggregateFunction::Count
                 && aggregate.argument.is_none()
                 && aggregate.filter.is_none()
         });
-        if group.is_empty() && conjuncts.is_empty() && only_counts {
-            return Ok(None);
-        }
-        let mut columns = Vec::new();
-        for (_, of_conjunct) in &conjuncts {
-            add(of_conjunct, &mut columns);
+        if group.is_empty() && columns.is_empty() && only_counts {
+            return None;
         }
         for key in group {
             columns_of(&key.expr, &mut columns);
@@ -114,41 +108,30 @@ impl StarQuery {
             if let Some(filter) = &aggregate.filter {
                 columns_of_filter(filter, &mut columns);
             }
-            let Some(want) = want(aggregate, &query.schema) else {
-                return Ok(None);
-            };
+            let want = want(aggregate, &query.schema)?;
             if let Wanted::Dimensions(of_argument) = &want {
                 add(of_argument, &mut columns);
             }
             wanted.push(want);
         }
-        let conjuncts = conjuncts
-            .into_iter()
-            .map(|(filter, columns)| Ok((PlannedFilter::new(filter, query, false)?, columns)));
-        Ok(Some(Self {
-            columns,
-            conjuncts: conjuncts.collect::<Result<_>>()?,
-            wanted,
-        }))
+        Some(Self { columns, wanted })
     }
 
-    /// The records of the segment's tree that has fewest to read; none when rows must be read.
+    /// The records of the tree with fewest to read that stand for the rows of `segment`, all of which count, that pass
+    /// `filter`, the query's own; none when rows must be read.
     pub(super) fn answer(
         &self,
-        coverage: Option<&PlannedCoverage>,
+        filter: &PlannedFilter,
         segment: &SegmentView,
     ) -> Result<Option<StarAnswer>> {
-        if segment.reader.star_trees().is_empty() || segment.reader.valid_docs().is_some() {
-            return Ok(None);
-        }
-        let place = |e: Error| e.at(format_args!("segment {}", segment.reader.name()));
-        if !matches!(Cut::new(segment, coverage).map_err(place)?, Cut::All) {
+        if segment.reader.valid_docs().is_some() {
             return Ok(None);
         }
         let mut best: Option<StarAnswer> = None;
         for tree in segment.reader.star_trees() {
-            let answer = self.records_of(tree, segment).map_err(place)?;
-            if let Some(answer) = answer
+            let answer = self.records_of(tree, filter, segment);
+            let place = |e: Error| e.at(format_args!("segment {}", segment.reader.name()));
+            if let Some(answer) = answer.map_err(place)?
                 && best.as_ref().is_none_or(|b| answer.records < b.records)
             {
                 best = Some(answer);
@@ -161,6 +144,7 @@ impl StarQuery {
     fn records_of(
         &self,
         tree: &Arc<SegmentStarTree>,
+        filter: &PlannedFilter,
         segment: &SegmentView,
     ) -> Result<Option<StarAnswer>> {
         let has = |name: &String| tree.dimensions().any(|dimension| dimension == name);
@@ -182,25 +166,22 @@ impl StarQuery {
             .collect();
         // Predicates that the tree decides, by their dimension, and the others.
         let (mut decided, mut others) = (Vec::new(), Vec::new());
-        for (filter, columns) in &self.conjuncts {
-            match (Compiler::new(&records).compile(filter)?, columns.as_slice()) {
-                (Node::All, _) => {}
-                (
-                    node @ Node::Ids {
-                        negated: false,
-                        nulls_pass: false,
-                        ..
-                    },
-                    [column],
-                ) => decided.push((column, node)),
-                (node, _) => others.push(node),
+        for conjunct in filter.conjuncts() {
+            match Compiler::new(&records).compile(conjunct)? {
+                Node::All => {}
+                Node::Ids {
+                    column,
+                    set,
+                    negated: false,
+                    nulls_pass: false,
+                } => decided.push((column, set)),
+                node => others.push(node),
             }
         }
         let nothing = others.iter().any(|node| matches!(node, Node::Nothing));
-        for (column, node) in &decided {
-            let place = tree.dimensions().position(|dimension| dimension == *column);
-            if let Node::Ids { set, .. } = node
-                && let Some(need) = place.and_then(|place| needs.get_mut(place))
+        for (column, set) in &decided {
+            let place = tree.dimensions().position(|name| name == column.name);
+            if let Some(need) = place.and_then(|place| needs.get_mut(place))
                 && !matches!(need, Need::In(_))
             {
                 *need = Need::In(set);
@@ -216,9 +197,14 @@ impl StarQuery {
         let decides_all = decided
             .iter()
             .enumerate()
-            .all(|(i, (column, _))| !decided.iter().take(i).any(|(other, _)| other == column));
+            .all(|(i, (column, _))| decided.iter().take(i).all(|(c, _)| c.name != column.name));
         if selection.unchecked || !decides_all {
-            others.extend(decided.into_iter().map(|(_, node)| node));
+            others.extend(decided.into_iter().map(|(column, set)| Node::Ids {
+                column,
+                set,
+                negated: false,
+                nulls_pass: false,
+            }));
         }
         // What may fail on some value comes last.
         others.sort_by_key(|node| matches!(node, Node::Expression(_)));
@@ -343,15 +329,15 @@ impl StarQuery {
 /// Whether a sum of the column's whole numbers might not fit 64 bits. A mean adds up floats, which don't wrap.
 fn may_wrap(segment: &SegmentView, name: &str) -> Result<bool> {
     let column = segment.column(name)?;
-    if matches!(column.data_type, DataType::Float | DataType::Double) {
+    // As many 32-bit numbers as a segment has documents always fit.
+    let fits = [DataType::Int, DataType::Float, DataType::Double];
+    if fits.contains(&column.data_type) {
         return Ok(false);
     }
-    let Some((min, max)) = segment.reader.bounds(name) else {
-        // Without bounds all values are null.
-        return Ok(column.data_type != DataType::Int);
-    };
-    let largest = i128::from(min).abs().max(i128::from(max).abs());
-    Ok(largest * i128::from(segment.num_docs()) > i128::from(i64::MAX))
+    let largest = (segment.reader.bounds(name))
+        .map(|(min, max)| i128::from(min).abs().max(i128::from(max).abs()));
+    Ok(largest
+        .is_none_or(|largest| largest * i128::from(segment.num_docs()) > i128::from(i64::MAX)))
 }
 
 /// Whether adding up and taking away values of the columns might not fit 32 bits.
@@ -368,18 +354,6 @@ fn add(names: &[String], to: &mut Vec<String>) {
     for name in names {
         if !to.contains(name) {
             to.push(name.clone());
-        }
-    }
-}
-
-/// Appends the conjuncts of `filter`, each with its columns.
-fn split<'a>(filter: &'a LeafFilter, out: &mut Vec<(&'a LeafFilter, Vec<String>)>) {
-    match filter {
-        LeafFilter::And(children) => children.iter().for_each(|child| split(child, out)),
-        other => {
-            let mut columns = Vec::new();
-            columns_of_filter(other, &mut columns);
-            out.push((other, columns));
         }
     }
 }

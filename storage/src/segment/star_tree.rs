@@ -13,9 +13,7 @@ use strandline_index::column::{
     write_column,
 };
 use strandline_index::star_tree::{self, Fold, Measure, Numbers, Options, StarTree};
-use strandline_index::{
-    CHUNK_DOCS, ColumnReader, DocBits, DocId, DocSelection, IndexError, ValueBuffer,
-};
+use strandline_index::{ColumnReader, DocId, DocSelection, IndexError, ValueBuffer, null_docs};
 use strandline_proto::ids::{OffsetRange, StreamPartition};
 use strandline_proto::{Error, Result};
 
@@ -158,13 +156,7 @@ fn read_measure(measure: &StarMeasure, reader: &dyn ColumnReader) -> Result<Meas
     let mut valid = Vec::new();
     if reader.has_nulls() {
         valid.resize(docs as usize, true);
-        let (mut bits, mut nulls) = (DocBits::new(), Vec::new());
-        for chunk in 0..docs.div_ceil(CHUNK_DOCS) {
-            bits.clear();
-            reader.null_bits(chunk, &mut bits);
-            bits.append_docs(chunk * CHUNK_DOCS, &mut nulls);
-        }
-        for doc in nulls {
+        for doc in null_docs(reader) {
             if let Some(valid) = valid.get_mut(doc as usize) {
                 *valid = false;
             }

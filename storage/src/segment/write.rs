@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use strandline_index::column::{ColumnOptions, WrittenColumn, rewrite_column, sorted_order};
-use strandline_index::{CHUNK_DOCS, ColumnReader, DocBits, DocId, IndexError};
+use strandline_index::{ColumnReader, DocId, IndexError, null_docs};
 use strandline_proto::catalog::{ColumnStats, SegmentInfo};
 use strandline_proto::ids::{Half, OffsetRange, SegmentName, StreamPartition};
 use strandline_proto::schema::Column;
@@ -250,13 +250,7 @@ fn sort_order(reader: &dyn ColumnReader) -> Result<Option<Vec<DocId>>, IndexErro
     let mut order = sorted_order(reader)?;
     if reader.has_nulls() {
         let mut is_null = vec![false; order.len()];
-        let mut bits = DocBits::new();
-        let mut nulls = Vec::new();
-        for chunk in 0..reader.num_docs().div_ceil(CHUNK_DOCS) {
-            bits.clear();
-            reader.null_bits(chunk, &mut bits);
-            bits.append_docs(chunk * CHUNK_DOCS, &mut nulls);
-        }
+        let nulls = null_docs(reader);
         for &doc in &nulls {
             if let Some(mark) = is_null.get_mut(doc as usize) {
                 *mark = true;

@@ -9,7 +9,7 @@ use super::state::{Kind, State, Values};
 use crate::leaf::column::{ChunkNulls, keep_where};
 use crate::leaf::filter::{Compiler, Node, Scratch};
 use crate::leaf::guard::Budget;
-use crate::leaf::scan::{Prepared, Scan, blocks};
+use crate::leaf::scan::{BLOCK_DOCS, Prepared, Scan, blocks};
 use crate::leaf::star_tree::Stored;
 use crate::leaf::values::Interner;
 use std::ops::Range;
@@ -124,6 +124,45 @@ impl SegmentPlan {
     }
 }
 
+/// Documents that pass the filter of an aggregate, of those that are aggregated.
+enum Filtered {
+    /// Of a chunk.
+    Chunk(DocBits),
+    /// Of a list, ascending.
+    Few(Vec<DocId>),
+}
+
+impl Filtered {
+    /// The bits of a chunk; as they were when it has been one.
+    fn chunk(&mut self) -> &mut DocBits {
+        if let Self::Few(_) = self {
+            *self = Self::Chunk(DocBits::new());
+        }
+        match self {
+            Self::Chunk(bits) => bits,
+            Self::Few(_) => unreachable!("it was made a chunk"),
+        }
+    }
+
+    /// Clears the flags of `docs` that do not pass.
+    fn keep_flags(&self, docs: &DocSelection<'_>, flags: &mut [bool]) {
+        let kept = match self {
+            Self::Chunk(bits) => return keep_where(bits, docs, flags),
+            Self::Few(kept) => kept,
+        };
+        let mut kept = kept.iter().peekable();
+        let mut keep = |doc: DocId, flag: &mut bool| *flag &= kept.next_if_eq(&&doc).is_some();
+        match docs {
+            DocSelection::Range(range) => {
+                (range.clone().zip(flags)).for_each(|(doc, flag)| keep(doc, flag));
+            }
+            DocSelection::Docs(docs) => {
+                (docs.iter().zip(flags)).for_each(|(&doc, flag)| keep(doc, flag));
+            }
+        }
+    }
+}
+
 /// One worker's states for one segment.
 pub(super) struct Local {
     pub(super) grouper: Grouper,
@@ -133,7 +172,8 @@ pub(super) struct Local {
     nulls: Vec<Vec<ChunkNulls>>,
     scratch: Scratch,
     bits: DocBits,
-    filtered: Vec<DocBits>,
+    /// For each aggregate with a filter of its own what passes that.
+    filtered: Vec<Filtered>,
     docs: Vec<DocId>,
     keys: Vec<KeyBlock>,
     columns: Vec<Vec<u32>>,
@@ -175,7 +215,9 @@ impl Local {
                 .collect(),
             scratch: Scratch::default(),
             bits: DocBits::new(),
-            filtered: segment.filters.iter().map(|_| DocBits::new()).collect(),
+            filtered: (segment.filters.iter())
+                .map(|_| Filtered::Few(Vec::new()))
+                .collect(),
             docs: Vec::new(),
             keys: segment.keys.iter().map(|_| KeyBlock::default()).collect(),
             columns: segment.keys.iter().map(|_| Vec::new()).collect(),
@@ -204,6 +246,9 @@ impl Local {
         scan: &Scan,
         chunks: Range<u32>,
     ) -> Result<()> {
+        if let Some(docs) = scan.select_few(&segment.prepared, &chunks, &mut self.scratch)? {
+            return self.read_few(plan, segment, scan, &docs);
+        }
         let counts_only = segment.counts_only(plan);
         for chunk in segment.prepared.chunks(chunks) {
             let mut bits = std::mem::take(&mut self.bits);
@@ -230,6 +275,30 @@ impl Local {
         Ok(())
     }
 
+    /// Reads documents, ascending, of any chunks.
+    fn read_few(
+        &mut self,
+        plan: &Plan,
+        segment: &SegmentPlan,
+        scan: &Scan,
+        docs: &[DocId],
+    ) -> Result<()> {
+        scan.count_matched(docs.len() as u64);
+        for block in docs.chunks(BLOCK_DOCS) {
+            scan.guard.check()?;
+            for (filter, kept) in segment.filters.iter().zip(&mut self.filtered) {
+                if let Some(filter) = filter {
+                    let mut few = block.to_vec();
+                    filter.keep(&mut few, &mut self.scratch)?;
+                    *kept = Filtered::Few(few);
+                }
+            }
+            self.block(plan, segment, DocSelection::Docs(block))?;
+            self.budget.reserve(self.memory())?;
+        }
+        Ok(())
+    }
+
     /// Makes `filtered` the documents of `bits` that pass each aggregate's own filter.
     fn filter_aggregates(
         &mut self,
@@ -239,6 +308,7 @@ impl Local {
     ) -> Result<()> {
         for (filter, kept) in segment.filters.iter().zip(&mut self.filtered) {
             if let Some(filter) = filter {
+                let kept = kept.chunk();
                 kept.words_mut().copy_from_slice(bits.words());
                 filter.narrow(chunk, kept, &mut self.scratch)?;
             }
@@ -249,7 +319,11 @@ impl Local {
     fn count_bits(&mut self, segment: &SegmentPlan, chunk: u32, bits: &DocBits, count: u32) {
         for (i, (argument, state)) in segment.arguments.iter().zip(&mut self.states).enumerate() {
             let filtered = segment.filters[i].is_some();
-            let from = if filtered { &self.filtered[i] } else { bits };
+            let from = if filtered {
+                &*self.filtered[i].chunk()
+            } else {
+                bits
+            };
             let count = match argument {
                 Argument::Validity(column) if column.reader.has_nulls() => {
                     let mut left = self.scratch.take_bits();
@@ -305,7 +379,7 @@ impl Local {
                 self.valid.resize(documents, true);
             }
             if filtered {
-                keep_where(&self.filtered[i], &docs, &mut self.valid);
+                self.filtered[i].keep_flags(&docs, &mut self.valid);
             }
             let values = match argument {
                 Argument::Rows => Values::None,

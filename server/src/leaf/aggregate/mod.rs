@@ -15,6 +15,7 @@ mod numeric;
 mod plan;
 mod state;
 
+use super::filter::Cut;
 use super::guard::Budget;
 use super::pool::{closed, contained};
 use super::scan::{Prepared, Scan};
@@ -86,7 +87,7 @@ pub(super) async fn run(
     scan.count_asked();
     let (sender, receiver) = oneshot::channel();
     let run = Arc::new(Run {
-        star: StarQuery::new(&scan.query, group, aggregates, &scan.segments)?,
+        star: StarQuery::new(&scan.query, group, aggregates, &scan.segments),
         plan,
         merged: Mutex::new(Vec::new()),
         pending: AtomicUsize::new(1),
@@ -95,13 +96,18 @@ pub(super) async fn run(
         scan,
     });
     let segments = run.scan.segments.len();
-    for first in (0..segments).step_by(SEGMENTS_AT_ONCE) {
+    for first in (0..segments).step_by(SEGMENTS_AT_ONCE).skip(1) {
         let these = first..segments.min(first + SEGMENTS_AT_ONCE);
         submit(&run, move |run| start_segments(run, these));
     }
-    let lane = run.scan.lane.clone();
-    // This side's reference goes to the pool, so that an abandoned run closes its channel.
-    lane.submit(move || through(&run));
+    // The first are made ready here: to wake a thread for it and to be woken by it would take as long.
+    let these = 0..segments.min(SEGMENTS_AT_ONCE);
+    if let Err(error) = contained(|| start_segments(&run, these)) {
+        fail(&run, error);
+    }
+    through(&run);
+    // Only jobs hold it now, so that an abandoned run closes its channel.
+    drop(run);
     receiver.await.unwrap_or_else(|_| Err(closed()))
 }
 
@@ -177,15 +183,19 @@ fn start_segments(run: &Arc<Run>, segments: Range<usize>) -> Result<()> {
 /// A segment's rows, or its star-tree's records with the measures of each aggregate, made ready; none when none can count.
 fn prepare(run: &Run, segment: &Arc<SegmentView>) -> Result<Option<(Prepared, Vec<Stored>)>> {
     let scan = &run.scan;
-    if let Some(star) = &run.star
-        && let Some(answer) = star.answer(scan.coverage()?, segment)?
+    let cut = scan.cut(segment)?;
+    if matches!(cut, Cut::Nothing) {
+        return Ok(None);
+    }
+    if matches!(cut, Cut::All)
+        && let Some(star) = &run.star
+        && let Some(answer) = star.answer(scan.filter()?, segment)?
     {
-        scan.guard.check()?;
         scan.count_star_tree(answer.records);
         let is_some = answer.records > 0;
         return Ok(is_some.then_some((answer.prepared, answer.stored)));
     }
-    let prepared = scan.prepare(segment)?;
+    let prepared = scan.filtered(segment, cut)?;
     Ok(prepared.map(|prepared| (prepared, Vec::new())))
 }
 

@@ -70,6 +70,14 @@ impl PlannedFilter {
             },
         })
     }
+
+    /// What must all be true.
+    pub(in crate::leaf) fn conjuncts(&self) -> Vec<&Self> {
+        match self {
+            Self::And(children) => children.iter().flat_map(Self::conjuncts).collect(),
+            other => vec![other],
+        }
+    }
 }
 
 /// Compiles filters of one query for one segment.

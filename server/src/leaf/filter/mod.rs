@@ -2,11 +2,13 @@
 //!
 //! A filter is planned once a query: operands become values of the column's own type (`operand`). It is compiled once a
 //! segment: values become dictionary ids (`ids`), and each predicate gets its cheapest access path (`access`). A compiled node
-//! *narrows* the documents that are left in a chunk (`node`), so that AND works on ever fewer of them.
+//! *narrows* the documents that are left in a chunk (`node`), so that AND works on ever fewer of them; where an index names few
+//! documents, they are a list instead (`few`).
 
 mod access;
 mod compile;
 mod coverage;
+mod few;
 mod ids;
 mod node;
 mod operand;

@@ -118,8 +118,8 @@ impl Node {
     pub(in crate::leaf) fn chunks(&self) -> Range<u32> {
         match self {
             Self::Docs(ranges) => {
-                let start = ranges.iter().map(|range| range.start).min().unwrap_or(0);
-                let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
+                let start = ranges.first().map_or(0, |range| range.start);
+                let end = ranges.last().map_or(0, |range| range.end);
                 start / CHUNK_DOCS..end.div_ceil(CHUNK_DOCS)
             }
             Self::And(children) => children.iter().fold(0..u32::MAX, |found, child| {
@@ -367,7 +367,7 @@ fn single_ids(
 }
 
 /// Bit `i` of `words`; a reader that came upon damage gives fewer values than it was asked for, and says so afterwards.
-fn is_marked(words: &[u64], i: usize) -> bool {
+pub(super) fn is_marked(words: &[u64], i: usize) -> bool {
     words
         .get(i / 64)
         .is_some_and(|word| word >> (i % 64) & 1 == 1)
@@ -473,7 +473,7 @@ fn narrow_blocks(
 }
 
 /// Makes `words` the bits of the values that pass.
-fn test_values(values: &ValueBuffer, test: &Test, words: &mut Vec<u64>) -> Result<()> {
+pub(super) fn test_values(values: &ValueBuffer, test: &Test, words: &mut Vec<u64>) -> Result<()> {
     words.resize(values.len().div_ceil(64), 0);
     match (test, values) {
         (Test::Values(set), values) if set.mark(values, words) => Ok(()),

@@ -9,12 +9,20 @@ use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
 use futures::TryStreamExt;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use std::ops::Range;
 use std::sync::Arc;
 use strandline_broker::transport::{LeafContext, LeafTransport};
 use strandline_proto::Result;
 use strandline_proto::leaf::{AggregateFunction, LeafOutput, LeafQuery};
 use strandline_proto::stats::LeafStats;
 use tokio_util::sync::CancellationToken;
+
+/// The seeds to draw from: LEAF_SEEDS or `count` of them, from LEAF_SEED or 1 on.
+pub(super) fn seeds(count: u64) -> Range<u64> {
+    let setting = |name: &str| std::env::var(name).ok()?.parse().ok();
+    let first = setting("LEAF_SEED").unwrap_or(1);
+    first..first + setting("LEAF_SEEDS").unwrap_or(count)
+}
 
 pub(super) fn context() -> LeafContext {
     let memory: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
@@ -191,15 +199,7 @@ async fn check(seed: u64, pool: &ScanPool) {
 #[tokio::test]
 async fn answers_are_those_of_the_naive_evaluator() {
     let pool = ScanPool::new(2);
-    let first: u64 = std::env::var("LEAF_SEED")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(1);
-    let count: u64 = std::env::var("LEAF_SEEDS")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(120);
-    for seed in first..first + count {
+    for seed in seeds(120) {
         check(seed, &pool).await;
     }
 }

@@ -1,6 +1,6 @@
 //! Random aggregations that star-trees answer: the answers are the naive ones.
 
-use super::differential::hold;
+use super::differential::{hold, seeds};
 use super::generate::{self, Rows, Table};
 use super::memory::{MemoryHost, Storage};
 use super::stored::ToStore;
@@ -112,14 +112,11 @@ fn table(rng: &mut StdRng) -> Table {
 #[tokio::test]
 async fn star_trees_give_the_naive_answers() {
     let pool = ScanPool::new(2);
-    let seeds: u64 = std::env::var("LEAF_SEEDS")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(20);
     let (mut queries, mut segments) = (0u64, 0);
     let mut functions: BTreeMap<String, u64> = BTreeMap::new();
     let (mut grouped, mut filtered) = (0, 0);
-    for seed in 1..=seeds {
+    let seeds = seeds(20);
+    for seed in seeds.clone() {
         let mut rng = StdRng::seed_from_u64(seed);
         let table = table(&mut rng);
         let host = Arc::new(MemoryHost {
@@ -157,11 +154,13 @@ async fn star_trees_give_the_naive_answers() {
     println!(
         "{queries} queries, {segments} segments by star-tree; {functions:?}, {grouped} grouped, {filtered} with FILTER"
     );
-    assert!(queries >= 10 * seeds, "{queries}");
+    assert!(queries >= 10 * (seeds.end - seeds.start), "{queries}");
     assert_eq!(functions.len(), 9);
     assert!(
-        functions.values().all(|&count| count >= seeds / 4),
+        functions
+            .values()
+            .all(|&count| count >= (seeds.end - seeds.start) / 4),
         "{functions:?}"
     );
-    assert!(grouped >= seeds && filtered >= seeds / 4);
+    assert!(grouped >= seeds.end - seeds.start && filtered >= (seeds.end - seeds.start) / 4);
 }
