@@ -1,10 +1,9 @@
 //! What it costs to ask rows that have just arrived: the same rows as one immutable segment and as one consuming segment.
 
-use crate::peer::PeerOptions;
 use crate::ratios::{FLOOR_MS, geometric_mean, ratio};
-use crate::results::{Results, Table, number, thousands};
+use crate::results::{Table, number, thousands};
 use crate::rows::{difference, of_answer};
-use crate::ssb::run::{check, time};
+use crate::ssb::run::{Timing, check, time};
 use crate::ssb::table::{Indexing, offline_json, realtime_json, schema_json};
 use crate::ssb::{self, data};
 use crate::target::{Source, Target, parquet_files};
@@ -31,13 +30,8 @@ pub struct Options {
     /// Rows follow from it
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Timed runs of each statement, after one that is not
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
-    runs: u32,
     #[command(flatten)]
-    peers: PeerOptions,
-    #[command(flatten)]
-    results: Results,
+    timing: Timing,
 }
 
 /// The two tables, each with one half.
@@ -76,9 +70,12 @@ pub async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let dropped = dropped.await;
     let lines = measured?;
     dropped?;
-    let text = markdown(rows, options.runs, &lines);
-    let document = document(rows, options.runs, &lines);
-    options.results.write("consuming", &document, &text)?;
+    let text = markdown(rows, options.timing.runs, &lines);
+    let document = document(rows, options.timing.runs, &lines);
+    options
+        .timing
+        .results
+        .write("consuming", &document, &text)?;
     print!("{text}");
     Ok(())
 }
@@ -170,7 +167,7 @@ async fn measure(
 ) -> Result<Vec<Line>, Box<dyn Error>> {
     fill(target, tables, file, rows).await?;
     let folder = file.parent().ok_or("a file without a folder")?;
-    let mut peers = options.peers.start(folder, rows)?;
+    let mut peers = options.timing.peers.start(folder, rows)?;
     for (name, sql) in ssb::queries() {
         let immutable = ssb::over(sql, &tables.immutable);
         check(target, &mut peers, name, &immutable, sql).await?;
@@ -189,10 +186,18 @@ async fn measure(
     eprintln!("{rows} rows, all answers agree");
     let mut lines = Vec::new();
     for (name, sql) in ssb::queries() {
-        let (immutable_ms, _) =
-            time(target, &ssb::over(sql, &tables.immutable), options.runs).await?;
-        let (consuming_ms, _) =
-            time(target, &ssb::over(sql, &tables.consuming), options.runs).await?;
+        let (immutable_ms, _) = time(
+            target,
+            &ssb::over(sql, &tables.immutable),
+            options.timing.runs,
+        )
+        .await?;
+        let (consuming_ms, _) = time(
+            target,
+            &ssb::over(sql, &tables.consuming),
+            options.timing.runs,
+        )
+        .await?;
         eprintln!("{name:>5} {immutable_ms:9.2} ms, consuming {consuming_ms:9.2} ms");
         lines.push(Line {
             name,

@@ -1,10 +1,9 @@
 //! How times grow with the rows: the benchmark's statements at several scale factors.
 
 use crate::load::Loaded;
-use crate::peer::PeerOptions;
 use crate::plot::{self, Across, Series};
-use crate::results::{Results, Table, number, thousands};
-use crate::ssb::run::{check, time};
+use crate::results::{Table, number, thousands};
+use crate::ssb::run::{Timing, check, time};
 use crate::ssb::table::{Indexing, offline_json, schema_json};
 use crate::ssb::{self, data};
 use crate::target::{Source, Target, parquet_files};
@@ -30,13 +29,8 @@ pub struct Options {
     seed: u64,
     #[command(flatten)]
     indexing: Indexing,
-    /// Timed runs of each statement, after one that is not
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
-    runs: u32,
     #[command(flatten)]
-    peers: PeerOptions,
-    #[command(flatten)]
-    results: Results,
+    timing: Timing,
 }
 
 fn scale(text: &str) -> Result<f64, String> {
@@ -63,13 +57,13 @@ pub async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     for scale in scales {
         points.push(at_scale(options, scale).await?);
     }
-    let text = markdown(options.runs, &points);
+    let text = markdown(options.timing.runs, &points);
     let across = Across::Logarithmic("rows".to_owned());
     let title = "Star Schema Benchmark: milliseconds by rows";
     let picture = plot::lines(title, &across, &series(&points))?;
-    options.results.draw("growth", &picture)?;
-    let document = document(options.runs, &points);
-    options.results.write("growth", &document, &text)?;
+    options.timing.results.draw("growth", &picture)?;
+    let document = document(options.timing.runs, &points);
+    options.timing.results.write("growth", &document, &text)?;
     print!("{text}");
     Ok(())
 }
@@ -108,7 +102,7 @@ async fn measure(
         .load(table, &schema_json(table), &config, &files)
         .await?;
     eprintln!("Strandline holds {loaded}");
-    let mut peers = options.peers.start(folder, loaded.rows)?;
+    let mut peers = options.timing.peers.start(folder, loaded.rows)?;
     for (name, sql) in ssb::queries() {
         check(target, &mut peers, name, &ssb::over(sql, table), sql).await?;
     }
@@ -119,7 +113,7 @@ async fn measure(
     drop(peers);
     let mut times = Vec::new();
     for (name, sql) in ssb::queries() {
-        let (ms, _) = time(target, &ssb::over(sql, table), options.runs).await?;
+        let (ms, _) = time(target, &ssb::over(sql, table), options.timing.runs).await?;
         eprintln!("{name:>5} {ms:9.2} ms");
         times.push((name, ms));
     }

@@ -1,5 +1,6 @@
 //! Where results go: a JSON document, the same as Markdown for people, and sometimes a picture.
 
+use indicatif::HumanCount;
 use serde_json::Value;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -94,15 +95,7 @@ pub fn number(value: Option<f64>, digits: usize) -> String {
 
 /// A count with its thousands apart.
 pub fn thousands(count: u64) -> String {
-    let digits = count.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    HumanCount(count).to_string()
 }
 
 #[cfg(test)]

@@ -4,12 +4,10 @@ use super::drive::drive;
 use super::workload::{KINDS, Mix, POINT_COLUMN, Workload};
 use crate::plot;
 use crate::results::{Results, Table, thousands};
-use crate::ssb::table::Indexing;
-use crate::target::{Source, Target};
+use crate::ssb::table::TableOptions;
 use crate::times::{cells, header};
 use serde_json::{Value, json};
 use std::error::Error;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +15,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     #[command(flatten)]
-    source: Source,
-    /// The folder that `ssb generate` wrote; answers are checked against it
-    #[arg(long)]
-    files: PathBuf,
-    #[command(flatten)]
-    indexing: Indexing,
+    table: TableOptions,
     #[command(flatten)]
     mix: Mix,
     /// Connections
@@ -37,11 +30,9 @@ pub struct Options {
 
 /// Loads the table when it is not there, checks answers, measures, writes the results.
 pub async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
-    let mut target = Target::open(&options.source).await?;
-    let indexing = options.indexing.clone().with_inverted(POINT_COLUMN);
-    let loaded = target.star_schema(&options.files, &indexing).await?;
+    let (mut target, loaded) = options.table.open(&[POINT_COLUMN]).await?;
     let workload = Arc::new(Workload::new(
-        &options.files,
+        &options.table.files,
         options.mix.points,
         &options.mix.keys,
     )?);

@@ -5,13 +5,12 @@ use super::closed::refuse;
 use super::drive::{Driven, drive};
 use super::workload::{Keys, POINT_COLUMN, Workload, full_scan};
 use crate::results::{Results, Table, number, thousands};
-use crate::ssb::table::Indexing;
-use crate::target::{Source, Target};
+use crate::ssb::table::TableOptions;
+use crate::target::Target;
 use crate::times::{PERCENTILES, histogram, micros, percentiles};
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 use std::error::Error;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -20,12 +19,7 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     #[command(flatten)]
-    source: Source,
-    /// The folder that `ssb generate` wrote; answers are checked against it
-    #[arg(long)]
-    files: PathBuf,
-    #[command(flatten)]
-    indexing: Indexing,
+    table: TableOptions,
     #[command(flatten)]
     keys: Keys,
     /// Connections that ask cheap statements
@@ -40,12 +34,10 @@ pub struct Options {
 
 /// Loads the table when it is not there, checks answers, measures, writes the results.
 pub async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
-    let mut target = Target::open(&options.source).await?;
-    let indexing = options.indexing.clone().with_inverted(POINT_COLUMN);
-    let loaded = target.star_schema(&options.files, &indexing).await?;
-    let workload = Arc::new(Workload::new(&options.files, 1.0, &options.keys)?);
+    let (mut target, loaded) = options.table.open(&[POINT_COLUMN]).await?;
+    let workload = Arc::new(Workload::new(&options.table.files, 1.0, &options.keys)?);
     workload.check(&mut target.client).await?;
-    let scan = full_scan(&options.files)?;
+    let scan = full_scan(&options.table.files)?;
     scan.check(&mut target.client).await?;
     eprintln!("answers are right");
     let alone = drive_cheap(options, &target, &workload).await?;

@@ -1,38 +1,47 @@
 //! The statements on Strandline and on its peers, one after the other in the same run.
 
 use super::report::Report;
-use super::table::Indexing;
+use super::table::TableOptions;
 use crate::load::Loaded;
 use crate::peer::{Peer, PeerOptions, PinotOptions};
 use crate::plot;
 use crate::ratios::{median, ratio};
 use crate::results::{Results, thousands};
 use crate::rows::{difference, of_answer};
-use crate::target::{Source, Target, files_bytes, parquet_files};
+use crate::target::{Target, files_bytes, parquet_files};
 use std::error::Error;
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::time::Instant;
 
 /// What to run on what.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     #[command(flatten)]
-    source: Source,
-    /// The folder that `ssb generate` wrote
-    #[arg(long)]
-    files: PathBuf,
+    table: TableOptions,
     #[command(flatten)]
-    indexing: Indexing,
-    /// Timed runs of each statement, after one that is not
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
-    runs: u32,
-    #[command(flatten)]
-    peers: PeerOptions,
+    timing: Timing,
     #[command(flatten)]
     pinot: PinotOptions,
+}
+
+/// How often statements are timed, beside whom, and where the figures go.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Timing {
+    /// Timed runs of each statement, after one that is not
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    pub runs: u32,
     #[command(flatten)]
-    results: Results,
+    #[expect(
+        missing_docs,
+        reason = "its text would be shown in place of its options'"
+    )]
+    pub peers: PeerOptions,
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "its text would be shown in place of its options'"
+    )]
+    pub results: Results,
 }
 
 /// A statement's times, each the median of its runs.
@@ -58,14 +67,14 @@ impl Line {
 
 /// Loads the table when it is not there, compares every answer, times every statement, writes the results.
 pub async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
-    if options.peers.is_empty() && options.pinot.is_empty() {
+    if options.timing.peers.is_empty() && options.pinot.is_empty() {
         return Err("name a peer: answers are checked and times compared with it".into());
     }
-    let mut target = Target::open(&options.source).await?;
-    let loaded = target
-        .star_schema(&options.files, &options.indexing)
-        .await?;
-    let mut peers = options.peers.start(&options.files, loaded.rows)?;
+    let (mut target, loaded) = options.table.open(&[]).await?;
+    let mut peers = options
+        .timing
+        .peers
+        .start(&options.table.files, loaded.rows)?;
     if let Some(pinot) = options.pinot.connect(loaded.rows)? {
         peers.push(Box::new(pinot));
     }
@@ -75,7 +84,7 @@ pub async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     eprintln!("all answers agree");
     let mut lines = Vec::new();
     for (name, sql) in super::queries() {
-        let line = measure(&mut target, &mut peers, name, sql, options.runs).await?;
+        let line = measure(&mut target, &mut peers, name, sql, options.timing.runs).await?;
         let mut text = format!("{name:>5} {:9.2} ms", line.ours_ms);
         for (peer, ms) in peers.iter().zip(&line.peers_ms) {
             write!(text, ", {} {ms:9.2} ms", peer.key())?;
@@ -89,17 +98,17 @@ pub async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         .collect();
     let report = Report {
         rows: loaded.rows,
-        runs: options.runs,
+        runs: options.timing.runs,
         peers: peers
             .iter()
             .map(|peer| (peer.key(), peer.title(), peer.version().to_owned()))
             .collect(),
         loaded,
         loads,
-        parquet_bytes: files_bytes(parquet_files(&options.files)?)?,
+        parquet_bytes: files_bytes(parquet_files(&options.table.files)?)?,
         lines,
     };
-    let results = &options.results;
+    let results = &options.timing.results;
     let ratios = |line: &Line| (line.name.clone(), line.ratio_to_best());
     let bars: Vec<(String, f64)> = report.lines.iter().map(ratios).collect();
     let title = format!(

@@ -1,7 +1,11 @@
 //! The table's documents: one schema, an offline and a realtime half.
 
 use super::data::{COLUMNS, Kind};
+use crate::load::Loaded;
+use crate::target::{Source, Target};
 use serde_json::{Value, json};
+use std::error::Error;
+use std::path::PathBuf;
 
 /// The columns with an inverted index: what the statements filter by.
 pub const INVERTED: [&str; 14] = [
@@ -43,14 +47,30 @@ pub struct Indexing {
     inverted: Vec<&'static str>,
 }
 
-impl Indexing {
-    /// An inverted index on one more column.
-    #[must_use]
-    pub fn with_inverted(mut self, column: &'static str) -> Self {
-        self.inverted.push(column);
-        self
-    }
+/// The table that is measured.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TableOptions {
+    #[command(flatten)]
+    source: Source,
+    /// The folder that `ssb generate` wrote; answers are checked against it
+    #[arg(long)]
+    pub files: PathBuf,
+    #[command(flatten)]
+    indexing: Indexing,
+}
 
+impl TableOptions {
+    /// Connects, and loads the table when it is not there, with inverted indexes on `more` columns.
+    pub async fn open(&self, more: &[&'static str]) -> Result<(Target, Loaded), Box<dyn Error>> {
+        let mut target = Target::open(&self.source).await?;
+        let mut indexing = self.indexing.clone();
+        indexing.inverted.extend(more);
+        let loaded = target.star_schema(&self.files, &indexing).await?;
+        Ok((target, loaded))
+    }
+}
+
+impl Indexing {
     fn json(&self) -> Value {
         let inverted: Vec<&str> = INVERTED.iter().chain(&self.inverted).copied().collect();
         let mut indexing = json!({
@@ -148,7 +168,10 @@ mod tests {
         let config = |indexing: &Indexing| -> Value {
             serde_json::from_str(&offline_json("t", indexing)).unwrap()
         };
-        let plain = config(&Indexing::default().with_inverted("lo_partkey"));
+        let plain = config(&Indexing {
+            inverted: vec!["lo_partkey"],
+            ..Indexing::default()
+        });
         let indexing = &plain["tableIndexConfig"];
         assert!(indexing["starTreeIndexConfigs"].is_null());
         assert_eq!(indexing["invertedIndexColumns"][14], "lo_partkey");

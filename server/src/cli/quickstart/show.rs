@@ -5,6 +5,7 @@ use crate::cli::Outcome;
 use crate::cli::shell::{Session, millis, number, show};
 use crate::cli::table::time_text;
 use crate::engine::Engine;
+use indicatif::HumanCount;
 use std::io::Write as _;
 use std::net::SocketAddr;
 
@@ -45,15 +46,7 @@ WHERE place = 1 ORDER BY FlightDate DESC LIMIT 5",
 
 /// A number with its thousands set apart: `9,746`.
 pub(super) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    HumanCount(number).to_string()
 }
 
 /// The boundary and what stands on its sides.
