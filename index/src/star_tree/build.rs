@@ -8,6 +8,10 @@ use std::ops::Range;
 
 /// A star node is made where it has at most this share of the records that it aggregates.
 const STAR_SHARE_MAX: f64 = 0.75;
+/// A leaf gets a star node that has at most this share of its records.
+const LEAF_STAR_SHARE_MAX: f64 = 0.5;
+/// And at least so many records.
+const LEAF_STAR_RECORDS_MIN: usize = 8;
 /// Star nodes are made until there are so many records for each row; those near the root come first.
 const RECORDS_PER_ROW_MAX: usize = 8;
 /// And never more records than this.
@@ -387,6 +391,7 @@ impl Builder<'_> {
             .aggregate(&whole, |dimension| dimension >= level);
         node.aggregate = Some(self.records.append(aggregate).start);
         if records.len() <= self.options.leaf_records_max as usize {
+            node.star = self.leaf_star(records, level);
             return node;
         }
         let ids = &self.records.ids[level];
@@ -427,7 +432,30 @@ impl Builder<'_> {
         })?
     }
 
-    /// A star node that leaves out some dimensions, the first being `level`; the outer none: it would save too little, or
+    /// A star node of a leaf's `records` that leaves out the one dimension behind its level whose absence saves most.
+    fn leaf_star(&mut self, records: Range<u32>, level: usize) -> Option<u32> {
+        if records.len() < LEAF_STAR_RECORDS_MIN {
+            return None;
+        }
+        let first = records.start as usize;
+        let is_there = |dimension: &usize| self.records.ids[*dimension][first] != STAR;
+        let there: Vec<usize> = (level..self.records.ids.len()).filter(is_there).collect();
+        // Without the last one a single record is left, which the leaf has anyhow.
+        let (saves, left_out) = (there.iter().filter(|_| there.len() > 1))
+            .filter(|&&dimension| !self.options.skip_star[dimension])
+            .map(|&left_out| {
+                let rest: Vec<usize> = there.iter().copied().filter(|&d| d != left_out).collect();
+                let groups = self.records.group(records.clone(), &rest);
+                (groups.ends.len(), left_out)
+            })
+            .min()?;
+        if saves as f64 > records.len() as f64 * LEAF_STAR_SHARE_MAX {
+            return None;
+        }
+        self.star_without(&records, level, &[left_out])?
+    }
+
+    /// A star node that leaves out some dimensions from `level` on; the outer none: it would save too little, or
     /// may not be; the inner: there are too many records.
     fn star_without(
         &mut self,
@@ -439,7 +467,7 @@ impl Builder<'_> {
         if left_out.iter().any(|&d| self.options.skip_star[d]) {
             return None;
         }
-        let rest: Vec<usize> = (level + 1..self.records.ids.len())
+        let rest: Vec<usize> = (level..self.records.ids.len())
             .filter(|&dimension| !set.contains(dimension))
             .collect();
         let groups = self.records.group(records.clone(), &rest);
@@ -451,6 +479,6 @@ impl Builder<'_> {
         }
         let aggregated = self.records.aggregate(&groups, |d| set.contains(d));
         let records = self.records.append(aggregated);
-        Some(Some(self.add(set.0, level + 1, records)))
+        Some(Some(self.add(set.0, level, records)))
     }
 }

@@ -8,7 +8,8 @@
 //!
 //! The idea is that of the star-trees of Apache Pinot. Here a star node may leave out several dimensions at once, where
 //! leaving out the first alone saves little: a region and the nations that decide it, wherever they stand in the order.
-//! Its records are not stored twice. Below a star node no node is split by what is left out.
+//! Its records are not stored twice. Below a star node no node is split by what is left out. A leaf, too, may have a star
+//! node, which leaves out the dimension of it whose absence saves most.
 //!
 //! This module knows dimensions as ids and measures as numbers. Records' columns are stored by whoever stores
 //! the tree; [`StarTree`] is the nodes. Stored, little-endian:
@@ -169,9 +170,8 @@ impl StarTree {
                 let below = self.node(other)?;
                 let Node { value, level, .. } = below;
                 let fits = if is_star {
-                    // It leaves out the dimension by which the node is split.
-                    let own = |dimension| dimension != node.level;
-                    level > node.level && !self.leaves_out(node.level, &below, own)
+                    // It leaves out a dimension at least.
+                    level >= node.level && !self.leaves_out(node.level, &below, |_| false)
                 } else {
                     value != STAR && level > node.level && last < Some(value)
                 };

@@ -61,16 +61,16 @@ impl StarTree {
                 found.records.push(whole);
                 continue;
             }
-            if children.is_empty() {
-                let behind = needs.get(level as usize..).unwrap_or_default();
-                found.unchecked |= behind.iter().any(|need| matches!(need, Need::In(_)));
-                found.records.push(node.records);
-                continue;
-            }
             if let Some(star) = node.star
                 && self.leaves_out(level, &self.node(star)?, is_free)
             {
                 open.push(star);
+                continue;
+            }
+            if children.is_empty() {
+                let behind = needs.get(level as usize..).unwrap_or_default();
+                found.unchecked |= behind.iter().any(|need| matches!(need, Need::In(_)));
+                found.records.push(node.records);
                 continue;
             }
             match needs.get(level as usize) {
