@@ -186,18 +186,20 @@ async fn measure(
     eprintln!("{rows} rows, all answers agree");
     let mut lines = Vec::new();
     for (name, sql) in ssb::queries() {
-        let (immutable_ms, _) = time(
+        let immutable_ms = time(
             target,
             &ssb::over(sql, &tables.immutable),
             options.timing.runs,
         )
-        .await?;
-        let (consuming_ms, _) = time(
+        .await?
+        .ms;
+        let consuming_ms = time(
             target,
             &ssb::over(sql, &tables.consuming),
             options.timing.runs,
         )
-        .await?;
+        .await?
+        .ms;
         eprintln!("{name:>5} {immutable_ms:9.2} ms, consuming {consuming_ms:9.2} ms");
         lines.push(Line {
             name,

@@ -113,7 +113,9 @@ async fn measure(
     drop(peers);
     let mut times = Vec::new();
     for (name, sql) in ssb::queries() {
-        let (ms, _) = time(target, &ssb::over(sql, table), options.timing.runs).await?;
+        let ms = time(target, &ssb::over(sql, table), options.timing.runs)
+            .await?
+            .ms;
         eprintln!("{name:>5} {ms:9.2} ms");
         times.push((name, ms));
     }

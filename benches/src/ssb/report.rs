@@ -26,11 +26,20 @@ impl Report {
         geometric_mean(self.lines.iter().map(Line::ratio_to_best))
     }
 
+    /// Of the statements that star-trees answered, at least for some segments.
+    fn mean_by_star_tree(&self) -> Option<f64> {
+        let answered = self
+            .lines
+            .iter()
+            .filter(|line| line.ours.star_tree_segments > 0);
+        geometric_mean(answered.map(Line::ratio_to_best))
+    }
+
     fn mean_to(&self, peer: usize) -> Option<f64> {
         let ratios = self
             .lines
             .iter()
-            .map(|l| ratio(l.ours_ms, l.peers_ms.get(peer).copied().unwrap_or(f64::NAN)));
+            .map(|l| ratio(l.ours.ms, l.peers_ms.get(peer).copied().unwrap_or(f64::NAN)));
         geometric_mean(ratios)
     }
 
@@ -56,10 +65,12 @@ impl Report {
                 .map(|((key, _, _), ms)| ((*key).to_owned(), json!(ms)))
                 .collect();
             let document = json!({
-                "strandline_ms": line.ours_ms,
+                "strandline_ms": line.ours.ms,
+                "strandline_in_process_ms": line.ours.in_process_ms,
+                "star_tree_segments": line.ours.star_tree_segments,
                 "peers_ms": times,
                 "ratio_to_best": line.ratio_to_best(),
-                "plan_cached": line.plan_cached,
+                "plan_cached": line.ours.plan_cached,
             });
             queries.insert(line.name.clone(), document);
         }
@@ -81,6 +92,7 @@ impl Report {
             "floor_ms": FLOOR_MS,
             "geometric_mean_ratio_to_best": self.mean(),
             "geometric_mean_ratio_to": means,
+            "geometric_mean_ratio_to_best_by_star_tree": self.mean_by_star_tree(),
             "answers_agree": true,
             "debug_build": cfg!(debug_assertions),
             "queries": queries,
@@ -92,31 +104,43 @@ impl Report {
     /// `ssb.md`.
     pub(super) fn markdown(&self) -> String {
         let titles = self.peers.iter().map(|(_, title, _)| title.as_str());
-        let header = ["query", "Strandline"]
+        let header = ["query", "Strandline", "in process"]
             .into_iter()
             .chain(titles.clone())
             .chain(["ratio"]);
         let mut table = Table::new(header);
         for line in &self.lines {
             let peers = line.peers_ms.iter().map(|ms| number(Some(*ms), 2));
-            let mut cells = vec![line.name.clone(), number(Some(line.ours_ms), 2)];
+            let mark = if line.ours.star_tree_segments > 0 {
+                " *"
+            } else {
+                ""
+            };
+            let mut cells = vec![format!("{}{mark}", line.name)];
+            cells.push(number(Some(line.ours.ms), 2));
+            cells.push(number(Some(line.ours.in_process_ms), 2));
             cells.extend(peers);
             cells.push(number(Some(line.ratio_to_best()), 2));
             table.row(cells);
         }
-        let mut means = vec!["mean of ratios".to_owned(), String::new()];
+        let mut means = vec!["mean of ratios".to_owned(), String::new(), String::new()];
         means.extend((0..self.peers.len()).map(|at| number(self.mean_to(at), 2)));
         means.push(number(self.mean(), 2));
         table.row(means);
+        let by_star_tree = self.mean_by_star_tree().map(|mean| {
+            format!(" Statements with a * were answered by star-trees, in some segments or all; the mean of their ratios is {mean:.3}.")
+        });
         format!(
             "# Star Schema Benchmark, flat, {} rows\n\n\
              Strandline over gRPC, beside {}; one statement at a time in the same run; median of {} after the first, milliseconds.\n\
              The ratio is Strandline's time by that of the fastest peer for the statement, times below {FLOOR_MS} ms taken for {FLOOR_MS} ms; \
-             the means are geometric, of the ratios to each peer and to the fastest.\n\n\
+             the means are geometric, of the ratios to each peer and to the fastest. In process is the part of Strandline's time within the \
+             server, from the statement's text to the last of its rows.{}\n\n\
              {}\n![ratios](ssb.svg)\n\n{}",
             thousands(self.rows),
             titles.collect::<Vec<_>>().join(", "),
             self.runs,
+            by_star_tree.unwrap_or_default(),
             table.text(),
             self.sizes(),
         )
@@ -169,13 +193,18 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ssb::run::Timed;
 
     fn report() -> Report {
         let line = |name: &str, ours_ms: f64, peers_ms: [f64; 2]| Line {
             name: name.to_owned(),
-            ours_ms,
+            ours: Timed {
+                ms: ours_ms,
+                in_process_ms: ours_ms / 2.0,
+                plan_cached: true,
+                star_tree_segments: u64::from(name == "P1"),
+            },
             peers_ms: peers_ms.to_vec(),
-            plan_cached: true,
         };
         let loaded = |seconds: f64| Loaded {
             rows: 1_000,
@@ -207,6 +236,7 @@ mod tests {
         assert_eq!(document["queries"]["P1"]["ratio_to_best"], 1.0);
         let mean = document["geometric_mean_ratio_to_best"].as_f64().unwrap();
         assert!((mean - 0.5f64.sqrt()).abs() < 1e-12);
+        assert_eq!(document["geometric_mean_ratio_to_best_by_star_tree"], 1.0);
         assert_eq!(document["loads"]["strandline"]["rows_per_s"], 2_000.0);
         assert_eq!(document["loads"]["duckdb"]["bytes"], 1 << 20);
         assert!(document["loads"]["pinot"].is_null());
@@ -232,15 +262,15 @@ mod tests {
     fn the_table_has_a_line_for_each_query_and_the_means() {
         let text = report().markdown();
         assert!(
-            text.contains("| query | Strandline | DuckDB 2 | Pinot 1.5 | ratio |"),
+            text.contains("| query | Strandline | in process | DuckDB 2 | Pinot 1.5 | ratio |"),
             "{text}"
         );
         assert!(
-            text.contains("| Q1.1 | 2.00 | 4.00 | 8.00 | 0.50 |"),
+            text.contains("| Q1.1 | 2.00 | 1.00 | 4.00 | 8.00 | 0.50 |"),
             "{text}"
         );
         assert!(
-            text.contains("| mean of ratios |  | 0.18 | 0.50 | 0.71 |"),
+            text.contains("| mean of ratios |  |  | 0.18 | 0.50 | 0.71 |"),
             "{text}"
         );
     }

@@ -50,18 +50,29 @@ pub struct Line {
     /// The statement's name.
     pub name: String,
     /// Strandline's.
-    pub ours_ms: f64,
+    pub ours: Timed,
     /// The peers', in their order.
     pub peers_ms: Vec<f64>,
+}
+
+/// What a statement took on Strandline.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timed {
+    /// From the request to the whole answer over gRPC, in milliseconds.
+    pub ms: f64,
+    /// The part of it within the process, as the statistics tell it: from the statement's text to its last rows.
+    pub in_process_ms: f64,
     /// Whether the last run's plan was a kept one.
     pub plan_cached: bool,
+    /// Segments that star-trees answered for.
+    pub star_tree_segments: u64,
 }
 
 impl Line {
     /// Strandline's time by the fastest peer's.
     pub fn ratio_to_best(&self) -> f64 {
         let best = self.peers_ms.iter().copied().fold(f64::INFINITY, f64::min);
-        ratio(self.ours_ms, best)
+        ratio(self.ours.ms, best)
     }
 }
 
@@ -85,7 +96,7 @@ pub async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let mut lines = Vec::new();
     for (name, sql) in super::queries() {
         let line = measure(&mut target, &mut peers, name, sql, options.timing.runs).await?;
-        let mut text = format!("{name:>5} {:9.2} ms", line.ours_ms);
+        let mut text = format!("{name:>5} {:9.2} ms", line.ours.ms);
         for (peer, ms) in peers.iter().zip(&line.peers_ms) {
             write!(text, ", {} {ms:9.2} ms", peer.key())?;
         }
@@ -143,23 +154,22 @@ pub async fn check(
     Ok(())
 }
 
-/// The median of Strandline's times for a statement in milliseconds, after a run that is not timed, and whether its plan
-/// was kept.
-pub async fn time(
-    target: &mut Target,
-    sql: &str,
-    runs: u32,
-) -> Result<(f64, bool), Box<dyn Error>> {
+/// The medians of Strandline's times for a statement, after a run that is not timed.
+pub async fn time(target: &mut Target, sql: &str, runs: u32) -> Result<Timed, Box<dyn Error>> {
     target.client.ask(sql).await?;
-    let mut times = Vec::new();
-    let mut plan_cached = false;
+    let (mut times, mut in_process) = (Vec::new(), Vec::new());
+    let mut timed = Timed::default();
     for _ in 0..runs {
         let start = Instant::now();
         let (_, statistics) = target.client.ask(sql).await?;
         times.push(start.elapsed().as_secs_f64() * 1000.0);
-        plan_cached = statistics.plan_cached;
+        in_process.push(statistics.time_total_us as f64 / 1000.0);
+        timed.plan_cached = statistics.plan_cached;
+        timed.star_tree_segments = statistics.star_tree_segments;
     }
-    Ok((median(times).ok_or("no runs")?, plan_cached))
+    timed.ms = median(times).ok_or("no runs")?;
+    timed.in_process_ms = median(in_process).ok_or("no runs")?;
+    Ok(timed)
 }
 
 async fn measure(
@@ -169,15 +179,14 @@ async fn measure(
     sql: &str,
     runs: u32,
 ) -> Result<Line, Box<dyn Error>> {
-    let (ours_ms, plan_cached) = time(target, sql, runs).await?;
+    let ours = time(target, sql, runs).await?;
     let mut peers_ms = Vec::new();
     for peer in peers {
         peers_ms.push(median(peer.times_ms(sql, runs as usize)?).ok_or("no runs")?);
     }
     Ok(Line {
         name: name.to_owned(),
-        ours_ms,
+        ours,
         peers_ms,
-        plan_cached,
     })
 }

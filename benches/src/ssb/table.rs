@@ -83,7 +83,7 @@ impl Indexing {
             indexing["starTreeIndexConfigs"] = json!([{
                 "dimensionsSplitOrder": STAR_TREE,
                 "functionColumnPairs": ["COUNT__*", "SUM__lo_revenue", "SUM__lo_supplycost"],
-                "maxLeafRecords": 10_000,
+                "maxLeafRecords": 100,
             }]);
         }
         indexing
