@@ -17,6 +17,7 @@ use crate::host::consumer::ConsumingBudget;
 use crate::host::data_dir::DataDir;
 use crate::host::load::Loader;
 use crate::host::realtime::RealtimeTables;
+use crate::leaf::query_log::QueryLog;
 use queries::QueryThreads;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -78,6 +79,7 @@ pub struct Engine {
     realtime: Arc<RealtimeTables>,
     loader: Loader,
     broker: Arc<Broker>,
+    query_log: Arc<QueryLog>,
     queries: QueryThreads,
     /// One change of tables at a time.
     tables_change: tokio::sync::Mutex<()>,

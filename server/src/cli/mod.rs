@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done; 1 the server or the statement said no; 2 wrong usage, or no server to talk to.
 
+pub mod advise;
 pub mod append;
 pub mod build;
 pub mod client;
@@ -48,6 +49,8 @@ enum Command {
     /// Create, drop and list tables.
     #[command(subcommand)]
     Table(table::TableCommand),
+    /// Suggest indexes and a star-tree for a table from what it is asked.
+    Advise(advise::AdviseArgs),
     /// Append lines from standard input to a topic of the embedded log.
     Append(append::AppendArgs),
     /// See a hybrid table at work: real flights, five queries, a server to play with.
@@ -114,6 +117,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             Command::Build(arguments) => build::run(arguments).await,
             Command::Push(arguments) => push::run(arguments).await,
             Command::Table(command) => table::run(command).await,
+            Command::Advise(arguments) => advise::run(arguments).await,
             Command::Append(arguments) => append::run(arguments).await,
             Command::Quickstart(arguments) => quickstart::run(arguments).await,
         }

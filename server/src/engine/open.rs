@@ -100,13 +100,15 @@ impl Engine {
             staging: data_dir.staging(),
             environment: environment.clone(),
         };
+        let leaf = LocalLeaf::new(
+            Arc::clone(&registry) as Arc<dyn crate::leaf::SegmentHost>,
+            ScanPool::new(scan_threads),
+        );
+        let query_log = leaf.log();
         let statements = Arc::new(EngineStatements::default());
         let broker = Arc::new(Broker::new(
             Arc::clone(&registry) as Arc<dyn CatalogSource>,
-            Arc::new(LocalLeaf::new(
-                Arc::clone(&registry) as Arc<dyn crate::leaf::SegmentHost>,
-                ScanPool::new(scan_threads),
-            )),
+            Arc::new(leaf),
             Arc::new(EngineSystemTables::new(Arc::clone(&statements))),
             Arc::clone(&statements) as Arc<dyn strandline_broker::AdminStatements>,
             BrokerOptions {
@@ -129,6 +131,7 @@ impl Engine {
             realtime: Arc::clone(&realtime),
             loader,
             broker,
+            query_log,
             queries: QueryThreads::new()?,
             tables_change: tokio::sync::Mutex::new(()),
         });

@@ -5,8 +5,8 @@ use crate::host::system::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use strandline_broker::transport::CatalogSource;
-use strandline_proto::Result;
-use strandline_proto::catalog::TableSnapshot;
+use strandline_proto::catalog::{ColumnStats, SegmentInfo, TableSnapshot};
+use strandline_proto::{Error, Result};
 use strandline_storage::meta::Metastore;
 
 /// Dead letters that one read of `system.dead_letters` gives at most, the newest ones.
@@ -38,6 +38,8 @@ impl Engine {
             "segments" => self.system_segments(),
             "coverage" => Ok(self.system_coverage()),
             "ingestion" => self.system_ingestion().await,
+            "queries" => self.system_queries(),
+            "columns" => Ok(self.system_columns()),
             _ => self.system_dead_letters().await,
         }
     }
@@ -100,6 +102,45 @@ impl Engine {
             }
         }
         Ok(rows)
+    }
+
+    /// A row a column of an immutable segment.
+    fn system_columns(&self) -> Vec<Vec<Cell>> {
+        let snapshot = self.registry.snapshot();
+        let of_table = |table: &Arc<TableSnapshot>| {
+            let columns = (table.segments.iter())
+                .flat_map(|segment| segment.columns.iter().map(move |column| (segment, column)));
+            let row = |(segment, column): (&Arc<SegmentInfo>, &ColumnStats)| {
+                vec![
+                    text(&table.name),
+                    text(&segment.name),
+                    text(&column.name),
+                    column.cardinality.map_or(Cell::Null, Cell::Long),
+                    Cell::Long(column.nulls),
+                ]
+            };
+            columns.map(row).collect::<Vec<_>>()
+        };
+        snapshot.tables.values().flat_map(of_table).collect()
+    }
+
+    fn system_queries(&self) -> Result<Vec<Vec<Cell>>> {
+        let shapes = self.query_log.shapes().into_iter();
+        shapes
+            .map(|(table, shape, totals)| {
+                let shape = serde_json::to_string(&shape)
+                    .map_err(|e| Error::internal(format!("the shape of a query: {e}")))?;
+                Ok(vec![
+                    text(table),
+                    text(shape),
+                    Cell::Long(totals.queries),
+                    Cell::Long(totals.micros),
+                    Cell::Long(totals.micros_max),
+                    Cell::Long(totals.docs_scanned),
+                    Cell::Long(totals.docs_matched),
+                ])
+            })
+            .collect()
     }
 
     fn system_coverage(&self) -> Vec<Vec<Cell>> {

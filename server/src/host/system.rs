@@ -33,7 +33,7 @@ enum Kind {
 }
 
 /// Name and columns of each system table.
-const TABLES: [(&str, &[(&str, Kind)]); 5] = [
+const TABLES: [(&str, &[(&str, Kind)]); 7] = [
     (
         "tables",
         &[
@@ -87,6 +87,28 @@ const TABLES: [(&str, &[(&str, Kind)]); 5] = [
             ("lost_offsets", Kind::Long),
             ("state", Kind::Text),
             ("last_error", Kind::Text),
+        ],
+    ),
+    (
+        "columns",
+        &[
+            ("table_name", Kind::Text),
+            ("segment_name", Kind::Text),
+            ("column_name", Kind::Text),
+            ("distinct_values", Kind::Long),
+            ("nulls", Kind::Long),
+        ],
+    ),
+    (
+        "queries",
+        &[
+            ("table_name", Kind::Text),
+            ("shape", Kind::Text),
+            ("queries", Kind::Long),
+            ("total_us", Kind::Long),
+            ("max_us", Kind::Long),
+            ("docs_scanned", Kind::Long),
+            ("docs_matched", Kind::Long),
         ],
     ),
     (

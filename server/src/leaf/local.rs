@@ -3,6 +3,7 @@
 use super::filter::{Compiler, Cut, Node, PlannedCoverage, PlannedFilter, describe_filter};
 use super::guard::Guard;
 use super::pool::{ScanPool, contained};
+use super::query_log::QueryLog;
 use super::scan::Scan;
 use super::segment::SegmentView;
 use super::star_tree::StarQuery;
@@ -12,9 +13,11 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use std::sync::Arc;
+use std::time::Instant;
 use strandline_broker::transport::{LeafContext, LeafTransport, Watermark};
 use strandline_proto::ids::Half;
 use strandline_proto::leaf::{LEAF_QUERY_VERSION, LeafExplanation, LeafOutput, LeafQuery};
+use strandline_proto::stats::LeafCounts;
 use strandline_proto::{Error, Result};
 use tokio_util::sync::DropGuard;
 
@@ -23,12 +26,22 @@ use tokio_util::sync::DropGuard;
 pub struct LocalLeaf {
     host: Arc<dyn SegmentHost>,
     pool: ScanPool,
+    log: Arc<QueryLog>,
 }
 
 impl LocalLeaf {
     /// A leaf over `host`'s segments.
     pub fn new(host: Arc<dyn SegmentHost>, pool: ScanPool) -> Self {
-        Self { host, pool }
+        Self {
+            host,
+            pool,
+            log: Arc::default(),
+        }
+    }
+
+    /// What has been asked of it.
+    pub fn log(&self) -> Arc<QueryLog> {
+        Arc::clone(&self.log)
     }
 
     /// The segments and tails that a query names, all of them or an error.
@@ -67,10 +80,32 @@ fn check_version(query: &LeafQuery) -> Result<()> {
     Ok(())
 }
 
-/// Fires the query's own cancellation when its stream goes.
+/// Fires the query's own cancellation when its stream goes, and notes what it came to.
 struct Held<S> {
     stream: S,
     _cancel: DropGuard,
+    _noted: Noted,
+}
+
+/// A query that is noted in the log when this goes.
+struct Noted {
+    log: Arc<QueryLog>,
+    scan: Arc<Scan>,
+    begun: Instant,
+    /// What the statement's other scans had counted when this one began.
+    before: LeafCounts,
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        let counts = self.scan.stats.counts();
+        self.log.add(
+            &self.scan.query,
+            self.begun.elapsed(),
+            counts.docs_scanned.saturating_sub(self.before.docs_scanned),
+            counts.docs_matched.saturating_sub(self.before.docs_matched),
+        );
+    }
 }
 
 #[async_trait]
@@ -85,6 +120,7 @@ impl LeafTransport for LocalLeaf {
         context: LeafContext,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         check_version(&query)?;
+        let (begun, before) = (Instant::now(), context.stats.counts());
         let segments = self.segments(&query)?;
         let cancel = context.cancel.child_token();
         let guard = Guard::new(&context, cancel.clone());
@@ -98,6 +134,12 @@ impl LeafTransport for LocalLeaf {
             context.memory,
             self.pool.lane(),
         ));
+        let noted = Noted {
+            log: Arc::clone(&self.log),
+            scan: Arc::clone(&scan),
+            begun,
+            before,
+        };
         let stream = match &work.output {
             LeafOutput::Rows {
                 project,
@@ -112,6 +154,7 @@ impl LeafTransport for LocalLeaf {
         let held = Held {
             stream,
             _cancel: held,
+            _noted: noted,
         };
         Ok(stream::unfold(held, |mut held| async move {
             held.stream.next().await.map(|batch| (batch, held))

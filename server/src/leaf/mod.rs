@@ -20,6 +20,7 @@ mod guard;
 mod host;
 mod local;
 mod pool;
+pub(crate) mod query_log;
 mod rows;
 mod scan;
 mod segment;

@@ -221,7 +221,9 @@ impl Scan {
         let docs = u64::from(prepared.segment.num_docs());
         let most = u64::from(prepared.segment.num_chunks()) * FEW_PER_CHUNK;
         let mut found = prepared.filter.few(docs, most, scratch)?;
-        if let Some(found) = &mut found {
+        if let Some(found) = &mut found
+            && *chunks != (0..prepared.segment.num_chunks())
+        {
             found.retain(|doc| chunks.contains(&(doc / CHUNK_DOCS)));
         }
         self.count_scanned(scratch);

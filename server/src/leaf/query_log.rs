@@ -1,0 +1,318 @@
+//! What is asked of tables: leaf queries by their shape, how often each came and what it cost.
+//!
+//! A shape says which columns a query filters, groups by and aggregates, and not by which values. The log is of this process,
+//! bounded, and emptied with it.
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use strandline_proto::leaf::{
+    AggregateFunction, ColumnTest, LeafAggregate, LeafExpr, LeafFilter, LeafOutput, LeafQuery,
+    LeafWork,
+};
+
+/// Shapes that are kept; those that took least time go first.
+const SHAPES_MAX: usize = 1_000;
+/// Works of plans that are counted before their shapes are looked at.
+const WORKS_MAX: usize = 256;
+
+/// Which columns a query asks for, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Shape {
+    /// Held against one or several values.
+    pub equal: BTreeSet<String>,
+    /// Held against bounds.
+    pub range: BTreeSet<String>,
+    /// Held against LIKE patterns and regular expressions.
+    pub pattern: BTreeSet<String>,
+    /// Asked whether they are null.
+    pub null: BTreeSet<String>,
+    /// In other expressions that rows must pass.
+    pub expression: BTreeSet<String>,
+    /// Grouped by, also within expressions.
+    pub group: BTreeSet<String>,
+    /// What is aggregated; none: rows are asked for.
+    pub aggregates: BTreeSet<Aggregated>,
+}
+
+/// An aggregate of a [`Shape`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Aggregated {
+    /// COUNT, COUNT DISTINCT, SUM, MIN, MAX or AVG.
+    pub function: String,
+    /// The columns of its argument.
+    pub columns: BTreeSet<String>,
+    /// Whether the argument is such a column and nothing else.
+    pub plain: bool,
+}
+
+/// What queries of a shape have come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// How many.
+    pub queries: u64,
+    /// Their time in the leaf, in microseconds.
+    pub micros: u64,
+    /// The longest of them.
+    pub micros_max: u64,
+    /// Documents that were compared one by one.
+    pub docs_scanned: u64,
+    /// Documents, or records of star-trees, that passed.
+    pub docs_matched: u64,
+}
+
+impl Totals {
+    fn add(&mut self, other: &Self) {
+        self.queries += other.queries;
+        self.micros += other.micros;
+        self.micros_max = self.micros_max.max(other.micros_max);
+        self.docs_scanned += other.docs_scanned;
+        self.docs_matched += other.docs_matched;
+    }
+}
+
+/// The log.
+#[derive(Debug, Default)]
+pub struct QueryLog {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By the address of the work, which stays as long as the entry holds it: a kept plan's is the same each time.
+    works: HashMap<usize, Work>,
+    shapes: HashMap<(Arc<str>, Shape), Totals>,
+}
+
+#[derive(Debug)]
+struct Work {
+    work: Arc<LeafWork>,
+    table: Arc<str>,
+    totals: Totals,
+}
+
+impl QueryLog {
+    /// Counts a query that took `elapsed`.
+    pub(super) fn add(
+        &self,
+        query: &LeafQuery,
+        elapsed: Duration,
+        docs_scanned: u64,
+        docs_matched: u64,
+    ) {
+        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        let totals = Totals {
+            queries: 1,
+            micros,
+            micros_max: micros,
+            docs_scanned,
+            docs_matched,
+        };
+        let mut state = self.state.lock();
+        if state.works.len() >= WORKS_MAX {
+            state.settle();
+        }
+        let entry = state.works.entry(Arc::as_ptr(&query.work) as usize);
+        let entry = entry.or_insert_with(|| Work {
+            work: Arc::clone(&query.work),
+            table: Arc::clone(&query.table),
+            totals: Totals::default(),
+        });
+        entry.totals.add(&totals);
+    }
+
+    /// All shapes by table, those that took most time first.
+    pub fn shapes(&self) -> Vec<(Arc<str>, Shape, Totals)> {
+        let mut state = self.state.lock();
+        state.settle();
+        let shapes = state.shapes.iter();
+        let mut shapes: Vec<_> = shapes
+            .map(|((table, shape), totals)| (Arc::clone(table), shape.clone(), *totals))
+            .collect();
+        drop(state);
+        shapes.sort_by(|(a_table, a, a_totals), (b_table, b, b_totals)| {
+            let by_time = b_totals.micros.cmp(&a_totals.micros);
+            by_time.then_with(|| (a_table, a).cmp(&(b_table, b)))
+        });
+        shapes
+    }
+}
+
+impl State {
+    /// Makes works shapes.
+    fn settle(&mut self) {
+        for Work {
+            work,
+            table,
+            totals,
+        } in std::mem::take(&mut self.works).into_values()
+        {
+            let shape = Shape::of(&work);
+            self.shapes.entry((table, shape)).or_default().add(&totals);
+        }
+        if self.shapes.len() > SHAPES_MAX {
+            let mut times: Vec<u64> = self.shapes.values().map(|totals| totals.micros).collect();
+            times.sort_unstable_by(|a, b| b.cmp(a));
+            let least = times.get(SHAPES_MAX / 2).copied().unwrap_or(0);
+            self.shapes.retain(|_, totals| totals.micros > least);
+        }
+    }
+}
+
+impl Shape {
+    /// The shape of `work`.
+    fn of(work: &LeafWork) -> Self {
+        let mut shape = Self::default();
+        shape.add_filter(&work.filter);
+        match &work.output {
+            LeafOutput::Rows { .. } => {}
+            LeafOutput::Aggregate { group, aggregates } => {
+                for key in group {
+                    shape.group.extend(columns_of(&key.expr));
+                }
+                for aggregate in aggregates {
+                    shape.add_aggregate(aggregate);
+                }
+            }
+        }
+        shape
+    }
+
+    fn add_aggregate(&mut self, aggregate: &LeafAggregate) {
+        if let Some(filter) = &aggregate.filter {
+            self.add_filter(filter);
+        }
+        let function = match aggregate.function {
+            AggregateFunction::Count => "COUNT",
+            AggregateFunction::CountDistinct | AggregateFunction::FinalCountDistinct => {
+                "COUNT DISTINCT"
+            }
+            AggregateFunction::Sum => "SUM",
+            AggregateFunction::Min => "MIN",
+            AggregateFunction::Max => "MAX",
+            AggregateFunction::Avg | AggregateFunction::FinalAvg => "AVG",
+        };
+        let argument = aggregate.argument.as_ref();
+        // A sum of whole numbers is one of them widened.
+        let inner = argument.map(|argument| match argument {
+            LeafExpr::Cast { expr, .. } => expr,
+            other => other,
+        });
+        self.aggregates.insert(Aggregated {
+            function: function.to_owned(),
+            columns: argument.map(columns_of).unwrap_or_default(),
+            plain: matches!(inner, Some(LeafExpr::Column(_))),
+        });
+    }
+
+    fn add_filter(&mut self, filter: &LeafFilter) {
+        match filter {
+            LeafFilter::And(children) | LeafFilter::Or(children) => {
+                children.iter().for_each(|child| self.add_filter(child));
+            }
+            LeafFilter::Column(predicate) => {
+                let columns = match predicate.test {
+                    ColumnTest::In(_) => &mut self.equal,
+                    ColumnTest::Range { .. } => &mut self.range,
+                    ColumnTest::Like { .. } | ColumnTest::Regex { .. } => &mut self.pattern,
+                    ColumnTest::IsNull => &mut self.null,
+                };
+                columns.insert(predicate.column.clone());
+            }
+            LeafFilter::Expr(expr) => self.expression.extend(columns_of(expr)),
+        }
+    }
+}
+
+fn columns_of(expr: &LeafExpr) -> BTreeSet<String> {
+    let mut columns = Vec::new();
+    super::expression::columns_of(expr, &mut columns);
+    columns.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::datatypes::Schema as ArrowSchema;
+    use strandline_proto::leaf::{ColumnPredicate, GroupKey, LEAF_QUERY_VERSION, Operand};
+    use strandline_proto::schema::Schema;
+    use strandline_proto::value::Value;
+
+    fn query(column: &str, value: i32, group: &str) -> LeafQuery {
+        let work = LeafWork {
+            filter: LeafFilter::And(vec![LeafFilter::Column(ColumnPredicate {
+                column: column.to_owned(),
+                test: ColumnTest::In(vec![Operand::Literal(Value::Int(value))]),
+                negated: false,
+            })]),
+            output: LeafOutput::Aggregate {
+                group: vec![GroupKey {
+                    expr: LeafExpr::Column(group.to_owned()),
+                    explode: false,
+                }],
+                aggregates: vec![LeafAggregate {
+                    function: AggregateFunction::Count,
+                    argument: None,
+                    filter: None,
+                }],
+            },
+            schema: Arc::new(ArrowSchema::empty()),
+        };
+        LeafQuery {
+            version: LEAF_QUERY_VERSION,
+            query_id: 1,
+            table: "t".into(),
+            schema: Arc::new(Schema {
+                name: "t".to_owned(),
+                version: 1,
+                columns: Vec::new(),
+                primary_key: Vec::new(),
+            }),
+            work: Arc::new(work),
+            parameters: Vec::new(),
+            segments: Vec::new(),
+            tails: Vec::new(),
+            coverage: None,
+            batch_rows_max: 1,
+        }
+    }
+
+    #[test]
+    fn queries_that_differ_in_values_are_of_one_shape() {
+        let log = QueryLog::default();
+        for (i, micros) in (0..1_000).zip((1..=100).cycle()) {
+            log.add(&query("a", i, "b"), Duration::from_micros(micros), 2, 3);
+        }
+        let kept = query("b", 1, "a");
+        log.add(&kept, Duration::from_micros(60_000), 0, 0);
+        log.add(&kept, Duration::from_micros(1), 0, 0);
+        let [(_, first, dear), (_, second, cheap)] = &log.shapes()[..] else {
+            panic!("two shapes");
+        };
+        assert_eq!(
+            (dear.queries, dear.micros, dear.micros_max),
+            (2, 60_001, 60_000)
+        );
+        assert_eq!(first.group, ["a".to_owned()].into());
+        assert_eq!((cheap.queries, cheap.micros), (1_000, 50_500));
+        assert_eq!((cheap.docs_scanned, cheap.docs_matched), (2_000, 3_000));
+        assert_eq!(second.equal, ["a".to_owned()].into());
+        let json = serde_json::to_string(second).unwrap();
+        assert_eq!(serde_json::from_str::<Shape>(&json).unwrap(), *second);
+    }
+
+    #[test]
+    fn shapes_are_bounded_and_the_dear_ones_stay() {
+        let log = QueryLog::default();
+        for i in 0..5_000u64 {
+            let column = format!("c{i}");
+            log.add(&query(&column, 1, "g"), Duration::from_micros(i), 0, 0);
+        }
+        let shapes = log.shapes();
+        assert!(shapes.len() <= SHAPES_MAX, "{}", shapes.len());
+        assert_eq!(shapes[0].2.micros, 4_999);
+    }
+}
