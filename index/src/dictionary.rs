@@ -153,7 +153,14 @@ impl ImmutableDictionary {
                 let v = T::of_le(*v).key();
                 v < key || (or_equal && v == key)
             };
-            Some(table.partition_point(below) as DictId)
+            let likely = match (value, table.first(), table.last()) {
+                (Scalar::I32(_) | Scalar::I64(_), Some(first), Some(last)) => {
+                    let [first, last] = [*first, *last].map(|v| whole(&T::of_le(v).scalar()));
+                    place(whole(value), first, last, table.len())
+                }
+                _ => table.len() / 2,
+            };
+            Some(partition_near(table, likely, below) as DictId)
         }, bytes => {
             let Scalar::Bytes(value) = value else { return None };
             let value: &[u8] = value;
@@ -166,6 +173,49 @@ impl ImmutableDictionary {
             Some(low)
         })
     }
+}
+
+/// A whole number.
+fn whole(value: &Scalar<'_>) -> f64 {
+    match value {
+        Scalar::I32(value) => f64::from(*value),
+        Scalar::I64(value) => *value as f64,
+        _ => 0.0,
+    }
+}
+
+/// Where `value` stands among `len` numbers from `first` to `last`, were they evenly apart.
+fn place(value: f64, first: f64, last: f64, len: usize) -> usize {
+    let share = (value - first) / (last - first);
+    // Not a number where there is one value only.
+    (share * len as f64) as usize
+}
+
+/// As `partition_point`, looking around `likely` first, in ever longer steps: few reads where it is near.
+fn partition_near<T>(table: &[T], likely: usize, below: impl Fn(&T) -> bool) -> usize {
+    let likely = likely.min(table.len());
+    let (mut low, mut high, mut step) = (0, table.len(), 1);
+    if table.get(likely).is_some_and(&below) {
+        low = likely + 1;
+        while let Some(value) = table.get(low + step - 1) {
+            if !below(value) {
+                high = low + step - 1;
+                break;
+            }
+            (low, step) = (low + step, step * 2);
+        }
+    } else {
+        high = likely;
+        while let Some(value) = high.checked_sub(step).and_then(|at| table.get(at)) {
+            if below(value) {
+                low = high - step + 1;
+                break;
+            }
+            (high, step) = (high - step, step * 2);
+        }
+    }
+    let between = table.get(low..high).unwrap_or_default();
+    low + between.partition_point(below)
 }
 
 impl Dictionary for ImmutableDictionary {
@@ -222,5 +272,33 @@ impl Dictionary for ImmutableDictionary {
             (Some(start), Some(end)) if start < end => start..end,
             _ => 0..0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wherever_the_search_begins_it_ends_at_the_same_place() {
+        for len in 0..40u32 {
+            let table: Vec<u32> = (0..len).collect();
+            for end in 0..=len {
+                for likely in 0..len as usize + 3 {
+                    let found = partition_near(&table, likely, |&v| v < end);
+                    assert_eq!(found, end as usize, "{likely} of {len}");
+                }
+            }
+        }
+        for (value, at) in [
+            (0.0, 0),
+            (50.0, 5),
+            (100.0, 10),
+            (-7.0, 0),
+            (1e30, usize::MAX),
+        ] {
+            assert_eq!(place(value, 0.0, 100.0, 10), at);
+        }
+        assert_eq!(place(5.0, 5.0, 5.0, 1), 0);
     }
 }

@@ -94,8 +94,8 @@ impl BoundColumn {
 /// The null documents of the chunk that was asked for last.
 #[derive(Debug, Default)]
 pub(super) struct ChunkNulls {
-    chunk: Option<u32>,
-    bits: DocBits,
+    /// The chunk and its null documents; none before anything was asked.
+    of_chunk: Option<(u32, DocBits)>,
 }
 
 impl ChunkNulls {
@@ -108,12 +108,13 @@ impl ChunkNulls {
     ) {
         let mut clear = |doc: u32, flag: &mut bool| {
             let chunk = doc / CHUNK_DOCS;
-            if self.chunk != Some(chunk) {
-                self.bits.clear();
-                reader.null_bits(chunk, &mut self.bits);
-                self.chunk = Some(chunk);
+            let (known, bits) = (self.of_chunk).get_or_insert_with(|| (u32::MAX, DocBits::new()));
+            if *known != chunk {
+                bits.clear();
+                reader.null_bits(chunk, bits);
+                *known = chunk;
             }
-            *flag &= !self.bits.contains((doc % CHUNK_DOCS) as u16);
+            *flag &= !bits.contains((doc % CHUNK_DOCS) as u16);
         };
         match docs {
             DocSelection::Range(range) => {

@@ -23,18 +23,25 @@ const WORKS_MAX: usize = 256;
 #[serde(default)]
 pub struct Shape {
     /// Held against one or several values.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub equal: BTreeSet<String>,
     /// Held against bounds.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub range: BTreeSet<String>,
     /// Held against LIKE patterns and regular expressions.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub pattern: BTreeSet<String>,
     /// Asked whether they are null.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub null: BTreeSet<String>,
     /// In other expressions that rows must pass.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub expression: BTreeSet<String>,
     /// Grouped by, also within expressions.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub group: BTreeSet<String>,
     /// What is aggregated; none: rows are asked for.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub aggregates: BTreeSet<Aggregated>,
 }
 

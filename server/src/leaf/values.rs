@@ -15,6 +15,7 @@ use arrow::compute::cast;
 use arrow::datatypes::*;
 use arrow::row::{RowConverter, SortField};
 use hashbrown::HashTable;
+use std::cmp::Ordering;
 use std::sync::Arc;
 use strandline_index::{Scalar, ValueBuffer};
 use strandline_proto::schema::DataType as ColumnType;
@@ -294,7 +295,12 @@ pub(super) struct Interner {
     store: Store,
     table: HashTable<u32>,
     null: Option<u32>,
+    /// The number that the next text or bytes of another segment likely has.
+    next: u32,
 }
+
+/// Numbers from the likely one on that are looked at before the table is.
+const LIKELY: u32 = 4;
 
 #[derive(Debug)]
 enum Store {
@@ -331,6 +337,7 @@ impl Interner {
             store,
             table: HashTable::new(),
             null: None,
+            next: 0,
         }
     }
 
@@ -361,6 +368,7 @@ impl Interner {
             return id;
         }
         let id = self.len() as u32;
+        self.next += u32::from(self.next == id);
         match &mut self.store {
             Store::I64(values) => values.push(0),
             Store::I128(values) => values.push(0),
@@ -427,9 +435,13 @@ impl Interner {
         };
         let is_value = |&id: &u32| hashes[id as usize] == hash && bytes_at(ends, data, id) == value;
         match self.table.find(hash, is_value) {
-            Some(&id) => id,
+            Some(&id) => {
+                self.next = id + 1;
+                id
+            }
             None => {
                 let id = ends.len() as u32;
+                self.next += u32::from(self.next == id);
                 data.extend_from_slice(value);
                 ends.push(data.len());
                 hashes.push(hash);
@@ -440,7 +452,27 @@ impl Interner {
         }
     }
 
-    /// The number of a stored value.
+    /// The number of text or bytes that follow, in the order in which values first came, those that were asked for before:
+    /// as the values of a dictionary do that hardly differs from an earlier segment's. None where they don't.
+    fn following(&mut self, value: &[u8]) -> Option<u32> {
+        let Store::Bytes { ends, data, .. } = &self.store else {
+            return None;
+        };
+        let end = self.next.saturating_add(LIKELY).min(ends.len() as u32);
+        for id in (self.next..end).filter(|id| self.null != Some(*id)) {
+            match bytes_at(ends, data, id).cmp(value) {
+                Ordering::Less => {}
+                Ordering::Equal => {
+                    self.next = id + 1;
+                    return Some(id);
+                }
+                Ordering::Greater => break,
+            }
+        }
+        None
+    }
+
+    /// The number of a stored value, quickly where ascending values are asked for.
     pub(super) fn scalar(&mut self, value: &Scalar<'_>) -> u32 {
         match value {
             Scalar::I32(v) => self.i64(i64::from(*v)),
@@ -448,11 +480,14 @@ impl Interner {
             Scalar::F32(v) => self.i64(f64_key(f64::from(*v))),
             Scalar::F64(v) => self.i64(f64_key(*v)),
             Scalar::I128(v) => self.i128(*v),
-            Scalar::Bytes(v) => self.bytes(v),
+            Scalar::Bytes(v) => match self.following(v) {
+                Some(id) => id,
+                None => self.bytes(v),
+            },
         }
     }
 
-    /// The number of what another interner of the same domain calls `id`.
+    /// The number of what another interner of the same domain calls `id`, quickly where ascending ones are asked for.
     pub(super) fn adopt(&mut self, other: &Self, id: u32) -> u32 {
         if other.is_null(id) {
             return self.null();
@@ -461,7 +496,11 @@ impl Interner {
             Store::I64(values) => self.i64(values[id as usize]),
             Store::I128(values) => self.i128(values[id as usize]),
             Store::Bytes { ends, data, hashes } => {
-                self.hashed_bytes(bytes_at(ends, data, id), hashes[id as usize])
+                let value = bytes_at(ends, data, id);
+                match self.following(value) {
+                    Some(id) => id,
+                    None => self.hashed_bytes(value, hashes[id as usize]),
+                }
             }
         }
     }
@@ -529,4 +568,42 @@ pub(super) fn binary<'a>(values: impl Iterator<Item = &'a [u8]>) -> Result<Binar
     }
     let offsets = arrow::buffer::OffsetBuffer::new(offsets.into());
     BinaryArray::try_new(offsets, data.into(), None).map_err(arrow_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    /// Dictionaries that overlap, also far from each other, in and out of order, with null among them.
+    #[test]
+    fn each_value_has_one_number_in_whatever_order_it_is_asked_for() {
+        let mut interner = Interner::new(Domain::Bytes);
+        let mut known: HashMap<Option<String>, u32> = HashMap::new();
+        let segments: [Vec<u32>; 6] = [
+            (0..300).step_by(3).collect(),
+            (0..300).step_by(2).collect(),
+            (100..200).collect(),
+            (0..300).rev().step_by(7).collect(),
+            (290..310).chain(0..10).collect(),
+            (0..310).collect(),
+        ];
+        let mut other = Interner::new(Domain::Bytes);
+        for (round, values) in segments.iter().enumerate() {
+            for value in values {
+                let text = format!("{value:05}");
+                let theirs = other.bytes(text.as_bytes());
+                let number = match round % 2 {
+                    0 => interner.scalar(&Scalar::Bytes(text.as_bytes().into())),
+                    _ => interner.adopt(&other, theirs),
+                };
+                assert_eq!(*known.entry(Some(text)).or_insert(number), number);
+            }
+            let null = interner.null();
+            assert_eq!(*known.entry(None).or_insert(null), null);
+        }
+        let mut numbers: Vec<u32> = known.values().copied().collect();
+        numbers.sort_unstable();
+        assert!(numbers.into_iter().eq(0..interner.len() as u32));
+    }
 }

@@ -171,7 +171,6 @@ pub(super) struct Local {
     budget: Budget,
     nulls: Vec<Vec<ChunkNulls>>,
     scratch: Scratch,
-    bits: DocBits,
     /// For each aggregate with a filter of its own what passes that.
     filtered: Vec<Filtered>,
     docs: Vec<DocId>,
@@ -214,7 +213,6 @@ impl Local {
                 })
                 .collect(),
             scratch: Scratch::default(),
-            bits: DocBits::new(),
             filtered: (segment.filters.iter())
                 .map(|_| Filtered::Few(Vec::new()))
                 .collect(),
@@ -250,8 +248,8 @@ impl Local {
             return self.read_few(plan, segment, scan, &docs);
         }
         let counts_only = segment.counts_only(plan);
+        let mut bits = self.scratch.take_bits();
         for chunk in segment.prepared.chunks(chunks) {
-            let mut bits = std::mem::take(&mut self.bits);
             scan.select(&segment.prepared, chunk, &mut bits, &mut self.scratch)?;
             let count = bits.count();
             scan.count_matched(u64::from(count));
@@ -270,8 +268,8 @@ impl Local {
                     self.docs = docs;
                 }
             }
-            self.bits = bits;
         }
+        self.scratch.give_bits(bits);
         Ok(())
     }
 

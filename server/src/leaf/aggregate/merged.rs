@@ -139,14 +139,13 @@ fn renumber(mut ids: Vec<u32>, mut translate: impl FnMut(u32) -> u32) -> Vec<u32
         ids.iter_mut().for_each(|id| *id = translate(*id));
         return ids;
     }
-    // Zero stands for unknown, so that untouched parts of the table cost nothing.
+    // Zero stands for what is not asked for, so that untouched parts of the table cost nothing.
     let mut known = vec![0u32; end];
-    for id in &mut ids {
-        let number = &mut known[*id as usize];
-        if *number == 0 {
-            *number = translate(*id) + 1;
-        }
-        *id = *number - 1;
+    ids.iter().for_each(|id| known[*id as usize] = 1);
+    // In the order of the ids, which is that of a dictionary's values.
+    for (id, number) in (0..).zip(&mut known).filter(|(_, number)| **number > 0) {
+        *number = translate(id);
     }
+    ids.iter_mut().for_each(|id| *id = known[*id as usize]);
     ids
 }

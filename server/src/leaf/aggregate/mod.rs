@@ -15,7 +15,7 @@ mod numeric;
 mod plan;
 mod state;
 
-use super::filter::Cut;
+use super::filter::{Cut, PlannedFilter};
 use super::guard::Budget;
 use super::pool::{closed, contained};
 use super::scan::{Prepared, Scan};
@@ -29,7 +29,7 @@ use plan::Plan;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use strandline_proto::leaf::{GroupKey, LeafAggregate};
+use strandline_proto::leaf::{GroupKey, LeafAggregate, LeafExpr};
 use strandline_proto::{Error, Result};
 use tokio::sync::oneshot;
 
@@ -100,15 +100,38 @@ pub(super) async fn run(
         let these = first..segments.min(first + SEGMENTS_AT_ONCE);
         submit(&run, move |run| start_segments(run, these));
     }
-    // The first are made ready here: to wake a thread for it and to be woken by it would take as long.
     let these = 0..segments.min(SEGMENTS_AT_ONCE);
-    if let Err(error) = contained(|| start_segments(&run, these)) {
-        fail(&run, error);
+    if is_cheap(&run, group, aggregates)? {
+        // They are made ready here: to wake a thread for it and to be woken by it would take as long.
+        if let Err(error) = contained(|| start_segments(&run, these)) {
+            fail(&run, error);
+        }
+    } else {
+        submit(&run, move |run| start_segments(run, these));
     }
     through(&run);
     // Only jobs hold it now, so that an abandoned run closes its channel.
     drop(run);
     receiver.await.unwrap_or_else(|_| Err(closed()))
+}
+
+/// Whether segments are made ready in microseconds: nothing is evaluated on the values of dictionaries.
+fn is_cheap(run: &Run, group: &[GroupKey], aggregates: &[LeafAggregate]) -> Result<bool> {
+    fn is_arithmetic(expr: &LeafExpr) -> bool {
+        match expr {
+            LeafExpr::Column(_) | LeafExpr::Literal(..) | LeafExpr::Parameter(..) => true,
+            LeafExpr::Cast { expr, .. } => is_arithmetic(expr),
+            LeafExpr::Binary { left, right, .. } => is_arithmetic(left) && is_arithmetic(right),
+            _ => false,
+        }
+    }
+    let plain = |key: &GroupKey| matches!(key.expr, LeafExpr::Column(_));
+    let arguments = aggregates.iter().filter_map(|a| a.argument.as_ref());
+    let filters = run.plan.aggregates.iter().filter_map(|a| a.filter.as_ref());
+    Ok(run.scan.filter()?.is_cheap()
+        && group.iter().all(plain)
+        && arguments.into_iter().all(is_arithmetic)
+        && filters.into_iter().all(PlannedFilter::is_cheap))
 }
 
 fn submit(run: &Arc<Run>, job: impl FnOnce(&Arc<Run>) -> Result<()> + Send + 'static) {

@@ -2,7 +2,7 @@
 
 use super::access::{Access, access_in, single};
 use super::node::Node;
-use super::operand::{Resolved, resolve};
+use super::operand::{Resolved, Test, resolve};
 use crate::leaf::expression::{BoundExpression, Expression};
 use crate::leaf::segment::{SegmentView, column_type};
 use arrow::array::{Array, AsArray};
@@ -69,6 +69,18 @@ impl PlannedFilter {
                 text: explain.then(|| describe_expr(expr)),
             },
         })
+    }
+
+    /// Whether compiling it takes no look at each value of a dictionary.
+    pub(in crate::leaf) fn is_cheap(&self) -> bool {
+        match self {
+            Self::And(children) | Self::Or(children) => children.iter().all(Self::is_cheap),
+            Self::Column { resolved, .. } => match resolved {
+                Resolved::Never | Resolved::IsNull { .. } => true,
+                Resolved::Test { test, .. } => matches!(**test, Test::Values(_)),
+            },
+            Self::Expr { .. } => false,
+        }
     }
 
     /// What must all be true.
