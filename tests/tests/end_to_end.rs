@@ -309,3 +309,52 @@ async fn flights_answer_as_duckdb_does_and_alike_at_every_boundary() {
     wait_for(&mut client, "airlineStats_REALTIME", 3_705).await;
     check_all(&mut client).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn advice_follows_from_what_was_asked() {
+    let data = tempfile::tempdir().expect("a folder");
+    let (process, mut client) = server(data.path()).await;
+    let schema = r#"{"schemaName": "sales", "dimensionFieldSpecs": [
+        {"name": "region", "dataType": "STRING"}, {"name": "city", "dataType": "STRING"},
+        {"name": "receipt", "dataType": "INT"}, {"name": "price", "dataType": "INT"}]}"#;
+    let config = r#"{"tableName": "sales", "tableType": "OFFLINE", "segmentsConfig": {},
+        "tableIndexConfig": {"sortedColumn": ["receipt"]}}"#;
+    client.create(schema, config).await.expect("a table");
+    let advise = || {
+        let arguments = ["advise", "sales", "--server", &process.grpc];
+        let output = strandline_tests::process::run(PROGRAM, &arguments);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    assert!(advise().starts_with("nothing was asked of sales since the server started"));
+
+    let mut rows = "region,city,receipt,price\n".to_owned();
+    for receipt in 0..2_000 {
+        let city = receipt * 7 % 40;
+        rows += &format!("r{},c{city},{receipt},{}\n", city % 4, receipt % 90);
+    }
+    let file = data.path().join("sales.csv");
+    std::fs::write(&file, rows).expect("a file");
+    let options = LoadOptions::default();
+    client
+        .upload("sales", &file, options)
+        .await
+        .expect("loaded");
+    for city in 0..30 {
+        let sql =
+            format!("SELECT region, sum(price) FROM sales WHERE city = 'c{city}' GROUP BY region");
+        client.ask(&sql).await.expect("an answer");
+    }
+    let advice = advise();
+    for part in [
+        "30 queries of 1 shapes",
+        "invertedIndexColumns: city   100 % of the time; held against one of 40 values",
+        "starTreeIndexConfigs: for 1 of 1 shapes, 100 % of the time\n  about 52 records for the 2000 rows of a segment",
+        "<= 40  SUM(price) where city = by region",
+        r#""dimensionsSplitOrder":["city","region"],"functionColumnPairs":["COUNT__*","SUM__price"]"#,
+    ] {
+        assert!(advice.contains(part), "{part:?} is not in\n{advice}");
+    }
+    // What it asked itself is no advice.
+    assert!(advise().starts_with("30 queries of 1 shapes"));
+}

@@ -255,8 +255,8 @@ async fn asked(connection: &Connection, table: &str) -> Result<Vec<Asked>, Failu
 
 async fn largest_segment(connection: &Connection, table: &str) -> Result<Option<Sample>, Failure> {
     let sql = format!(
-        "SELECT segment_name, \"rows\", \"bytes\" FROM system.segments WHERE table_name = '{}' AND NOT consuming ORDER BY \"rows\" DESC",
-        table.replace('\'', "''")
+        "SELECT segment_name, \"rows\", \"bytes\" FROM system.segments WHERE table_name IN ('{table}_OFFLINE', '{table}_REALTIME') AND NOT consuming ORDER BY \"rows\" DESC",
+        table = table.replace('\'', "''")
     );
     let rows = rows(connection, &sql).await?;
     let segments = rows.len() as u64;
