@@ -45,7 +45,7 @@ impl SegmentBuilder {
         })
     }
 
-    /// Makes so many columns ready at a time when the segment is written.
+    /// Takes rows into so many columns at a time, and makes as many ready when the segment is written.
     #[must_use]
     pub fn with_threads(self, threads: usize) -> Self {
         Self { threads, ..self }
@@ -56,7 +56,7 @@ impl SegmentBuilder {
     /// # Errors
     /// `InvalidArgument` for rows of another layout, `ResourceExhausted` when the segment is full; none was added then.
     pub fn push(&mut self, batch: &RecordBatch) -> Result<()> {
-        self.rows.append(batch, None)
+        self.rows.append(batch, None, self.threads)
     }
 
     /// Adds rows with the stream offset of each to a segment with an origin.
@@ -74,7 +74,7 @@ impl SegmentBuilder {
                 range.start, range.end
             )));
         }
-        self.rows.append(batch, Some(offsets))
+        self.rows.append(batch, Some(offsets), self.threads)
     }
 
     /// Rows added.

@@ -100,7 +100,7 @@ impl ConsumingSegment {
             )));
         }
         self.growing
-            .append(batch, Some(offsets))
+            .append(batch, Some(offsets), 1)
             .map_err(|e| e.at(format_args!("segment {}", self.source.name)))?;
         self.published.store(Arc::new(Published {
             rows: self.growing.rows(),

@@ -10,6 +10,7 @@
 use super::arrow::physical_type;
 use super::spec::{ColumnSpec, Encoding, SegmentSpec};
 use super::values::{ColumnValues, KeyedValues};
+use super::write::in_order;
 use ::arrow::array::{Array, ArrayRef, RecordBatch};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -62,6 +63,16 @@ enum Incoming {
     Plain(ColumnValues),
     Keyed(KeyedValues),
 }
+
+/// A column of a batch with where it goes, before and after it was checked.
+type Checked<'a> = (
+    ((&'a ArrayRef, &'a Column), &'a MutableColumn),
+    &'a mut Option<Texts>,
+);
+type Appended<'a> = (
+    ((&'a Incoming, &'a MutableColumn), &'a Column),
+    &'a mut Option<Texts>,
+);
 
 impl GrowingRows {
     /// No rows. `with_inverted`: columns keep the inverted indexes that the spec asks for while they grow.
@@ -165,24 +176,29 @@ impl GrowingRows {
         self.offsets.as_ref().map(|offsets| offsets.view(rows))
     }
 
-    /// Appends the rows of `batch`, in the layout of `Schema::arrow`, with their stream offsets.
+    /// Appends the rows of `batch`, in the layout of `Schema::arrow`, with their stream offsets, to so many columns at a time.
     ///
     /// # Errors
     /// `InvalidArgument` for rows of another layout, `ResourceExhausted` when the segment is full; nothing was appended then.
-    pub(super) fn append(&self, batch: &RecordBatch, offsets: Option<&[u64]>) -> Result<()> {
-        let (data, offsets) = self.checked(batch, offsets)?;
+    pub(super) fn append(
+        &self,
+        batch: &RecordBatch,
+        offsets: Option<&[u64]>,
+        threads: usize,
+    ) -> Result<()> {
+        let (data, offsets) = self.checked(batch, offsets, threads)?;
         if self.broken.swap(true, Ordering::AcqRel) {
             return Err(Error::internal(
                 "the segment takes no more rows, because an earlier batch failed halfway: its rows go into the next segment",
             ));
         }
         let mut texts = self.texts.lock();
-        for (((incoming, mutable), column), texts) in data
+        let columns = data
             .iter()
             .zip(&self.columns)
             .zip(&self.spec.schema.columns)
-            .zip(texts.iter_mut())
-        {
+            .zip(texts.iter_mut());
+        let append = |(((incoming, mutable), column), texts): Appended<'_>| {
             match (incoming, texts) {
                 (Incoming::Plain(values), _) => mutable.append(&values.data()),
                 (Incoming::Keyed(KeyedValues { keys, .. }), Some(texts)) => {
@@ -196,8 +212,9 @@ impl GrowingRows {
                     return Err(Error::internal("keyed rows without their texts"));
                 }
             }
-            .map_err(|e| column_full(&column.name, &e))?;
-        }
+            .map_err(|e| column_full(&column.name, &e))
+        };
+        in_order(threads, columns.collect(), append, Ok)?;
         drop(texts);
         if let (Some(mutable), Some(values)) = (&self.offsets, &offsets) {
             mutable
@@ -215,6 +232,7 @@ impl GrowingRows {
         &self,
         batch: &RecordBatch,
         offsets: Option<&[u64]>,
+        threads: usize,
     ) -> Result<(Vec<Incoming>, Option<ValueBuffer>)> {
         let schema = &self.spec.schema;
         if batch.num_columns() != schema.columns.len() {
@@ -236,13 +254,13 @@ impl GrowingRows {
         let offsets = self.offset_values(batch.num_rows(), offsets)?;
         let mut data = Vec::with_capacity(batch.num_columns());
         let mut texts = self.texts.lock();
-        for (((array, column), mutable), texts) in batch
+        let columns = batch
             .columns()
             .iter()
             .zip(&schema.columns)
             .zip(&self.columns)
-            .zip(texts.iter_mut())
-        {
+            .zip(texts.iter_mut());
+        let check = |(((array, column), mutable), texts): Checked<'_>| {
             let (incoming, checked) = match KeyedValues::from_array(array, column, &self.spec) {
                 Some(keyed) => {
                     let texts = Texts::of(texts, &keyed, column)?;
@@ -260,8 +278,12 @@ impl GrowingRows {
                 }
             };
             checked.map_err(|e| column_full(&column.name, &e))?;
+            Ok(incoming)
+        };
+        in_order(threads, columns.collect(), check, |incoming| {
             data.push(incoming);
-        }
+            Ok(())
+        })?;
         Ok((data, offsets))
     }
 

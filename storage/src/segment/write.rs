@@ -174,7 +174,7 @@ enum Written {
 }
 
 /// Calls `make` with each of `items`, `threads` at a time, and `take` with what it made of them, in their order.
-fn in_order<I: Send, T: Send>(
+pub(super) fn in_order<I: Send, T: Send>(
     threads: usize,
     items: Vec<I>,
     make: impl Fn(I) -> Result<T> + Sync,
