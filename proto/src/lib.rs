@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod coverage;
 pub mod error;
 pub mod ids;
+pub mod json;
 pub mod leaf;
 pub mod partition;
 pub mod schema;

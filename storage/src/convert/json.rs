@@ -1,21 +1,11 @@
-//! Reads JSON text without building a tree: one object's fields are handed over as cells that borrow from
-//! the text, and what no column needs is checked and skipped.
+//! JSON objects and arrays as cells that borrow from their text.
 //!
-//! Numbers stay text until a column's type is known, nested objects and arrays stay text as well. The
-//! whole document is checked against RFC 8259, also where it is skipped.
+//! Numbers stay text until a column's type is known, nested objects and arrays stay text as well.
 
 use super::cell::Cell;
 use std::borrow::Cow;
-
-/// Nesting of objects and arrays.
-const DEPTH_MAX: usize = 128;
-
-/// A place in a JSON text.
-pub(crate) struct JsonReader<'a> {
-    text: &'a str,
-    bytes: &'a [u8],
-    at: usize,
-}
+use strandline_proto::json::JsonReader;
+pub(crate) use strandline_proto::json::{check, write_string};
 
 /// Reads the fields of one JSON object, in order, each as `(name, value)`; duplicates are all handed over.
 pub fn read_object<'a>(
@@ -27,14 +17,14 @@ pub fn read_object<'a>(
     if reader.peek() != Some(b'{') {
         return Err(reader.wrong("expected a JSON object"));
     }
-    reader.at += 1;
+    reader.step();
     let mut position = 0;
     if reader.is_first_end(b'}') {
         return reader.end();
     }
     loop {
         let key = reader.key()?;
-        let value = reader.value()?;
+        let value = value(&mut reader)?;
         field(position, &key, value);
         position += 1;
         if reader.is_end(b'}')? {
@@ -53,12 +43,12 @@ pub(crate) fn read_array<'a>(
     if reader.peek() != Some(b'[') {
         return Err(reader.wrong("expected a JSON array"));
     }
-    reader.at += 1;
+    reader.step();
     if reader.is_first_end(b']') {
         return reader.end();
     }
     loop {
-        let value = reader.value()?;
+        let value = value(&mut reader)?;
         element(value)?;
         if reader.is_end(b']')? {
             return reader.end();
@@ -66,341 +56,27 @@ pub(crate) fn read_array<'a>(
     }
 }
 
-/// Whether the text is one JSON document.
-pub(crate) fn check(text: &str) -> Result<(), String> {
-    let mut reader = JsonReader::new(text);
-    reader.skip_value(0)?;
-    reader.end()
-}
-
-impl<'a> JsonReader<'a> {
-    fn new(text: &'a str) -> Self {
-        Self {
-            text,
-            bytes: text.as_bytes(),
-            at: 0,
+/// The value that comes next.
+fn value<'a>(reader: &mut JsonReader<'a>) -> Result<Cell<'a>, String> {
+    reader.skip_space();
+    let start = reader.at();
+    match reader.peek() {
+        Some(b'"') => Ok(Cell::Text(reader.string()?)),
+        Some(b'-' | b'0'..=b'9') => {
+            reader.skip_number()?;
+            Ok(Cell::Number(reader.since(start)))
         }
+        Some(b'{') => {
+            reader.skip_value(0)?;
+            Ok(Cell::Document(Cow::Borrowed(reader.since(start))))
+        }
+        Some(b'[') => {
+            reader.skip_value(0)?;
+            Ok(Cell::JsonArray(reader.since(start)))
+        }
+        Some(b't') => reader.word("true").map(|()| Cell::Boolean(true)),
+        Some(b'f') => reader.word("false").map(|()| Cell::Boolean(false)),
+        Some(b'n') => reader.word("null").map(|()| Cell::Null),
+        _ => Err(reader.wrong("expected a value")),
     }
-
-    fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
-    }
-
-    fn wrong(&self, what: &str) -> String {
-        match self.peek() {
-            Some(_) => format!("not JSON: {what} at byte {}", self.at),
-            None => format!("not JSON: {what}, found the end at byte {}", self.at),
-        }
-    }
-
-    fn skip_space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\n' | b'\t' | b'\r')) {
-            self.at += 1;
-        }
-    }
-
-    /// The text from `start` to here. Both are on character boundaries: they stand beside ASCII.
-    fn since(&self, start: usize) -> &'a str {
-        self.text.get(start..self.at).unwrap_or_default()
-    }
-
-    fn end(&mut self) -> Result<(), String> {
-        self.skip_space();
-        match self.peek() {
-            None => Ok(()),
-            Some(_) => Err(self.wrong("unexpected text after the document")),
-        }
-    }
-
-    fn is_first_end(&mut self, close: u8) -> bool {
-        self.skip_space();
-        let ends = self.peek() == Some(close);
-        self.at += usize::from(ends);
-        ends
-    }
-
-    fn is_end(&mut self, close: u8) -> Result<bool, String> {
-        self.skip_space();
-        match self.peek() {
-            Some(b',') => {
-                self.at += 1;
-                Ok(false)
-            }
-            Some(byte) if byte == close => {
-                self.at += 1;
-                Ok(true)
-            }
-            _ => Err(self.wrong(&format!("expected ',' or '{}'", char::from(close)))),
-        }
-    }
-
-    /// A field's name and the colon after it.
-    fn key(&mut self) -> Result<Cow<'a, str>, String> {
-        self.skip_space();
-        if self.peek() != Some(b'"') {
-            return Err(self.wrong("expected a field name in quotes"));
-        }
-        let key = self.string()?;
-        self.skip_space();
-        if self.peek() != Some(b':') {
-            return Err(self.wrong("expected ':'"));
-        }
-        self.at += 1;
-        Ok(key)
-    }
-
-    fn value(&mut self) -> Result<Cell<'a>, String> {
-        self.skip_space();
-        let start = self.at;
-        match self.peek() {
-            Some(b'"') => Ok(Cell::Text(self.string()?)),
-            Some(b'-' | b'0'..=b'9') => {
-                self.skip_number()?;
-                Ok(Cell::Number(self.since(start)))
-            }
-            Some(b'{') => {
-                self.skip_value(0)?;
-                Ok(Cell::Document(Cow::Borrowed(self.since(start))))
-            }
-            Some(b'[') => {
-                self.skip_value(0)?;
-                Ok(Cell::JsonArray(self.since(start)))
-            }
-            Some(b't') => self.word("true").map(|()| Cell::Boolean(true)),
-            Some(b'f') => self.word("false").map(|()| Cell::Boolean(false)),
-            Some(b'n') => self.word("null").map(|()| Cell::Null),
-            _ => Err(self.wrong("expected a value")),
-        }
-    }
-
-    fn word(&mut self, word: &str) -> Result<(), String> {
-        if self.bytes[self.at..].starts_with(word.as_bytes()) {
-            self.at += word.len();
-            return Ok(());
-        }
-        Err(self.wrong("expected a value"))
-    }
-
-    /// Moves to the next quote or backslash of a string.
-    fn skip_plain(&mut self) -> Result<u8, String> {
-        self.at += plain_len(self.bytes.get(self.at..).unwrap_or_default());
-        match self.peek() {
-            Some(byte @ (b'"' | b'\\')) => Ok(byte),
-            Some(_) => Err(self.wrong("a control character inside of a string")),
-            None => Err(self.wrong("a string is not closed")),
-        }
-    }
-
-    fn string(&mut self) -> Result<Cow<'a, str>, String> {
-        self.at += 1;
-        let start = self.at;
-        if self.skip_plain()? == b'"' {
-            let plain = self.since(start);
-            self.at += 1;
-            return Ok(Cow::Borrowed(plain));
-        }
-        let mut out = self.since(start).to_owned();
-        loop {
-            let plain = self.at;
-            let stop = self.skip_plain()?;
-            out.push_str(self.since(plain));
-            if stop == b'"' {
-                self.at += 1;
-                return Ok(Cow::Owned(out));
-            }
-            out.push(self.escape()?);
-        }
-    }
-
-    fn escape(&mut self) -> Result<char, String> {
-        let escape = self.bytes.get(self.at + 1).copied();
-        let plain = match escape {
-            Some(b'"') => '"',
-            Some(b'\\') => '\\',
-            Some(b'/') => '/',
-            Some(b'b') => '\u{8}',
-            Some(b'f') => '\u{c}',
-            Some(b'n') => '\n',
-            Some(b'r') => '\r',
-            Some(b't') => '\t',
-            Some(b'u') => {
-                let first = self.hex4(self.at + 2)?;
-                self.at += 6;
-                if !(0xd800..0xe000).contains(&first) {
-                    return char::from_u32(first).ok_or_else(|| self.wrong("a wrong \\u escape"));
-                }
-                let low = match self.bytes.get(self.at..self.at + 2) {
-                    Some(b"\\u") if first < 0xdc00 => self.hex4(self.at + 2)?,
-                    _ => return Err(self.wrong("half of a surrogate pair")),
-                };
-                if !(0xdc00..0xe000).contains(&low) {
-                    return Err(self.wrong("half of a surrogate pair"));
-                }
-                self.at += 6;
-                let code = 0x10000 + ((first - 0xd800) << 10) + (low - 0xdc00);
-                return char::from_u32(code).ok_or_else(|| self.wrong("a wrong \\u escape"));
-            }
-            _ => return Err(self.wrong("a wrong escape")),
-        };
-        self.at += 2;
-        Ok(plain)
-    }
-
-    fn hex4(&self, at: usize) -> Result<u32, String> {
-        let digits = self
-            .bytes
-            .get(at..at + 4)
-            .filter(|d| d.iter().all(u8::is_ascii_hexdigit));
-        digits
-            .and_then(|d| std::str::from_utf8(d).ok())
-            .and_then(|d| u32::from_str_radix(d, 16).ok())
-            .ok_or_else(|| self.wrong("a wrong \\u escape"))
-    }
-
-    fn skip_digits(&mut self) -> Result<(), String> {
-        let start = self.at;
-        while matches!(self.peek(), Some(b'0'..=b'9')) {
-            self.at += 1;
-        }
-        if self.at == start {
-            Err(self.wrong("expected a digit"))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn skip_number(&mut self) -> Result<(), String> {
-        if self.peek() == Some(b'-') {
-            self.at += 1;
-        }
-        if self.peek() == Some(b'0') {
-            self.at += 1;
-            if matches!(self.peek(), Some(b'0'..=b'9')) {
-                return Err(self.wrong("a number with a leading zero"));
-            }
-        } else {
-            self.skip_digits()?;
-        }
-        if self.peek() == Some(b'.') {
-            self.at += 1;
-            self.skip_digits()?;
-        }
-        if matches!(self.peek(), Some(b'e' | b'E')) {
-            self.at += 1;
-            if matches!(self.peek(), Some(b'+' | b'-')) {
-                self.at += 1;
-            }
-            self.skip_digits()?;
-        }
-        Ok(())
-    }
-
-    fn skip_string(&mut self) -> Result<(), String> {
-        self.at += 1;
-        while self.skip_plain()? == b'\\' {
-            self.escape()?;
-        }
-        self.at += 1;
-        Ok(())
-    }
-
-    fn skip_value(&mut self, depth: usize) -> Result<(), String> {
-        if depth > DEPTH_MAX {
-            return Err(format!(
-                "not supported: JSON nested more than {DEPTH_MAX} deep"
-            ));
-        }
-        self.skip_space();
-        match self.peek() {
-            Some(b'"') => self.skip_string(),
-            Some(b'-' | b'0'..=b'9') => self.skip_number(),
-            Some(b'{') => {
-                self.at += 1;
-                if self.is_first_end(b'}') {
-                    return Ok(());
-                }
-                loop {
-                    self.skip_space();
-                    if self.peek() != Some(b'"') {
-                        return Err(self.wrong("expected a field name in quotes"));
-                    }
-                    self.skip_string()?;
-                    self.skip_space();
-                    if self.peek() != Some(b':') {
-                        return Err(self.wrong("expected ':'"));
-                    }
-                    self.at += 1;
-                    self.skip_value(depth + 1)?;
-                    if self.is_end(b'}')? {
-                        return Ok(());
-                    }
-                }
-            }
-            Some(b'[') => {
-                self.at += 1;
-                if self.is_first_end(b']') {
-                    return Ok(());
-                }
-                loop {
-                    self.skip_value(depth + 1)?;
-                    if self.is_end(b']')? {
-                        return Ok(());
-                    }
-                }
-            }
-            Some(b't') => self.word("true"),
-            Some(b'f') => self.word("false"),
-            Some(b'n') => self.word("null"),
-            _ => Err(self.wrong("expected a value")),
-        }
-    }
-}
-
-/// How many bytes come before the first quote, backslash or control character; eight are looked at at once.
-fn plain_len(bytes: &[u8]) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let mut at = 0;
-    for chunk in bytes.chunks_exact(8) {
-        let word = chunk
-            .iter()
-            .rev()
-            .fold(0, |word, byte| (word << 8) | u64::from(*byte));
-        let quote = word ^ (ONES * u64::from(b'"'));
-        let backslash = word ^ (ONES * u64::from(b'\\'));
-        // The lowest bit set stands for the first such byte; those above may be false.
-        let stops = (quote.wrapping_sub(ONES) & !quote)
-            | (backslash.wrapping_sub(ONES) & !backslash)
-            | (word.wrapping_sub(ONES * 0x20) & !word);
-        if stops & HIGH != 0 {
-            return at + (stops & HIGH).trailing_zeros() as usize / 8;
-        }
-        at += 8;
-    }
-    let rest = bytes.get(at..).unwrap_or_default();
-    at + rest
-        .iter()
-        .position(|b| matches!(b, b'"' | b'\\' | 0..0x20))
-        .unwrap_or(rest.len())
-}
-
-/// Appends `text` as a JSON string, quotes included.
-pub(crate) fn write_string(text: &str, out: &mut String) {
-    use std::fmt::Write as _;
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if c < ' ' => {
-                // Writing to a String can't fail.
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
 }
