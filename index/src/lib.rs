@@ -7,6 +7,7 @@
 //! - [`column`]: immutable columns: [`column::write_column`], [`column::rewrite_column`],
 //!   [`column::ImmutableColumn`];
 //! - [`mutable`]: consuming columns: [`mutable::MutableColumn`];
+//! - [`json`]: values in documents, by path;
 //! - [`star_tree`]: rows aggregated ahead, and the tree that finds them;
 //! - [`kernels`]: blocks of ids and values against ranges and sets, into bits;
 //! - [`conformance`]: what every reader must answer, held against rows.
@@ -25,6 +26,7 @@ mod forward;
 mod frame;
 mod hash;
 pub mod inverted;
+pub mod json;
 pub mod kernels;
 pub mod mutable;
 mod portable;

@@ -9,6 +9,7 @@
 //! nulls away.
 
 use crate::doc_bits::{CHUNK_DOCS, DocBits};
+use crate::json::JsonIndex;
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -410,6 +411,11 @@ pub trait ColumnReader: Send + Sync {
     /// With a bloom filter: false when no document can hold `value`; true otherwise.
     fn may_contain(&self, _value: &Scalar<'_>) -> bool {
         true
+    }
+
+    /// The index of the values in a text column's JSON documents.
+    fn json(&self) -> Option<&JsonIndex> {
+        None
     }
 
     /// Damage that a read since the column was opened came upon (a compressed block that can't be

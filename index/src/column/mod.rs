@@ -29,6 +29,7 @@ use crate::dictionary::ImmutableDictionary;
 use crate::forward::Forward;
 use crate::frame::Frame;
 use crate::inverted::InvertedIndex;
+use crate::json::JsonIndex;
 use crate::range::RangeIndex;
 use crate::reader::IndexError;
 use crate::sorted::SortedIds;
@@ -56,6 +57,7 @@ pub struct ImmutableColumn {
     range: Option<RangeIndex>,
     range_dictionary: Option<ImmutableDictionary>,
     bloom: Option<BloomFilter>,
+    json: Option<JsonIndex>,
     fault: OnceLock<IndexError>,
 }
 

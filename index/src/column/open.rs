@@ -8,9 +8,10 @@ use crate::dictionary::ImmutableDictionary;
 use crate::forward::Forward;
 use crate::frame::Frame;
 use crate::inverted::InvertedIndex;
+use crate::json::JsonIndex;
 use crate::portable::PortableSet;
 use crate::range::RangeIndex;
-use crate::reader::{Dictionary, IndexError};
+use crate::reader::{Dictionary, IndexError, PhysicalType};
 use crate::sorted::SortedIds;
 use crate::wire::corrupt;
 use bytes::Bytes;
@@ -69,6 +70,9 @@ impl ImmutableColumn {
                 ImmutableDictionary::open,
             )?,
             bloom: optional(SectionKind::Bloom, &mut take, BloomFilter::open)?,
+            json: optional(SectionKind::Json, &mut take, |bytes| {
+                JsonIndex::open(bytes, description.docs)
+            })?,
             fault: OnceLock::new(),
         };
         column.check()
@@ -138,6 +142,9 @@ impl ImmutableColumn {
         {
             return fail("the range index has another number of rows");
         }
+        if self.json.is_some() && (multi_value || physical != PhysicalType::Bytes) {
+            return fail("a JSON index of what is no text");
+        }
         if sorted && self.null_docs.is_some() {
             return fail("a sorted column has nulls");
         }
@@ -157,7 +164,7 @@ impl ImmutableColumn {
 
     /// Whether the range index counts in a dictionary of its own.
     pub(super) fn range_needs_dictionary(&self) -> bool {
-        self.dictionary.is_none() && self.description.physical == crate::reader::PhysicalType::Bytes
+        self.dictionary.is_none() && self.description.physical == PhysicalType::Bytes
     }
 }
 

@@ -5,6 +5,7 @@ use crate::bitpack::Blocks;
 use crate::doc_bits::{CHUNK_DOCS, DocBits};
 use crate::fixed::{Key, by_type, key_bounds};
 use crate::forward::Forward;
+use crate::json::JsonIndex;
 use crate::portable::PortableSet;
 use crate::reader::{
     ColumnReader, DictId, Dictionary, DistinctValues, DocId, DocSelection, IndexError,
@@ -258,6 +259,10 @@ impl ColumnReader for ImmutableColumn {
         self.bloom
             .as_ref()
             .is_none_or(|bloom| bloom.may_contain(value))
+    }
+
+    fn json(&self) -> Option<&JsonIndex> {
+        self.json.as_ref()
     }
 
     fn fault(&self) -> Option<IndexError> {

@@ -27,11 +27,13 @@ pub enum SectionKind {
     RangeDictionary = 9,
     /// The [bloom filter](crate::bloom).
     Bloom = 10,
+    /// The [JSON index](crate::json).
+    Json = 13,
 }
 
 impl SectionKind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Description,
         Self::Dictionary,
         Self::Forward,
@@ -42,6 +44,7 @@ impl SectionKind {
         Self::Range,
         Self::RangeDictionary,
         Self::Bloom,
+        Self::Json,
     ];
 
     /// The stored number.

@@ -169,7 +169,8 @@ impl DictionaryWriter {
         Ok(())
     }
 
-    fn intern_text(&mut self, text: &[u8]) -> Result<DictId, IndexError> {
+    /// The id of a text, which is added when it is new.
+    pub(crate) fn intern_text(&mut self, text: &[u8]) -> Result<DictId, IndexError> {
         let hash = hash_bytes(text);
         let shared = &self.shared;
         let is_text = |id: DictId| shared.values.text(id as usize) == text;

@@ -32,7 +32,7 @@ use crate::kernels::select_id_range;
 use crate::reader::{ColumnReader, DictId, DocId, IndexError, PhysicalType, ValueBuffer};
 use crate::wire::corrupt;
 use append_vec::{AppendVec, AppendWriter};
-use dictionary::DictionaryWriter;
+pub(crate) use dictionary::DictionaryWriter;
 pub(crate) use dictionary::MutableDictionary;
 use null_bits::NullBits;
 use postings::{Piece, PieceList};
