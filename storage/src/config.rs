@@ -6,6 +6,7 @@
 
 mod document;
 mod fields;
+mod json_index;
 mod names;
 mod schema;
 mod star_tree;

@@ -2,6 +2,8 @@
 
 use super::ConfigWarning;
 use super::document::{Node, Object};
+use super::json_index;
+use crate::segment::json::JsonSpec;
 use crate::segment::spec::{ColumnSpec, Encoding};
 use std::collections::BTreeMap;
 use strandline_proto::Result;
@@ -60,6 +62,13 @@ impl Storage {
             self.column(name).encoding = Encoding::Raw;
             warnings.push(node.warning("the codec is chosen by the database"));
         }
+        for (node, name) in column_list(indexing, "jsonIndexColumns", schema)? {
+            json_index::check_column(name, &node, schema)?;
+            self.column(name).json = Some(JsonSpec::default());
+        }
+        for (name, node) in column_map(indexing, "jsonIndexConfigs", schema)? {
+            self.read_json(name, &node, &mut node.object()?, schema, warnings)?;
+        }
         let mut sorted = column_list(indexing, "sortedColumn", schema)?.into_iter();
         if let Some((node, name)) = sorted.next() {
             if schema.column(name).is_some_and(|c| c.multi_value) {
@@ -105,12 +114,12 @@ impl Storage {
                     .transpose()?
                     .unwrap_or_default()
                 {
-                    self.want(name, &kind.to_ascii_uppercase(), &node, warnings)?;
+                    self.want(name, &kind.to_ascii_uppercase(), &node, schema, warnings)?;
                 }
             }
             if let Some(indexes) = field.take("indexes") {
                 for (kind, node) in indexes.object()?.take_rest() {
-                    self.read_index(name, kind, &node, warnings)?;
+                    self.read_index(name, kind, &node, schema, warnings)?;
                 }
             }
             field.warn("timestampConfig", NOT_BUILT, warnings);
@@ -136,6 +145,7 @@ impl Storage {
         name: &str,
         kind: &str,
         node: &Node<'_>,
+        schema: &Schema,
         warnings: &mut Vec<ConfigWarning>,
     ) -> Result<()> {
         let mut index = node.object()?;
@@ -180,8 +190,12 @@ impl Storage {
                 ]);
             }
             _ if !on => return Ok(()),
+            "json" => {
+                index.ignore(&["enabled", "disabled"]);
+                return self.read_json(name, node, &mut index, schema, warnings);
+            }
             kind => {
-                self.want(name, &kind.to_ascii_uppercase(), node, warnings)?;
+                self.want(name, &kind.to_ascii_uppercase(), node, schema, warnings)?;
                 if matches!(kind, "bloom") {
                     for (_, setting) in index.take_rest() {
                         warnings.push(setting.warning(
@@ -196,11 +210,28 @@ impl Storage {
         Ok(())
     }
 
+    fn read_json(
+        &mut self,
+        name: &str,
+        node: &Node<'_>,
+        index: &mut Object<'_>,
+        schema: &Schema,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<()> {
+        let spec = json_index::read(name, node, index, schema, warnings)?;
+        self.column(name).json = Some(spec);
+        for (_, setting) in index.take_rest() {
+            warnings.push(setting.warning("not known; it has no effect"));
+        }
+        Ok(())
+    }
+
     fn want(
         &mut self,
         name: &str,
         kind: &str,
         node: &Node<'_>,
+        schema: &Schema,
         warnings: &mut Vec<ConfigWarning>,
     ) -> Result<()> {
         match kind {
@@ -210,8 +241,11 @@ impl Storage {
             "SORTED" => warnings.push(node.warning(
                 "name the column in tableIndexConfig.sortedColumn to sort segments by it",
             )),
-            "TEXT" | "FST" | "IFST" | "JSON" | "H3" | "VECTOR" | "TIMESTAMP" | "MAP"
-            | "OPEN_STRUCT" => {
+            "JSON" => {
+                json_index::check_column(name, node, schema)?;
+                self.column(name).json.get_or_insert_default();
+            }
+            "TEXT" | "FST" | "IFST" | "H3" | "VECTOR" | "TIMESTAMP" | "MAP" | "OPEN_STRUCT" => {
                 warnings.push(node.warning(NOT_BUILT));
             }
             other => return Err(node.wrong(format_args!("unknown kind of index: {other}"))),

@@ -357,17 +357,11 @@ fn read_ingestion_rest(
 }
 
 fn read_indexing_rest(mut indexing: Object<'_>, warnings: &mut Vec<ConfigWarning>) -> Result<()> {
-    for key in [
-        "jsonIndexColumns",
-        "jsonIndexConfigs",
+    indexing.warn(
         "multiColumnTextIndexConfig",
-    ] {
-        indexing.warn(
-            key,
-            "this index is not built; queries give the same answers without it",
-            warnings,
-        );
-    }
+        "this index is not built; queries give the same answers without it",
+        warnings,
+    );
     if let Some(node) = indexing.take("nullHandlingEnabled")
         && !node.boolean()?
     {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::segment::json::JsonSpec;
 use crate::segment::spec::{Encoding, StarMeasure, StarTreeSpec};
 use proptest::prelude::*;
 use strandline_proto::schema::DataType;
@@ -570,5 +571,83 @@ fn star_trees_are_read_and_what_they_cannot_hold_is_named() {
     ] {
         let error = parse(tree).expect_err(tree);
         assert!(error.message().contains(part), "{tree}: {error}");
+    }
+}
+
+#[test]
+fn json_indexes_are_read_wherever_they_stand() {
+    let everywhere = [
+        r#", "tableIndexConfig": {"jsonIndexColumns": ["a"]}"#,
+        r#", "tableIndexConfig": {"jsonIndexConfigs": {"a": {}}}"#,
+        r#", "fieldConfigList": [{"name": "a", "indexTypes": ["JSON"]}]"#,
+        r#", "fieldConfigList": [{"name": "a", "indexes": {"json": {"maxLevels": -1, "includePaths": null}}}]"#,
+    ];
+    for rest in everywhere {
+        let (config, warnings) = small_table(rest).unwrap();
+        assert_eq!(
+            config.spec.column("a").json,
+            Some(JsonSpec::default()),
+            "{rest}"
+        );
+        assert_eq!(warnings, [], "{rest}");
+    }
+    let (config, warnings) = small_table(
+        r#", "fieldConfigList": [{"name": "a", "indexes": {"json": {"maxLevels": 2, "excludeArray": true, "includePaths": ["$.a.b", "$.c[*]"],
+        "excludeFields": ["d"], "indexPaths": ["*.*"], "maxValueLength": 9, "disableCrossArrayUnnest": true, "skipInvalidJson": true, "what": 1}}}]"#,
+    )
+    .unwrap();
+    let texts = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
+    assert_eq!(
+        config.spec.column("a").json,
+        Some(JsonSpec {
+            levels_max: Some(2),
+            exclude_array: true,
+            include_paths: texts(&["$.a.b", "$.c[*]"]),
+            exclude_paths: Vec::new(),
+            exclude_fields: texts(&["d"]),
+            index_paths: texts(&["*.*"]),
+            value_chars_max: Some(9),
+        })
+    );
+    assert_eq!(
+        paths(&warnings),
+        [
+            "fieldConfigList[0].indexes.json.disableCrossArrayUnnest",
+            "fieldConfigList[0].indexes.json.what"
+        ]
+    );
+    let (config, _) = small_table(
+        r#", "fieldConfigList": [{"name": "a", "indexes": {"json": {"disabled": true, "maxLevels": "x"}}}]"#,
+    )
+    .unwrap();
+    assert_eq!(config.spec.column("a").json, None);
+    for (rest, part) in [
+        (
+            r#", "tableIndexConfig": {"jsonIndexColumns": ["list"]}"#,
+            "tableIndexConfig.jsonIndexColumns[0]: a JSON index needs",
+        ),
+        (
+            r#", "fieldConfigList": [{"name": "ms", "indexTypes": ["JSON"]}]"#,
+            "fieldConfigList[0].indexTypes[0]: a JSON index needs",
+        ),
+        (
+            r#", "tableIndexConfig": {"jsonIndexConfigs": {"a": {"includePaths": ["$.a[0]"]}}}"#,
+            "jsonIndexConfigs.a.includePaths[0]",
+        ),
+        (
+            r#", "tableIndexConfig": {"jsonIndexConfigs": {"a": {"excludePaths": ["$..a"]}}}"#,
+            "jsonIndexConfigs.a.excludePaths[0]",
+        ),
+        (
+            r#", "tableIndexConfig": {"jsonIndexConfigs": {"a": {"maxLevels": "many"}}}"#,
+            "jsonIndexConfigs.a.maxLevels",
+        ),
+        (
+            r#", "tableIndexConfig": {"jsonIndexConfigs": {"a": {"includePaths": ["$.a"], "excludePaths": ["$.b"]}}}"#,
+            "exclude each other",
+        ),
+    ] {
+        let error = small_table(rest).unwrap_err().to_string();
+        assert!(error.contains(part), "{rest}: {error}");
     }
 }

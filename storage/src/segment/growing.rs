@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use strandline_index::column::{ColumnData, ColumnOptions};
 use strandline_index::mutable::{KeyedTexts, MutableColumn, MutableOptions};
 use strandline_index::{ColumnReader, DictId, IndexError, PhysicalType, ValueBuffer};
-use strandline_proto::schema::{Column, ColumnRole};
+use strandline_proto::schema::{Column, ColumnRole, DataType};
 use strandline_proto::{Error, Result};
 
 /// Rows of one segment: `$docId` is an Int32.
@@ -352,6 +352,22 @@ fn check_spec(spec: &SegmentSpec) -> Result<()> {
                 "column {name}: an inverted index needs a dictionary, but the column is raw: take one of the two out of the table config"
             )));
         }
+    }
+    for (name, json) in spec
+        .columns
+        .iter()
+        .filter_map(|(n, c)| Some((n, c.json.as_ref()?)))
+    {
+        let is_text = spec.schema.column(name).is_none_or(|column| {
+            !column.multi_value && matches!(column.data_type, DataType::String | DataType::Json)
+        });
+        if !is_text {
+            return Err(Error::invalid(format!(
+                "column {name}: a JSON index needs a single-value column of type JSON or STRING"
+            )));
+        }
+        json.check()
+            .map_err(|e| e.at(format_args!("column {name}")))?;
     }
     if let Some(time) = &spec.time_column {
         match spec.schema.column(time) {

@@ -4,6 +4,7 @@ use super::SegmentReader;
 use super::arrow::physical_type;
 use super::consuming::append_i64;
 use super::file::{METADATA_KIND, OFFSETS_COLUMN, SectionId, SegmentFile, WHOLE_SEGMENT, damage};
+use super::json::Coverage;
 use super::metadata::SegmentMetadata;
 use super::star_tree::SegmentStarTree;
 use std::collections::HashMap;
@@ -200,6 +201,10 @@ fn open_column(
         || column.num_docs() != rows
     {
         return Err(damage(&part, "it is not what the metadata says"));
+    }
+    if let Some(json) = column.json() {
+        Coverage::read(json.coverage())
+            .map_err(|e| damage(&part, &format!("the coverage of its JSON index: {e}")))?;
     }
     Ok(column)
 }

@@ -6,6 +6,7 @@ pub mod consuming;
 mod file;
 mod growing;
 pub mod immutable;
+pub mod json;
 mod metadata;
 pub mod spec;
 mod star_tree;

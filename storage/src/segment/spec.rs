@@ -1,5 +1,6 @@
 //! How a table's columns are stored: what a builder is told and a table config says.
 
+use super::json::JsonSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ pub struct ColumnSpec {
     pub range: bool,
     /// A bloom filter.
     pub bloom: bool,
+    /// A JSON index, of a single-value column of text.
+    pub json: Option<JsonSpec>,
 }
 
 /// A table's storage.

@@ -2,6 +2,7 @@
 
 use super::file::{METADATA_KIND, OFFSETS_COLUMN, SectionId, SegmentFileWriter, WHOLE_SEGMENT};
 use super::growing::column_options;
+use super::json::json_section;
 use super::metadata::{SegmentMetadata, lower_bound, scalar_value, upper_bound};
 use super::spec::{SegmentSpec, StarMeasure, StarTreeSpec};
 use super::star_tree::{WrittenTree, write_tree};
@@ -11,7 +12,9 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
-use strandline_index::column::{ColumnOptions, WrittenColumn, rewrite_column, sorted_order};
+use strandline_index::column::{
+    ColumnOptions, SectionKind, WrittenColumn, rewrite_column, sorted_order,
+};
 use strandline_index::{ColumnReader, DocId, IndexError, null_docs};
 use strandline_proto::catalog::{ColumnStats, SegmentInfo};
 use strandline_proto::ids::{Half, OffsetRange, SegmentName, StreamPartition};
@@ -97,8 +100,13 @@ pub(super) fn write_segment(
             }
         };
         let options = column_options(&spec.column(&column.name));
-        let written = rewrite_column(&*reader, order.as_deref(), &options)
+        let mut written = rewrite_column(&*reader, order.as_deref(), &options)
             .map_err(|e| column_error(&column.name, &e))?;
+        if let Some(json) = &spec.column(&column.name).json {
+            let bytes = json_section(&*reader, order.as_deref(), json)
+                .map_err(|e| column_error(&column.name, &e))?;
+            written.sections.push((SectionKind::Json, bytes));
+        }
         let is_time = spec.time_column.as_deref() == Some(column.name.as_str());
         let range = if is_time {
             time_range(&*reader, column, &written.stats)?

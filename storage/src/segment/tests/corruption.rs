@@ -9,15 +9,23 @@ use crate::segment::file::{
     METADATA_KIND, SectionId, SegmentFile, SegmentFileWriter, WHOLE_SEGMENT,
 };
 use crate::segment::immutable::ImmutableSegment;
+use crate::segment::json::{JsonSpec, matching};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use strandline_index::DocSelection;
 use strandline_index::star_tree::Need;
 use strandline_proto::ids::Half;
+use strandline_proto::json::JsonFilter;
 use strandline_proto::{ErrorKind, Result};
 
 fn segment(folder: &Path) -> PathBuf {
-    let spec = spec_with_trees();
+    let mut spec = (*spec_with_trees()).clone();
+    for name in ["JSON", "JSON_raw"] {
+        let column = spec.columns.entry(name.to_owned()).or_default();
+        column.json = Some(JsonSpec::default());
+    }
+    let spec = Arc::new(spec);
     let mut builder = SegmentBuilder::new(spec.clone(), "s", Half::Offline, None).unwrap();
     let values: Vec<_> = rows().into_iter().map(|row| row.1).collect();
     builder.push(&batch(&spec.schema, &values)).unwrap();
@@ -104,6 +112,12 @@ fn read_all(segment: &ImmutableSegment) -> Result<()> {
         let reader = segment.column(&column.name).unwrap();
         let all = DocSelection::Range(0..segment.num_docs());
         read_array(&*reader, column.data_type, column.multi_value, all)?;
+        if let Some(json) = reader.json() {
+            for filter in ["\"$.n\" >= 0", "NOT \"$\" = 1", "\"$[*].n\" IS NULL"] {
+                let found = matching(json, &JsonFilter::parse(filter)?);
+                found.map_err(|e| strandline_proto::Error::data_loss(e.to_string()))?;
+            }
+        }
     }
     for tree in segment.star_trees() {
         let of_all = vec![Need::Values; tree.dimensions().count()];

@@ -104,6 +104,7 @@ fn column_strategy(
             inverted: inverted && !raw,
             range,
             bloom,
+            ..ColumnSpec::default()
         },
     );
     (
