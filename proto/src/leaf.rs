@@ -166,6 +166,11 @@ pub enum ColumnTest {
         /// `~*`.
         case_insensitive: bool,
     },
+    /// A JSON document for which a filter of [JSON_MATCH](crate::json) holds.
+    JsonMatch {
+        /// The filter's text.
+        filter: Operand,
+    },
     /// Null.
     IsNull,
 }

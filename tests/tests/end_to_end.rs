@@ -13,6 +13,9 @@ use strandline_tests::pinot::log_stream;
 use strandline_tests::process::Process;
 use strandline_tests::slt;
 
+#[path = "end_to_end/json.rs"]
+mod json;
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_strandline-under-test");
 
 fn number_from(variable: &str, otherwise: u64) -> u64 {

@@ -2,6 +2,7 @@
 //!
 //! A leaf resolves [`LeafExpr::Call`](strandline_proto::leaf::LeafExpr::Call) by the same names.
 
+mod json;
 mod pinot;
 
 use crate::multi_value;
@@ -9,6 +10,9 @@ use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::ScalarUDF;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
+
+/// The function whose calls on a column become predicates that indexes answer.
+pub const JSON_MATCH: &str = "json_match";
 
 static SCALAR: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
     let mut by_name = HashMap::new();
@@ -39,4 +43,5 @@ fn ours() -> impl Iterator<Item = Arc<ScalarUDF>> {
         .iter()
         .cloned()
         .chain(pinot::functions())
+        .chain(json::functions())
 }

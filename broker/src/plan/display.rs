@@ -158,6 +158,9 @@ impl Display for Shown<'_, ColumnPredicate> {
                     Shown(pattern)
                 )
             }
+            ColumnTest::JsonMatch { filter } => {
+                write!(f, "{not}JSON_MATCH({column}, {})", Shown(filter))
+            }
             ColumnTest::IsNull => write!(f, "{column} IS {not}NULL"),
         }
     }

@@ -4,6 +4,7 @@
 //! A filter keeps the rows for which it is TRUE, so FALSE and NULL need not be told apart, and a negation is
 //! carried inward by De Morgan's laws, which hold in three-valued logic.
 
+use crate::functions;
 use crate::leaf_expr::operator_calls;
 use crate::multi_value::Test;
 use datafusion::arrow::datatypes::{DataType, TimeUnit};
@@ -248,6 +249,9 @@ fn call(function: &str, args: &[LeafExpr], negated: bool, schema: &Schema) -> Op
             pattern: subject.text_operand(rest.first()?)?,
             case_insensitive: function == operator_calls::REGEX_CASE_INSENSITIVE
                 || multi_value_test == Some(Test::IRegex),
+        },
+        (functions::JSON_MATCH, _) => ColumnTest::JsonMatch {
+            filter: subject.text_operand(rest.first()?)?,
         },
         (_, Some(Test::Lt)) => subject.bound(BinaryOp::Lt, rest.first()?)?,
         (_, Some(Test::LtEq)) => subject.bound(BinaryOp::LtEq, rest.first()?)?,

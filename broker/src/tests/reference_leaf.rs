@@ -284,6 +284,11 @@ fn test(test: &ColumnTest, value: &Value, query: &LeafQuery) -> bool {
             .build()
             .unwrap()
             .is_match(string),
+        ColumnTest::JsonMatch { filter } => {
+            strandline_proto::json::JsonFilter::parse(&text(filter))
+                .unwrap()
+                .matches(string)
+        }
         ColumnTest::IsNull => unreachable!(),
     }
 }

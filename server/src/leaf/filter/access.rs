@@ -8,12 +8,17 @@ use crate::leaf::segment::SegmentView;
 use std::sync::Arc;
 use strandline_index::kernels::{IdSet, OwnedBound};
 use strandline_index::{PhysicalType, Scalar};
-use strandline_proto::Result;
+use strandline_proto::json::JsonFilter;
+use strandline_proto::{Error, Result};
+use strandline_storage::segment::json::matching;
 
 /// An inverted index is asked for at most so many ids, unless they name few documents.
 const POSTINGS_IDS: u64 = 48;
 /// An inverted index is asked for at most so many ids in any case.
 const POSTINGS_IDS_MAX: u64 = 4_096;
+
+/// Documents are read one by one unless they repeat each value so often.
+const REPEATED: u64 = 2;
 
 /// A compiled node with what is needed to put it in order and to explain it.
 #[derive(Debug)]
@@ -89,6 +94,11 @@ fn access(column: Arc<BoundColumn>, test: &Arc<Test>, negated: bool) -> Result<A
     if column.reader.num_docs() == 0 {
         return Ok(Access::nothing("metadata"));
     }
+    if let Test::Json(filter) = &**test
+        && let Some(access) = json(&column, filter, test, negated)?
+    {
+        return Ok(access);
+    }
     match column.reader.dictionary() {
         None => raw(column, test, negated),
         Some(dictionary) => {
@@ -103,6 +113,48 @@ fn access(column: Arc<BoundColumn>, test: &Arc<Test>, negated: bool) -> Result<A
             })
         }
     }
+}
+
+/// The path of a JSON filter: the column's index where it holds what the filter asks for, or the documents one by one where
+/// most are different; none: whatever is best for a test of texts.
+fn json(
+    column: &Arc<BoundColumn>,
+    filter: &JsonFilter,
+    test: &Arc<Test>,
+    negated: bool,
+) -> Result<Option<Access>> {
+    let docs = column.reader.num_docs();
+    if let Some(index) = column.reader.json().filter(|index| index.docs() == docs) {
+        let found = matching(index, filter)
+            .map_err(|e| Error::data_loss(format!("column {:?}: {e}", column.name)))?;
+        if let Some(found) = found {
+            let share = found.count() as f32 / docs as f32;
+            return Ok(Some(match (negated, found.is_empty()) {
+                (false, true) => Access::nothing("json"),
+                (true, true) => not_null(Arc::clone(column), "json"),
+                (negated, false) => {
+                    let node = Node::Found {
+                        column: Arc::clone(column),
+                        docs: found,
+                        negated,
+                    };
+                    Access::new(node, "json", 1.0, if negated { 1.0 - share } else { share })
+                }
+            }));
+        }
+    }
+    let repeated = column
+        .reader
+        .dictionary()
+        .is_some_and(|d| u64::from(d.len()) * REPEATED <= u64::from(docs));
+    Ok((!repeated && !column.is_multi_value()).then(|| {
+        let node = Node::Values {
+            column: Arc::clone(column),
+            test: Arc::clone(test),
+            negated,
+        };
+        Access::new(node, "scan", 20_000.0, 0.3)
+    }))
 }
 
 /// The path of a single-value column's `ids` (or the others); `nulls_pass` when null documents pass too.
@@ -335,7 +387,7 @@ fn raw(column: Arc<BoundColumn>, test: &Arc<Test>, negated: bool) -> Result<Acce
         ));
     }
     let cost = match (column.is_multi_value(), &*test) {
-        (_, Test::Text(_)) => 4_000.0,
+        (_, Test::Text(_) | Test::Json(_)) => 4_000.0,
         (true, _) => 300.0,
         (false, _) if physical == PhysicalType::Bytes => 1_000.0,
         (false, _) => 70.0,
@@ -357,7 +409,7 @@ fn raw(column: Arc<BoundColumn>, test: &Arc<Test>, negated: bool) -> Result<Acce
 fn passes_placeholder(test: &Test, physical: PhysicalType) -> bool {
     match test {
         Test::Values(set) => set.contains(&Scalar::placeholder(physical)),
-        Test::Text(_) => true,
+        Test::Text(_) | Test::Json(_) => true,
     }
 }
 
@@ -365,7 +417,7 @@ fn passes_placeholder(test: &Test, physical: PhysicalType) -> bool {
 fn index_ranges(test: &Test) -> Option<Vec<(OwnedBound, OwnedBound)>> {
     match test {
         Test::Values(set) => Some(set.ranges()),
-        Test::Text(_) => None,
+        Test::Text(_) | Test::Json(_) => None,
     }
 }
 

@@ -350,6 +350,9 @@ fn describe_predicate(predicate: &ColumnPredicate, parameters: &[Value]) -> Stri
                 operand(pattern)
             )
         }
+        ColumnTest::JsonMatch { filter } => {
+            format!("{not}JSON_MATCH({column}, {})", operand(filter))
+        }
         ColumnTest::IsNull => format!("{column} IS {not}NULL"),
     }
 }

@@ -1,5 +1,6 @@
 //! Dictionary ids: what a test on a column's values becomes in a segment with a dictionary.
 
+use super::node::json_holds;
 use super::operand::Test;
 use crate::leaf::values::string_array;
 use std::ops::Range;
@@ -18,6 +19,10 @@ pub(super) fn ids_of(
 ) -> Result<IdSet> {
     match test {
         Test::Values(set) => ids_of_values(set, dictionary, may_contain),
+        Test::Json(filter) => evaluate(dictionary, 0..dictionary.len(), |values| {
+            let holds = |i| json_holds(filter, values.bytes(i));
+            Ok((0..values.len()).map(holds).collect())
+        }),
         Test::Text(test) => {
             let candidates = match test.prefix() {
                 Some((prefix, all)) if dictionary.is_sorted() => {

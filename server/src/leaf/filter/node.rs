@@ -8,10 +8,12 @@ use crate::leaf::values::string_array;
 use arrow::array::{Array, AsArray};
 use std::ops::Range;
 use std::sync::Arc;
+use strandline_index::json::RecordSet;
 use strandline_index::kernels::{IdSet, OwnedBound, mark};
 use strandline_index::{
     CHUNK_DOCS, DictId, DocBits, DocId, DocSelection, PhysicalType, ValueBuffer,
 };
+use strandline_proto::json::JsonFilter;
 use strandline_proto::{Error, Result};
 
 /// Where fewer than one in so many documents is left, those are read singly instead of the chunk.
@@ -109,6 +111,15 @@ pub(in crate::leaf) enum Node {
         /// The documents, not null, that fail it.
         negated: bool,
     },
+    /// Documents that an index found before.
+    Found {
+        /// The column.
+        column: Arc<BoundColumn>,
+        /// The documents; nulls may be among them.
+        docs: RecordSet,
+        /// The documents, not null, that it did not find.
+        negated: bool,
+    },
     /// Documents for which an expression is true.
     Expression(BoundExpression),
 }
@@ -156,6 +167,11 @@ impl Node {
                 let found = ids.iter().map(|&id| postings.count(id));
                 found.sum::<u64>().min(docs)
             }),
+            Self::Found {
+                docs: found,
+                negated: false,
+                ..
+            } => found.count().min(docs),
             _ => docs,
         }
     }
@@ -260,6 +276,21 @@ impl Node {
                 } else {
                     single_values(column, test, *negated, chunk, left, scratch)?;
                 }
+            }
+            Self::Found {
+                column,
+                docs,
+                negated,
+            } => {
+                let first = chunk as usize * (CHUNK_DOCS / 64) as usize;
+                let words = docs.words().get(first..).unwrap_or_default();
+                let mut found = scratch.take_bits();
+                found
+                    .words_mut()
+                    .iter_mut()
+                    .zip(words)
+                    .for_each(|(bits, word)| *bits = *word);
+                settle(column, found, *negated, chunk, left, scratch);
             }
             Self::Expression(expression) => evaluated(expression, chunk, left, scratch)?,
         }
@@ -483,10 +514,22 @@ pub(super) fn test_values(values: &ValueBuffer, test: &Test, words: &mut Vec<u64
             mark(&flags, words, |flag| flag);
             Ok(())
         }
+        (Test::Json(filter), values @ ValueBuffer::Bytes { .. }) => {
+            let holds = |i| json_holds(filter, values.bytes(i));
+            let flags: Vec<bool> = (0..values.len()).map(holds).collect();
+            mark(&flags, words, |flag| flag);
+            Ok(())
+        }
         _ => Err(Error::data_loss(
             "a column gives values of another type than its own",
         )),
     }
+}
+
+/// Whether a filter holds for a document's text.
+pub(super) fn json_holds(filter: &JsonFilter, text: Option<&[u8]>) -> bool {
+    text.and_then(|text| std::str::from_utf8(text).ok())
+        .is_some_and(|text| filter.matches(text))
 }
 
 /// What elements of a multi-value column are held against.

@@ -5,6 +5,7 @@ use crate::leaf::compare::{Place, place};
 use std::sync::Arc;
 use strandline_index::Scalar;
 use strandline_index::kernels::{OwnedBound, ValueSet};
+use strandline_proto::json::JsonFilter;
 use strandline_proto::leaf::{ColumnPredicate, ColumnTest, Operand};
 use strandline_proto::schema::DataType;
 use strandline_proto::value::Value;
@@ -37,6 +38,8 @@ pub(in crate::leaf) enum Test {
     Values(ValueSet),
     /// Text by pattern.
     Text(TextTest),
+    /// JSON documents.
+    Json(Arc<JsonFilter>),
 }
 
 /// One bound: a place and whether it is itself included.
@@ -118,14 +121,19 @@ pub(super) fn resolve(
             pattern,
             case_insensitive,
         } => text(predicate, data_type, pattern, parameters, |pattern| {
-            TextTest::like(pattern, *case_insensitive)
+            TextTest::like(pattern, *case_insensitive).map(Test::Text)
         }),
         ColumnTest::Regex {
             pattern,
             case_insensitive,
         } => text(predicate, data_type, pattern, parameters, |pattern| {
-            TextTest::regex(pattern, *case_insensitive)
+            TextTest::regex(pattern, *case_insensitive).map(Test::Text)
         }),
+        ColumnTest::JsonMatch { filter } => {
+            text(predicate, data_type, filter, parameters, |filter| {
+                JsonFilter::parse(filter).map(|filter| Test::Json(Arc::new(filter)))
+            })
+        }
     }
 }
 
@@ -134,7 +142,7 @@ fn text(
     data_type: DataType,
     pattern: &Operand,
     parameters: &[Value],
-    test: impl FnOnce(&str) -> Result<TextTest>,
+    test: impl FnOnce(&str) -> Result<Test>,
 ) -> Result<Resolved> {
     if !matches!(data_type, DataType::String | DataType::Json) {
         return Err(Error::invalid(format!(
@@ -146,7 +154,7 @@ fn text(
     match value_of(pattern, parameters)? {
         Value::Null => Ok(Resolved::Never),
         Value::String(pattern) => Ok(Resolved::Test {
-            test: Arc::new(Test::Text(test(pattern)?)),
+            test: Arc::new(test(pattern)?),
             negated: predicate.negated,
         }),
         other => Err(Error::invalid(format!(

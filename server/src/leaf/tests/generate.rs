@@ -60,6 +60,49 @@ fn words(rng: &mut StdRng) -> String {
     .to_string()
 }
 
+/// A document, or now and then a text that is none.
+fn document(rng: &mut StdRng) -> String {
+    [
+        "null",
+        "{}",
+        "a",
+        "1",
+        r#""a""#,
+        r#"{"a":1}"#,
+        r#"{"a":"b"}"#,
+        r#"{"a":[1,"b"],"b":[{"c":1,"d":2},{"c":2,"d":1}]}"#,
+        r#"{"a":[1,1],"b":[{"c":2,"d":[1]},{"c":"xyz","d":[]}]}"#,
+        r#"{"b":[{"c":1},{"c":2,"d":[2,1]}]}"#,
+        r#"[1,[2,3],{"a":1}]"#,
+        r#"{"a":["#,
+    ]
+    .choose(rng)
+    .unwrap()
+    .to_string()
+}
+
+fn json_filter(rng: &mut StdRng) -> String {
+    [
+        r#""$.a" = 1"#,
+        r#""$.a[*]" = 1"#,
+        r#""$.a[1]" = 'b'"#,
+        r#""$.b[*].c" = 1 AND "$.b[*].d" = 2"#,
+        r#""$.b[*].c" = 2 AND "$.a[*]" = 1"#,
+        r#""$.b[0].c" = 1 AND NOT "$.b[*].d[*]" = 1"#,
+        r#""$.b[*].d[0]" > 1"#,
+        r#""$.b[*].c" != 'xyz'"#,
+        r#""$.b[*].c" = 'xyz' OR "$.a" IS NOT NULL"#,
+        r#""$.a" IS NULL"#,
+        r#"NOT ("$.a" = 'b' OR "$[1][*]" = 3)"#,
+        r#"REGEXP_LIKE("$.a", '[a-c]') OR "$" = 'a'"#,
+        r#""$.b[*].c" IN (1, 'xyz') AND "$.b[*].d[*]" IS NULL"#,
+        r#""$" IS NOT NULL"#,
+    ]
+    .choose(rng)
+    .unwrap()
+    .to_string()
+}
+
 pub(super) fn value(rng: &mut StdRng, data_type: DataType) -> Value {
     let small = rng.random_range(-6i64..7);
     match data_type {
@@ -81,7 +124,8 @@ pub(super) fn value(rng: &mut StdRng, data_type: DataType) -> Value {
         },
         DataType::Boolean => Value::Boolean(rng.random_bool(0.5)),
         DataType::Timestamp => Value::Timestamp(small * 1_000),
-        DataType::String | DataType::Json => Value::String(words(rng)),
+        DataType::String => Value::String(words(rng)),
+        DataType::Json => Value::String(document(rng)),
         DataType::Bytes => Value::Bytes(words(rng).into_bytes()),
     }
 }
@@ -213,6 +257,7 @@ fn segment(
             inverted: dictionary && rng.random_bool(0.5),
             range: rng.random_bool(0.4),
             bloom: rng.random_bool(0.3),
+            json: rng.random_bool(0.6),
         };
         let lacking = rng.random_bool(0.15);
         if lacking {
@@ -387,7 +432,13 @@ fn predicate(rng: &mut StdRng, schema: &Schema, parameters: &mut Vec<Value>) -> 
                 .random_bool(0.7)
                 .then(|| (operand(rng, data_type, parameters), rng.random_bool(0.5))),
         },
-        7..9 if text => {
+        7 if text => ColumnTest::JsonMatch {
+            filter: match rng.random_range(0..8) {
+                0 => Operand::Literal(Value::Null),
+                _ => Operand::Literal(Value::String(json_filter(rng))),
+            },
+        },
+        8 if text => {
             let pattern = Operand::Literal(Value::String(
                 ["a%", "%b%", "_b%", "", "%", "b\\%", "Ab_", "abc"]
                     .choose(rng)

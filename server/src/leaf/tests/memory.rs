@@ -23,6 +23,8 @@ pub(super) struct Storage {
     pub(super) inverted: bool,
     pub(super) range: bool,
     pub(super) bloom: bool,
+    /// Stored segments only, of single-value text.
+    pub(super) json: bool,
 }
 
 pub(super) struct MemoryColumn {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use strandline_broker::leaf_expr::physical_expr;
 use strandline_broker::literal::scalar_of;
 use strandline_proto::ids::Half;
+use strandline_proto::json::JsonFilter;
 use strandline_proto::leaf::*;
 use strandline_proto::schema::virtual_columns;
 use strandline_proto::value::Value;
@@ -114,6 +115,12 @@ fn test(value: &Value, test: &ColumnTest, parameters: &[Value]) -> Option<bool> 
                 }
             };
             Some(like(&fold(text), &fold(&pattern)))
+        }
+        ColumnTest::JsonMatch { filter } => {
+            let (Value::String(text), Value::String(filter)) = (value, of(filter)) else {
+                return None;
+            };
+            Some(JsonFilter::parse(&filter).unwrap().matches(text))
         }
         ColumnTest::Regex { .. } | ColumnTest::IsNull => {
             unreachable!("not generated, or handled before")

@@ -74,6 +74,7 @@ fn table(rng: &mut StdRng) -> Table {
                 inverted: false,
                 range: false,
                 bloom: false,
+                json: rng.random_bool(0.5),
             };
             columns.push((column.clone(), storage, values));
         }

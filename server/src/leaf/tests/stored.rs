@@ -14,6 +14,7 @@ use strandline_storage::segment::SegmentReader;
 use strandline_storage::segment::builder::SegmentBuilder;
 use strandline_storage::segment::consuming::ConsumingSegment;
 use strandline_storage::segment::immutable::ImmutableSegment;
+use strandline_storage::segment::json::JsonSpec;
 use strandline_storage::segment::spec::{
     ColumnSpec, Encoding, SegmentSpec, StarMeasure, StarTreeSpec,
 };
@@ -26,6 +27,22 @@ pub(super) struct ToStore {
     pub(super) columns: Vec<(Column, Storage, Vec<Value>)>,
     pub(super) sorted_column: Option<String>,
     pub(super) docs: usize,
+}
+
+/// An index of everything, or of a part, as the name has it.
+fn json_spec(column: &Column, storage: &Storage) -> Option<JsonSpec> {
+    let text = matches!(column.data_type, DataType::String | DataType::Json);
+    (storage.json && text && !column.multi_value).then(|| match column.name.len() % 2 {
+        0 if storage.bloom => JsonSpec {
+            levels_max: Some(2),
+            ..JsonSpec::default()
+        },
+        _ if storage.range => JsonSpec {
+            value_chars_max: Some(1),
+            ..JsonSpec::default()
+        },
+        _ => JsonSpec::default(),
+    })
 }
 
 impl ToStore {
@@ -52,6 +69,7 @@ impl ToStore {
                     inverted: storage.inverted,
                     range: storage.range,
                     bloom: storage.bloom,
+                    json: json_spec(column, storage),
                 };
                 (column.name.clone(), spec)
             })
