@@ -81,6 +81,9 @@ pub struct SegmentInfo {
     pub columns: Vec<ColumnStats>,
     /// Where its rows came from, for a realtime segment.
     pub origin: Option<(StreamPartition, OffsetRange)>,
+    /// What names the storage and the indexes it was built with; none: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_as: Option<String>,
 }
 
 /// What is known of one column of a segment.

@@ -17,6 +17,7 @@ use crate::host::consumer::ConsumingBudget;
 use crate::host::data_dir::DataDir;
 use crate::host::load::Loader;
 use crate::host::realtime::RealtimeTables;
+use crate::host::rewrite::Rewriter;
 use crate::leaf::query_log::QueryLog;
 use queries::QueryThreads;
 use std::path::PathBuf;
@@ -31,6 +32,7 @@ use strandline_storage::config::TableConfig;
 use strandline_storage::environment::Environment;
 use strandline_storage::meta::sql::SqlMetastore;
 use strandline_storage::stream::log::{AppendOutcome, EmbeddedLog, LogMessage};
+use tokio_util::sync::CancellationToken;
 
 /// What an engine is opened with.
 #[derive(Clone, Debug)]
@@ -78,6 +80,9 @@ pub struct Engine {
     budget: Arc<ConsumingBudget>,
     realtime: Arc<RealtimeTables>,
     loader: Loader,
+    rewriter: Arc<Rewriter>,
+    /// Ends what runs beside queries and consumers.
+    stop: CancellationToken,
     broker: Arc<Broker>,
     query_log: Arc<QueryLog>,
     queries: QueryThreads,
@@ -112,6 +117,7 @@ impl Engine {
 
     /// Stops consumers and commits; what was acknowledged stays. Queries that run end by themselves.
     pub async fn shutdown(&self) {
+        self.stop.cancel();
         self.realtime.stop_all().await;
         self.metastore.close().await;
     }

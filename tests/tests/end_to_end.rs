@@ -15,6 +15,8 @@ use strandline_tests::slt;
 
 #[path = "end_to_end/json.rs"]
 mod json;
+#[path = "end_to_end/reload.rs"]
+mod reload;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_strandline-under-test");
 

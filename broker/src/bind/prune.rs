@@ -112,6 +112,7 @@ mod tests {
                 nulls,
             }],
             origin: None,
+            stored_as: None,
         }
     }
 

@@ -219,6 +219,7 @@ fn info(
         time_ms: (batch.num_rows() > 0).then(|| (ms(&columns[0].min), ms(&columns[0].max))),
         columns,
         origin,
+        stored_as: None,
     })
 }
 

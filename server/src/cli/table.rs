@@ -8,7 +8,8 @@ use strandline_proto::Error;
 use strandline_proto::v1::{
     BoundaryDescription, CreateTableRequest, DropTableRequest, ForceCommitRequest,
     GetBoundaryRequest, GetTableRequest, ListSegmentsRequest, ListTablesRequest,
-    PinBoundaryRequest, PutSchemaRequest, ReleaseBoundaryRequest,
+    PinBoundaryRequest, PutSchemaRequest, ReleaseBoundaryRequest, ReloadStatus, ReloadTableRequest,
+    UpdateTableRequest,
 };
 
 /// What to do with tables.
@@ -22,6 +23,23 @@ pub enum TableCommand {
         /// Table config, offline or realtime; repeatable.
         #[arg(long = "config", value_name = "FILE", required = true)]
         configs: Vec<PathBuf>,
+        /// The server.
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Give halves of a table other configs; segments are rewritten by them in the background.
+    Update {
+        /// Table config, offline or realtime; repeatable.
+        #[arg(long = "config", value_name = "FILE", required = true)]
+        configs: Vec<PathBuf>,
+        /// The server.
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Rewrite segments that are not known to be stored as the table's config says, too.
+    Reload {
+        /// The table: T, T_OFFLINE or T_REALTIME.
+        table: String,
         /// The server.
         #[command(flatten)]
         server: ServerArgs,
@@ -108,6 +126,29 @@ pub(crate) async fn run(command: TableCommand) -> Outcome {
                 print_warnings(&answer.get_ref().warnings);
                 writeln!(out, "table {}", answer.get_ref().table)?;
             }
+        }
+        TableCommand::Update { configs, server } => {
+            let configs = configs
+                .iter()
+                .map(|path| read(path))
+                .collect::<Result<Vec<_>, _>>()?;
+            let mut admin = Connection::open(&server.server).await?.admin();
+            for config_json in configs {
+                let answer = admin
+                    .update_table(UpdateTableRequest { config_json })
+                    .await
+                    .map_err(|status| refused(&status))?;
+                print_warnings(&answer.get_ref().warnings);
+                writeln!(out, "table {}", answer.get_ref().table)?;
+            }
+        }
+        TableCommand::Reload { table, server } => {
+            let mut admin = Connection::open(&server.server).await?.admin();
+            let answer = admin
+                .reload_table(ReloadTableRequest { table })
+                .await
+                .map_err(|status| refused(&status))?;
+            print_reload(answer.get_ref())?;
         }
         TableCommand::Drop { table, server } => {
             let mut admin = Connection::open(&server.server).await?.admin();
@@ -207,6 +248,9 @@ async fn show(connection: &Connection, table: &str) -> Outcome {
             if segment.consuming { "  consuming" } else { "" }
         )?;
     }
+    if let Some(reload) = &description.reload {
+        print_reload(reload)?;
+    }
     for partition in &description.partitions {
         writeln!(
             out,
@@ -234,6 +278,25 @@ async fn show(connection: &Connection, table: &str) -> Outcome {
             .await
             .map_err(|status| refused(&status))?;
         writeln!(out, "{}", boundary_text(boundary.get_ref()))?;
+    }
+    Ok(())
+}
+
+/// How many segments are stored as the config says, and what is in the way of the others.
+fn print_reload(reload: &ReloadStatus) -> std::io::Result<()> {
+    let mut out = std::io::stdout();
+    let done = reload.segments - reload.waiting.min(reload.segments);
+    let current = match reload.current.as_str() {
+        "" => String::new(),
+        segment => format!("; rewriting {segment}"),
+    };
+    writeln!(
+        out,
+        "{done} of {} segments are stored as the config says{current}",
+        reload.segments
+    )?;
+    for error in &reload.errors {
+        writeln!(out, "not rewritten: {}: {}", error.segment, error.message)?;
     }
     Ok(())
 }

@@ -95,6 +95,59 @@ impl Engine {
         Ok((format!("{name}_{half}"), warning_messages(warnings)))
     }
 
+    /// Gives one half of a table another config; segments are rewritten by it in the background. Gives the half's name, and what
+    /// of the config is not honoured.
+    pub async fn update_table(&self, json: &str) -> Result<(String, Vec<ConfigWarning>)> {
+        let _one_at_a_time = self.tables_change.lock().await;
+        let (name, half) = config::table_name_and_half(json).map_err(|e| e.at("table config"))?;
+        let full = format!("{name}_{half}");
+        let schema_json = self
+            .stored_schema(&name)
+            .await?
+            .ok_or_else(|| Error::not_found(format!("no table {full}")))?;
+        let (schema, _) = config::parse_schema(&schema_json, 1)?;
+        let (table, warnings) = config::parse_table(json, &Arc::new(schema))
+            .map_err(|e| e.at(format!("table config of {full}")))?;
+        self.publisher.check_change(&table)?;
+        self.publisher.check_hybrid(&table)?;
+        let config_json = json.to_owned();
+        self.metastore
+            .update_table(NewTable {
+                name: name.clone(),
+                half,
+                schema: name,
+                config_json,
+            })
+            .await?;
+        self.publisher.publish().await?;
+        self.rewriter.wake();
+        Ok((full, warning_messages(warnings)))
+    }
+
+    /// Has those segments of a table, or of one half, rewritten that are not known to be stored as the config says; gives
+    /// how far that is.
+    pub async fn reload(&self, name: &str) -> Result<v1::ReloadStatus> {
+        let (table, half) = self.table_and_half(name)?;
+        self.metastore.doubt_segments(&table.name, half).await?;
+        self.publisher.publish().await?;
+        self.rewriter.wake();
+        self.reload_status(name)
+    }
+
+    /// How many segments of a table, or of one half, are stored as the config says.
+    pub fn reload_status(&self, name: &str) -> Result<v1::ReloadStatus> {
+        let (table, half) = self.table_and_half(name)?;
+        let status = self.rewriter.status(&table.name, half);
+        let error = |(segment, message): (String, String)| v1::ReloadError { segment, message };
+        Ok(v1::ReloadStatus {
+            table: name.to_owned(),
+            segments: status.segments,
+            waiting: status.waiting,
+            current: status.current,
+            errors: status.errors.into_iter().map(error).collect(),
+        })
+    }
+
     /// Drops a table or one half of it, with its segments; gives the number of segments that went.
     pub async fn drop_table(&self, name: &str) -> Result<u64> {
         let _one_at_a_time = self.tables_change.lock().await;
@@ -166,6 +219,7 @@ impl Engine {
             realtime_config_json: json(Half::Realtime),
             warnings: self.publisher.warnings(&table.name),
             partitions,
+            reload: Some(self.reload_status(&table.name)?),
         })
     }
 

@@ -9,6 +9,7 @@ use crate::host::consumer::ConsumingBudget;
 use crate::host::data_dir::DataDir;
 use crate::host::load::Loader;
 use crate::host::realtime::{RealtimeTables, Shared};
+use crate::host::rewrite::Rewriter;
 use crate::host::step::{KillPoint, Steps};
 use crate::host::system::EngineSystemTables;
 use crate::leaf::{LocalLeaf, ScanPool};
@@ -23,6 +24,7 @@ use strandline_storage::deep_store::DeepStore;
 use strandline_storage::meta::Metastore;
 use strandline_storage::meta::sql::SqlMetastore;
 use strandline_storage::stream::log::EmbeddedLog;
+use tokio_util::sync::CancellationToken;
 
 /// Names a commit step at which the process aborts, for tests of recovery: `build.before:2`.
 const KILL_AT: &str = "STRANDLINE_KILL_AT";
@@ -100,6 +102,14 @@ impl Engine {
             staging: data_dir.staging(),
             environment: environment.clone(),
         };
+        let rewriter = Arc::new(Rewriter::new(
+            Arc::clone(&metastore),
+            Arc::clone(&deep_store),
+            Arc::clone(&publisher),
+            data_dir.staging(),
+            environment.clone(),
+        ));
+        let stop = CancellationToken::new();
         let leaf = LocalLeaf::new(
             Arc::clone(&registry) as Arc<dyn crate::leaf::SegmentHost>,
             ScanPool::new(scan_threads),
@@ -130,6 +140,8 @@ impl Engine {
             budget,
             realtime: Arc::clone(&realtime),
             loader,
+            rewriter: Arc::clone(&rewriter),
+            stop: stop.clone(),
             broker,
             query_log,
             queries: QueryThreads::new()?,
@@ -146,6 +158,9 @@ impl Engine {
             }
         }
         engine.spawn_upkeep();
+        environment
+            .spawner
+            .spawn("rewrite segments", Box::pin(rewriter.run(stop)));
         Ok(engine)
     }
 

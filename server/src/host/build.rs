@@ -216,7 +216,10 @@ impl Building {
     fn cut(&mut self) -> Result<()> {
         if let Some((name, builder)) = self.current.take() {
             let path = self.dir.join(format!("{name}.seg"));
-            let finished = builder.finish(&self.files, &path);
+            let finished = builder.finish(&self.files, &path).map(|info| SegmentInfo {
+                stored_as: Some(self.config.spec.fingerprint()),
+                ..info
+            });
             // Else the next segment would grow beside what was this one.
             give_back();
             let info = finished?;

@@ -5,7 +5,7 @@ mod tests;
 
 use super::registry::{Held, Registry};
 use super::stored::open_stored;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use strandline_broker::transport::CatalogSource;
@@ -28,12 +28,17 @@ struct Documents {
     warnings: Vec<ConfigWarning>,
 }
 
+/// A segment's content: its table, name and checksum.
+type Content = (String, SegmentName, u64);
+
 /// Turns the metastore's state into snapshots, one at a time and never an older one after a newer.
 pub struct Publisher {
     registry: Arc<Registry>,
     metastore: Arc<dyn Metastore>,
     deep_store: Arc<DeepStore>,
     environment: Environment,
+    /// Contents that are going: their files are about to be removed.
+    retiring: Arc<Mutex<HashSet<Content>>>,
     documents: RwLock<HashMap<String, Documents>>,
     /// The state that was published last; held while one is.
     published: tokio::sync::Mutex<Option<Arc<MetaState>>>,
@@ -52,6 +57,7 @@ impl Publisher {
             metastore,
             deep_store,
             environment,
+            retiring: Arc::default(),
             documents: RwLock::default(),
             published: tokio::sync::Mutex::default(),
         }
@@ -85,21 +91,32 @@ impl Publisher {
     ) {
         let last_naming = CatalogVersion(version.0.saturating_sub(1));
         for SegmentInfo { name, checksum, .. } in segments {
+            let content = (table.to_owned(), name.clone(), checksum);
+            self.retiring.lock().insert(content.clone());
             let remover = Remover {
                 metastore: Arc::clone(&self.metastore),
                 deep_store: Arc::clone(&self.deep_store),
-                table: table.to_owned(),
-                name: name.clone(),
-                checksum,
+                retiring: Arc::clone(&self.retiring),
+                content,
             };
             let spawner = Arc::clone(&self.environment.spawner);
             let remove = move || {
                 spawner.spawn("remove segment file", Box::pin(remover.run()));
             };
-            self.registry
-                .retire_segment(last_naming, table, name, Some(Box::new(remove)));
+            self.registry.retire_segment(
+                last_naming,
+                table,
+                (name, checksum),
+                Some(Box::new(remove)),
+            );
         }
         self.registry.sweep();
+    }
+
+    /// Whether a content that was replaced is still on its way out: its file must not be stored again before it is gone.
+    pub fn is_retiring(&self, table: &str, name: &SegmentName, checksum: u64) -> bool {
+        let content = (table.to_owned(), name.clone(), checksum);
+        self.retiring.lock().contains(&content)
     }
 
     /// One half's config.
@@ -125,6 +142,35 @@ impl Publisher {
             .get(table)
             .map(|d| d.warnings.clone())
             .unwrap_or_default()
+    }
+
+    /// Whether the half that is there can be given the config `new`: only what says how rows are stored, and when offline
+    /// covers, may be another.
+    ///
+    /// # Errors
+    /// `NotFound` without the half, `Unsupported` naming what can't change.
+    pub fn check_change(&self, new: &TableConfig) -> Result<()> {
+        let full = format!("{}_{}", new.name, new.half);
+        let old = self
+            .config(&new.name, new.half)
+            .ok_or_else(|| Error::not_found(format!("no table {full}")))?;
+        let changed = [
+            (
+                "segmentsConfig.timeColumnName",
+                old.time_column != new.time_column,
+            ),
+            (
+                "ingestionConfig.transformConfigs",
+                old.transforms != new.transforms,
+            ),
+            ("the stream's config", old.stream != new.stream),
+        ];
+        match changed.into_iter().find(|(_, is_other)| *is_other) {
+            None => Ok(()),
+            Some((what, _)) => Err(Error::unsupported(format!(
+                "not supported: changing {what} of table {full} while it exists; drop the half and create it again"
+            ))),
+        }
     }
 
     /// Whether `new` can stand beside the half that is there.
@@ -184,7 +230,7 @@ impl Publisher {
                         Held::Quarantined(e)
                     }
                 };
-                hosted.hold(info.name.clone(), held);
+                hosted.hold(info.name.clone(), info.checksum, held);
             }
         }
         Ok(())
@@ -350,27 +396,24 @@ pub(crate) fn warning_messages(warnings: Vec<config::ConfigWarning>) -> Vec<Conf
 struct Remover {
     metastore: Arc<dyn Metastore>,
     deep_store: Arc<DeepStore>,
-    table: String,
-    name: SegmentName,
-    checksum: u64,
+    retiring: Arc<Mutex<HashSet<Content>>>,
+    content: Content,
 }
 
 impl Remover {
     async fn run(self) {
+        let (table, name, checksum) = &self.content;
         let removed = match self
             .metastore
-            .forget_segments(&self.table, std::slice::from_ref(&self.name))
+            .forget_segments(table, std::slice::from_ref(name))
             .await
         {
-            Ok(()) => {
-                self.deep_store
-                    .delete(&self.table, &self.name, self.checksum)
-                    .await
-            }
+            Ok(()) => self.deep_store.delete(table, name, *checksum).await,
             Err(e) => Err(e),
         };
+        self.retiring.lock().remove(&self.content);
         if let Err(e) = removed {
-            tracing::warn!(segment = %self.name, error = %e, "cannot remove a replaced segment's file; the next start does");
+            tracing::warn!(segment = %name, error = %e, "cannot remove a replaced segment's file; the next start does");
         }
     }
 }

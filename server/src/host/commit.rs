@@ -10,6 +10,7 @@ use super::stored::store_and_hold;
 use super::tail::Tail;
 use std::path::PathBuf;
 use std::sync::Arc;
+use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::ids::{CatalogVersion, OffsetRange};
 use strandline_proto::{Error, Result};
 use strandline_storage::deep_store::DeepStore;
@@ -134,7 +135,10 @@ impl Committer {
         self.steps.reach(Step::Commit, Side::Before);
         let commit = CommitRealtime {
             table: self.table.to_string(),
-            segment: info.clone(),
+            segment: SegmentInfo {
+                stored_as: Some(segment.spec().fingerprint()),
+                ..info.clone()
+            },
             counts: self.tail.counts(offsets.start),
             dead_letters: Vec::new(),
         };

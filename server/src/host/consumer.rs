@@ -4,12 +4,14 @@
 //! dead-letter table before the offset moves past it. Whatever fails is tried again with a growing pause and
 //! shown in the tail's status; nothing is skipped.
 
+use super::catalog::Publisher;
 use super::commit::{CommitQueue, Sealed};
 use super::registry::{ConsumingBytes, Registry};
 use super::step::{Side, Step, Steps};
 use super::tail::Tail;
 use std::sync::Arc;
 use std::time::Duration;
+use strandline_proto::ids::Half;
 use strandline_proto::{Error, Result};
 use strandline_storage::config::{StreamConfig, TableConfig};
 use strandline_storage::decode::{Decoded, Decoder, Rejected};
@@ -119,6 +121,8 @@ pub struct Consumer {
     pub table: Arc<str>,
     /// The realtime half's config.
     pub config: Arc<TableConfig>,
+    /// Knows how segments that begin now are to be stored.
+    pub publisher: Arc<Publisher>,
     /// The stream.
     pub stream: Arc<dyn Stream>,
     /// The partition's tail; its active segment starts at the offset to read from.
@@ -348,9 +352,12 @@ impl Consumer {
             start_offset,
             &self.environment,
         );
+        // The table's storage may have changed since the consumer began.
+        let config = self.publisher.config(&self.table, Half::Realtime);
+        let config = config.as_ref().unwrap_or(&self.config);
         ConsumingSegment::new(
             &name,
-            Arc::clone(&self.config.spec),
+            Arc::clone(&config.spec),
             partition.clone(),
             start_offset,
         )

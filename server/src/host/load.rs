@@ -221,7 +221,10 @@ impl Loader {
             table.is_some_and(|t| t.segments.iter().any(|s| s.name == *name))
         };
         for (name, checksum) in added.iter().filter(|(name, _)| !named(name)) {
-            self.publisher.registry().table(&config.name).forget(name);
+            self.publisher
+                .registry()
+                .table(&config.name)
+                .forget(name, *checksum);
             if let Err(e) = self.deep_store.delete(&config.name, name, *checksum).await {
                 tracing::warn!(segment = %name, error = %e, "cannot remove an unused segment file; the next start does");
             }

@@ -12,6 +12,7 @@ pub mod data_dir;
 pub mod load;
 pub mod realtime;
 pub mod registry;
+pub mod rewrite;
 pub mod step;
 pub mod stored;
 pub mod system;

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use strandline_proto::ids::StreamPartition;
+use strandline_proto::ids::{Half, StreamPartition};
 use strandline_proto::{Error, Result};
 use strandline_storage::config::{StartOffset, StreamConfig, StreamKind, TableConfig};
 use strandline_storage::deep_store::DeepStore;
@@ -260,8 +260,9 @@ impl Watcher {
             }
         };
         let name = segment_name(&table, partition, first, environment);
-        let active =
-            ConsumingSegment::new(&name, Arc::clone(&self.config.spec), id.clone(), first)?;
+        let newest = publisher.config(&table, Half::Realtime);
+        let config = newest.as_ref().unwrap_or(&self.config);
+        let active = ConsumingSegment::new(&name, Arc::clone(&config.spec), id.clone(), first)?;
         let tail = publisher
             .registry()
             .table(&table)
@@ -283,6 +284,7 @@ impl Watcher {
         let consumer = Consumer {
             table,
             config: Arc::clone(&self.config),
+            publisher: Arc::clone(publisher),
             stream: Arc::clone(&self.stream),
             tail,
             metastore: Arc::clone(metastore),

@@ -10,7 +10,7 @@ use strandline_broker::transport::{CatalogSource, Watermark};
 use strandline_proto::catalog::CatalogSnapshot;
 use strandline_proto::ids::{CatalogVersion, SegmentName, StreamPartition};
 use strandline_proto::leaf::{SegmentTask, TailTask};
-use strandline_proto::{Error, Result};
+use strandline_proto::{Error, ErrorKind, Result};
 use strandline_storage::segment::SegmentReader;
 use strandline_storage::segment::immutable::ImmutableSegment;
 
@@ -26,7 +26,8 @@ pub enum Held {
 /// The rows of one table on this server.
 #[derive(Default)]
 pub struct HostedTable {
-    segments: RwLock<HashMap<SegmentName, Held>>,
+    /// By name, and of each the contents by checksum: while one takes another's place there are two.
+    segments: RwLock<HashMap<SegmentName, Vec<(u64, Held)>>>,
     /// Names that pushes are about to store.
     claims: Mutex<HashSet<SegmentName>>,
     tails: RwLock<BTreeMap<StreamPartition, Arc<Tail>>>,
@@ -49,6 +50,7 @@ enum Retired {
     Segment {
         table: String,
         name: SegmentName,
+        checksum: u64,
         file: Option<Box<dyn FnOnce() + Send>>,
     },
     Consuming {
@@ -136,7 +138,7 @@ impl Registry {
         &self,
         last_version: CatalogVersion,
         table: &str,
-        name: SegmentName,
+        (name, checksum): (SegmentName, u64),
         file: Option<Box<dyn FnOnce() + Send>>,
     ) {
         self.retired.lock().push((
@@ -144,6 +146,7 @@ impl Registry {
             Retired::Segment {
                 table: table.to_owned(),
                 name,
+                checksum,
                 file,
             },
         ));
@@ -188,8 +191,13 @@ impl Registry {
         };
         for (_, retired) in droppable {
             match retired {
-                Retired::Segment { table, name, file } => {
-                    self.table(&table).segments.write().remove(&name);
+                Retired::Segment {
+                    table,
+                    name,
+                    checksum,
+                    file,
+                } => {
+                    self.table(&table).forget(&name, checksum);
                     if let Some(remove) = file {
                         remove();
                     }
@@ -202,8 +210,27 @@ impl Registry {
 
 impl HostedTable {
     /// Holds a segment, so that a snapshot may name it.
-    pub fn hold(&self, name: SegmentName, held: Held) {
-        self.segments.write().insert(name, held);
+    pub fn hold(&self, name: SegmentName, checksum: u64, held: Held) {
+        let mut segments = self.segments.write();
+        let contents = segments.entry(name).or_default();
+        contents.retain(|(other, _)| *other != checksum);
+        contents.push((checksum, held));
+    }
+
+    /// A held segment.
+    ///
+    /// # Errors
+    /// `SegmentGone` when it is not held, or why its file can't be read.
+    pub fn open(&self, name: &SegmentName, checksum: u64) -> Result<Arc<ImmutableSegment>> {
+        let segments = self.segments.read();
+        let mut contents = segments.get(name).into_iter().flatten();
+        match contents.find(|(held, _)| *held == checksum) {
+            Some((_, Held::Open(segment))) => Ok(Arc::clone(segment)),
+            Some((_, Held::Quarantined(e))) => Err(e.clone()),
+            None => Err(Error::segment_gone(format!(
+                "segment {name} is not on this server"
+            ))),
+        }
     }
 
     /// Reserves a name that no held segment and no other push has, so that a push which fails can
@@ -219,9 +246,15 @@ impl HostedTable {
         })
     }
 
-    /// Forgets a segment that no snapshot ever named.
-    pub fn forget(&self, name: &SegmentName) {
-        self.segments.write().remove(name);
+    /// Forgets a segment that no snapshot names.
+    pub fn forget(&self, name: &SegmentName, checksum: u64) {
+        let mut segments = self.segments.write();
+        if let Some(contents) = segments.get_mut(name) {
+            contents.retain(|(held, _)| *held != checksum);
+            if contents.is_empty() {
+                segments.remove(name);
+            }
+        }
     }
 
     /// Adds a partition's tail; one that is there already stays.
@@ -249,6 +282,7 @@ impl HostedTable {
         let segments = self.segments.read();
         segments
             .iter()
+            .flat_map(|(name, contents)| contents.iter().map(move |(_, held)| (name, held)))
             .filter_map(|(name, held)| match held {
                 Held::Quarantined(e) => Some((name.clone(), e.clone())),
                 Held::Open(_) => None,
@@ -265,15 +299,13 @@ impl CatalogSource for Registry {
 
 impl SegmentHost for Registry {
     fn segment(&self, table: &str, task: &SegmentTask) -> Result<Arc<dyn SegmentReader>> {
-        match self.table(table).segments.read().get(&task.name) {
-            Some(Held::Open(segment)) if segment.info().checksum == task.checksum => {
-                Ok(Arc::clone(segment) as Arc<dyn SegmentReader>)
-            }
-            Some(Held::Quarantined(e)) => Err(e.clone()),
-            _ => Err(Error::segment_gone(format!(
+        match self.table(table).open(&task.name, task.checksum) {
+            Ok(segment) => Ok(segment as Arc<dyn SegmentReader>),
+            Err(e) if e.kind() == ErrorKind::SegmentGone => Err(Error::segment_gone(format!(
                 "segment {} of table {table} is not on this server",
                 task.name
             ))),
+            Err(e) => Err(e),
         }
     }
 
@@ -313,9 +345,16 @@ mod tests {
         let claim = table.claim(&name).unwrap();
         assert!(table.claim(&name).is_none());
         drop(claim);
-        table.hold(name.clone(), Held::Quarantined(Error::data_loss("x")));
+        let damaged = || Held::Quarantined(Error::data_loss("x"));
+        table.hold(name.clone(), 1, damaged());
+        table.hold(name.clone(), 2, damaged());
         assert!(table.claim(&name).is_none());
-        table.forget(&name);
+        table.forget(&name, 1);
+        assert!(table.claim(&name).is_none());
+        let kinds =
+            [1, 2].map(|checksum| table.open(&name, checksum).map(|_| ()).unwrap_err().kind());
+        assert_eq!(kinds, [ErrorKind::SegmentGone, ErrorKind::DataLoss]);
+        table.forget(&name, 2);
         assert!(table.claim(&name).is_some());
     }
 }

@@ -56,6 +56,6 @@ pub async fn store_and_hold(
         .put(table, &info.name, info.checksum, file)
         .await?;
     let opened = open_stored(deep_store, environment, table, &info.name, info.checksum).await?;
-    hosted.hold(info.name.clone(), Held::Open(opened));
+    hosted.hold(info.name.clone(), info.checksum, Held::Open(opened));
     Ok(())
 }

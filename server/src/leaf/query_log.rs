@@ -226,6 +226,7 @@ impl Shape {
                     ColumnTest::Range { .. } => &mut self.range,
                     ColumnTest::Like { .. } | ColumnTest::Regex { .. } => &mut self.pattern,
                     ColumnTest::IsNull => &mut self.null,
+                    ColumnTest::JsonMatch { .. } => &mut self.expression,
                 };
                 columns.insert(predicate.column.clone());
             }

@@ -29,6 +29,8 @@ use strandline_proto::ids::{CatalogVersion, Half, SegmentName, StreamPartition};
 pub const DEAD_LETTER_BYTES_MAX: usize = 64 << 10;
 /// Dead letters kept per table; the oldest make room. Their counts are kept for ever.
 pub const DEAD_LETTERS_MAX: u64 = 100_000;
+/// What [`SegmentInfo::stored_as`] is where it is only known that it is not what a config says.
+pub const STORED_OTHERWISE: &str = "otherwise";
 /// Bytes of a push id at most.
 pub const PUSH_ID_BYTES_MAX: usize = 512;
 
@@ -186,6 +188,17 @@ pub struct Pushed {
     pub removed: Vec<SegmentInfo>,
 }
 
+/// A segment to put in the place of another one of its name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReplaceSegment {
+    /// The table.
+    pub table: String,
+    /// The checksum of the segment that is there.
+    pub checksum: u64,
+    /// The segment that takes its place, of the same name, half, rows and origin, durable before this.
+    pub segment: SegmentInfo,
+}
+
 /// A segment that no newer snapshot names, until its files are gone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RemovedSegment {
@@ -274,6 +287,11 @@ pub trait Metastore: Send + Sync {
 
     /// Creates one half of a table. The same config again is a no-op, another one `AlreadyExists`.
     async fn create_table(&self, table: NewTable) -> Result<Outcome<CatalogVersion>>;
+    /// Gives a half that exists another config; the same config again is a no-op. Segments of the half of which is not known
+    /// how they are stored are noted as stored otherwise than any config says.
+    async fn update_table(&self, table: NewTable) -> Result<Outcome<CatalogVersion>>;
+    /// Notes the same of such segments of both halves, of a half, or of none.
+    async fn doubt_segments(&self, table: &str, half: Option<Half>) -> Result<u64>;
     /// Drops a half, or all of a table (`None`); gives the segments that went with it. Their files
     /// are to be removed when no query reads them any more, see [`Self::removed_segments`].
     async fn drop_table(&self, name: &str, half: Option<Half>) -> Result<Vec<SegmentInfo>>;
@@ -304,6 +322,10 @@ pub trait Metastore: Send + Sync {
         names: &[SegmentName],
         deleted: Option<Interval>,
     ) -> Result<Vec<SegmentInfo>>;
+
+    /// Puts a segment in the place of another one with the same rows, in one step. `FailedPrecondition` when the one that is
+    /// there has another checksum, or other rows.
+    async fn replace_segment(&self, replace: ReplaceSegment) -> Result<Outcome<CatalogVersion>>;
 
     /// Holds the boundary.
     async fn pin_boundary(&self, table: &str, boundary_ms: i64) -> Result<Outcome<CatalogVersion>>;

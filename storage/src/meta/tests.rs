@@ -38,6 +38,7 @@ fn segment(name: &str, checksum: u64, half: Half, offsets: Option<(u64, u64)>) -
         time_ms: Some((1, 2)),
         columns: Vec::new(),
         origin: offsets.map(|(start, end)| (partition(0), OffsetRange { start, end })),
+        stored_as: None,
     }
 }
 
@@ -660,4 +661,125 @@ async fn a_store_of_a_newer_version_or_of_other_bytes_is_refused() {
             .kind(),
         ErrorKind::FailedPrecondition
     );
+}
+
+#[tokio::test]
+async fn a_config_changes_and_segments_are_put_in_others_places() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    store.put_schema("t", "{}").await.unwrap();
+    store.create_table(table(Half::Offline)).await.unwrap();
+    let known = PushOffline {
+        segments: vec![
+            SegmentInfo {
+                stored_as: Some("f1".to_owned()),
+                ..segment("a", 1, Half::Offline, None)
+            },
+            segment("b", 2, Half::Offline, None),
+        ],
+        ..push("p", &[], PushType::Append, None)
+    };
+    store.push_offline(known).await.unwrap();
+    let changed = NewTable {
+        config_json: "{}".to_owned(),
+        ..table(Half::Offline)
+    };
+    assert_eq!(
+        store
+            .update_table(table(Half::Realtime))
+            .await
+            .unwrap_err()
+            .kind(),
+        ErrorKind::NotFound
+    );
+    assert!(
+        !store
+            .update_table(changed.clone())
+            .await
+            .unwrap()
+            .is_already_done()
+    );
+    assert!(store.update_table(changed).await.unwrap().is_already_done());
+    let stored_as = async || {
+        let state = store.state().await.unwrap();
+        let table = state.table("t").unwrap();
+        assert_eq!(table.offline_json.as_deref(), Some("{}"));
+        let each = table
+            .segments
+            .iter()
+            .map(|s| (s.checksum, s.stored_as.clone()));
+        each.collect::<Vec<_>>()
+    };
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        stored_as().await,
+        [(1, some("f1")), (2, some(STORED_OTHERWISE))]
+    );
+    assert_eq!(store.doubt_segments("t", None).await.unwrap(), 0);
+
+    let new = SegmentInfo {
+        checksum: 9,
+        bytes: 500,
+        stored_as: some("f2"),
+        ..segment("b", 2, Half::Offline, None)
+    };
+    let replace = ReplaceSegment {
+        table: "t".into(),
+        checksum: 2,
+        segment: new.clone(),
+    };
+    let wrong = [
+        ReplaceSegment {
+            checksum: 3,
+            ..replace.clone()
+        },
+        ReplaceSegment {
+            segment: SegmentInfo {
+                rows: 11,
+                ..new.clone()
+            },
+            ..replace.clone()
+        },
+        ReplaceSegment {
+            segment: SegmentInfo {
+                name: SegmentName::new("c"),
+                ..new.clone()
+            },
+            ..replace.clone()
+        },
+        ReplaceSegment {
+            segment: SegmentInfo {
+                half: Half::Realtime,
+                ..new
+            },
+            ..replace.clone()
+        },
+    ];
+    for wrong in wrong {
+        let error = store.replace_segment(wrong).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
+    }
+    let before = store.state().await.unwrap().version;
+    let version = store
+        .replace_segment(replace.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(version > before);
+    assert!(
+        store
+            .replace_segment(replace.clone())
+            .await
+            .unwrap()
+            .is_already_done()
+    );
+    assert_eq!(stored_as().await, [(1, some("f1")), (9, some("f2"))]);
+    assert_eq!(store.removed_segments().await.unwrap(), []);
+
+    let gone = store
+        .delete_segments("t", &[SegmentName::new("b")], None)
+        .await
+        .unwrap();
+    assert_eq!(gone[0].checksum, 9);
+    assert!(store.replace_segment(replace).await.is_err());
 }

@@ -156,6 +156,11 @@ impl ConsumingSegment {
         u64::from(self.published.load().rows)
     }
 
+    /// How the rows will be stored.
+    pub fn spec(&self) -> &Arc<SegmentSpec> {
+        self.growing.spec()
+    }
+
     /// Memory that the published rows take.
     pub fn bytes(&self) -> usize {
         self.published.load().bytes

@@ -345,7 +345,7 @@ fn column_full(column: &str, error: &IndexError) -> Error {
 }
 
 /// Refuses what no column can hold.
-fn check_spec(spec: &SegmentSpec) -> Result<()> {
+pub(super) fn check_spec(spec: &SegmentSpec) -> Result<()> {
     for (name, of_column) in &spec.columns {
         if of_column.inverted && of_column.encoding == Encoding::Raw {
             return Err(Error::invalid(format!(

@@ -31,7 +31,7 @@ pub struct ImmutableSegment {
     rows: u32,
     sorted_column: Option<String>,
     columns: HashMap<String, StoredColumn>,
-    offsets: Option<ImmutableColumn>,
+    offsets: Option<Arc<ImmutableColumn>>,
     star_trees: Vec<Arc<SegmentStarTree>>,
 }
 
@@ -93,14 +93,14 @@ impl ImmutableSegment {
             columns.insert(column.name.clone(), stored);
         }
         let offsets = match metadata.origin {
-            Some(_) => Some(open_column(
+            Some(_) => Some(Arc::new(open_column(
                 file,
                 OFFSETS_COLUMN,
                 "$offset",
                 rows,
                 DataType::Long,
                 false,
-            )?),
+            )?)),
             None => None,
         };
         let mut star_trees = Vec::with_capacity(metadata.star_trees.len());
@@ -127,6 +127,12 @@ impl ImmutableSegment {
     /// The schema that the segment was built with.
     pub fn schema(&self) -> &Arc<Schema> {
         &self.schema
+    }
+
+    /// The stream offset of each row, of a segment with an origin.
+    pub(super) fn offsets_reader(&self) -> Option<Arc<dyn ColumnReader>> {
+        let offsets = self.offsets.as_ref()?;
+        Some(Arc::clone(offsets) as Arc<dyn ColumnReader>)
     }
 
     /// The column that the rows are sorted by, nulls first.
@@ -167,7 +173,7 @@ impl SegmentReader for ImmutableSegment {
 
     fn offsets(&self, docs: DocSelection<'_>, out: &mut Vec<i64>) {
         if let Some(offsets) = &self.offsets {
-            append_i64(offsets, docs, out);
+            append_i64(&**offsets, docs, out);
         }
     }
 }

@@ -43,6 +43,7 @@ impl SegmentMetadata {
             time_ms: self.time_ms,
             columns: self.columns.clone(),
             origin: self.origin.clone(),
+            stored_as: None,
         }
     }
 }

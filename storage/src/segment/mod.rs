@@ -8,6 +8,7 @@ mod growing;
 pub mod immutable;
 pub mod json;
 mod metadata;
+pub mod rewrite;
 pub mod spec;
 mod star_tree;
 mod time_range;

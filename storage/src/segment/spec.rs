@@ -93,6 +93,55 @@ impl SegmentSpec {
         self.columns.get(column).cloned().unwrap_or_default()
     }
 
+    /// What names this storage: segments that were built with equal columns, order and trees have the same, whichever
+    /// version built them.
+    pub fn fingerprint(&self) -> String {
+        let columns: BTreeMap<&String, serde_json::Value> = (self.columns.iter())
+            .filter(|(_, of_column)| **of_column != ColumnSpec::default())
+            .map(|(name, of_column)| {
+                let ColumnSpec {
+                    encoding,
+                    inverted,
+                    range,
+                    bloom,
+                    json,
+                } = of_column;
+                // What is not asked for is not written, so that an index of a later version changes nothing for
+                // segments without it.
+                let flags = [
+                    ("raw", *encoding == Encoding::Raw),
+                    ("inverted", *inverted),
+                    ("range", *range),
+                    ("bloom", *bloom),
+                ];
+                let flags = flags.into_iter().filter(|(_, on)| *on);
+                let mut wanted: serde_json::Map<_, _> = flags
+                    .map(|(name, on)| (name.to_owned(), on.into()))
+                    .collect();
+                if let Some(json) = json {
+                    wanted.insert("json".to_owned(), serde_json::json!(json));
+                }
+                (name, wanted.into())
+            })
+            .collect();
+        let trees: Vec<_> = (self.star_trees.iter())
+            .map(|tree| {
+                serde_json::json!([
+                    tree.dimensions,
+                    tree.skip_star,
+                    tree.measures,
+                    tree.leaf_records_max
+                ])
+            })
+            .collect();
+        let text = serde_json::json!([columns, self.sorted_column, trees]).to_string();
+        // FNV-1a, which is the same for ever.
+        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("{hash:016x}")
+    }
+
     /// Whether rows of `column` can come by keys into a dictionary of texts: it is single-value text, and has a
     /// dictionary itself.
     pub fn takes_keyed_text(&self, column: &Column) -> bool {

@@ -9,7 +9,8 @@ use strandline_proto::v1::{
     DropTableResponse, ForceCommitRequest, ForceCommitResponse, GetBoundaryRequest,
     GetTableRequest, ListSegmentsRequest, ListSegmentsResponse, ListTablesRequest,
     ListTablesResponse, PinBoundaryRequest, PutSchemaRequest, PutSchemaResponse,
-    ReleaseBoundaryRequest, TableDescription,
+    ReleaseBoundaryRequest, ReloadStatus, ReloadTableRequest, TableDescription, UpdateTableRequest,
+    UpdateTableResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -50,6 +51,23 @@ impl AdminService for Admin {
             .create_table(&request.into_inner().config_json)
             .await?;
         Ok(Response::new(CreateTableResponse { table, warnings }))
+    }
+
+    async fn update_table(
+        &self,
+        request: Request<UpdateTableRequest>,
+    ) -> Answer<UpdateTableResponse> {
+        let (table, warnings) = self
+            .engine
+            .update_table(&request.into_inner().config_json)
+            .await?;
+        Ok(Response::new(UpdateTableResponse { table, warnings }))
+    }
+
+    async fn reload_table(&self, request: Request<ReloadTableRequest>) -> Answer<ReloadStatus> {
+        Ok(Response::new(
+            self.engine.reload(&request.into_inner().table).await?,
+        ))
     }
 
     async fn drop_table(&self, request: Request<DropTableRequest>) -> Answer<DropTableResponse> {

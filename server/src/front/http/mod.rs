@@ -47,11 +47,17 @@ pub(super) async fn serve(
         .route("/tables", get(tables::list).post(tables::create))
         .route(
             "/tables/{table}",
-            get(tables::describe).delete(tables::remove),
+            get(tables::describe)
+                .put(tables::update)
+                .delete(tables::remove),
         )
         .route("/tables/{table}/schema", get(tables::schema))
         .route("/tables/{table}/segments", get(tables::segments))
         .route("/tables/{table}/boundary", get(tables::boundary))
+        .route(
+            "/segments/{table}/reload",
+            get(tables::reload_status).post(tables::reload),
+        )
         .route("/schemas", post(tables::put_schema))
         .route("/schemas/{schema}", delete(tables::remove_schema))
         .route("/topics/{topic}/messages", post(ingest::append))

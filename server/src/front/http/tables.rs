@@ -44,6 +44,9 @@ pub(super) async fn describe(
         })
     });
     halves.insert("partitions".to_owned(), partitions.collect());
+    if let Some(reload) = &description.reload {
+        halves.insert("reload".to_owned(), reload_json(reload));
+    }
     Ok(ok(&Value::Object(halves)))
 }
 
@@ -116,6 +119,63 @@ pub(super) async fn create(
     let text = document(request).await?;
     let (name, warnings) = state.engine.create_table(&text).await?;
     Ok(added(&format!("Table {name}"), warnings))
+}
+
+/// Another config for a half of the table that the path names.
+pub(super) async fn update(
+    extract::State(state): extract::State<State>,
+    Path(table): Path<String>,
+    request: Request,
+) -> Answer {
+    let text = document(request).await?;
+    let (name, half) = strandline_storage::config::table_name_and_half(&text)?;
+    if table != name && table != format!("{name}_{half}") {
+        return Err(Error::invalid(format!(
+            "the config is one of table {name}_{half}, the path names {table}"
+        ))
+        .into());
+    }
+    let (name, warnings) = state.engine.update_table(&text).await?;
+    Ok(ok(&json!({
+        "status": format!("Table config updated for {name}"),
+        "unrecognizedProperties": {},
+        "warnings": warnings_json(&warnings),
+    })))
+}
+
+pub(super) async fn reload(
+    extract::State(state): extract::State<State>,
+    Path(table): Path<String>,
+) -> Answer {
+    let status = state.engine.reload(&table).await?;
+    let mut answer = reload_json(&status);
+    answer["status"] = json!(format!(
+        "{} of {} segments of {table} are to be rewritten",
+        status.waiting, status.segments
+    ));
+    Ok(ok(&answer))
+}
+
+pub(super) async fn reload_status(
+    extract::State(state): extract::State<State>,
+    Path(table): Path<String>,
+) -> Answer {
+    Ok(ok(&reload_json(&state.engine.reload_status(&table)?)))
+}
+
+/// In the names of Pinot's reload status.
+fn reload_json(status: &v1::ReloadStatus) -> Value {
+    let errors = status
+        .errors
+        .iter()
+        .map(|error| json!({ "segmentName": error.segment, "message": error.message }));
+    json!({
+        "totalSegmentCount": status.segments,
+        "successCount": status.segments - status.waiting.min(status.segments),
+        "pendingCount": status.waiting,
+        "current": status.current,
+        "failures": errors.collect::<Value>(),
+    })
 }
 
 #[derive(Deserialize)]

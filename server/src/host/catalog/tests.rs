@@ -99,6 +99,7 @@ fn segment(
             Some(_) => Half::Realtime,
             None => Half::Offline,
         },
+        stored_as: None,
         rows: 1,
         bytes: 1,
         schema_version: 1,

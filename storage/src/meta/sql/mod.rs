@@ -11,7 +11,7 @@ mod write;
 
 use super::{
     CommitRealtime, DeadLetter, MetaState, Metastore, NewTable, Outcome, PushOffline, Pushed,
-    RemovedSegment, SkipOffsets,
+    RemovedSegment, ReplaceSegment, SkipOffsets,
 };
 use crate::environment::Clock;
 use async_trait::async_trait;
@@ -204,6 +204,34 @@ impl Metastore for SqlMetastore {
     async fn create_table(&self, table: NewTable) -> Result<Outcome<CatalogVersion>> {
         let mut write = self.write().await?;
         let outcome = tables::create(&mut write, &table).await?;
+        write.finish(outcome).await
+    }
+
+    async fn update_table(&self, table: NewTable) -> Result<Outcome<CatalogVersion>> {
+        let mut write = self.write().await?;
+        let outcome = tables::change(&mut write, &table).await?;
+        write.finish(outcome).await
+    }
+
+    async fn doubt_segments(&self, table: &str, half: Option<Half>) -> Result<u64> {
+        let mut write = self.write().await?;
+        write.next_version().await?;
+        let mut count = 0;
+        for each in [Half::Offline, Half::Realtime] {
+            if half.is_none_or(|half| half == each) {
+                count += offline::doubt(&mut write, table, each).await?;
+            }
+        }
+        let outcome = match count {
+            0 => Outcome::AlreadyDone(0),
+            count => Outcome::Done(count),
+        };
+        write.finish(outcome).await.map(Outcome::into_inner)
+    }
+
+    async fn replace_segment(&self, replace: ReplaceSegment) -> Result<Outcome<CatalogVersion>> {
+        let mut write = self.write().await?;
+        let outcome = offline::replace(&mut write, &replace).await?;
         write.finish(outcome).await
     }
 

@@ -4,7 +4,10 @@ use super::tables::{self, read_segment};
 use super::write::Write;
 use super::{Connection, sql_error, text, to_json, to_sql, unsigned};
 use crate::config::PushType;
-use crate::meta::{Outcome, PUSH_ID_BYTES_MAX, PushOffline, Pushed, RemovedSegment};
+use crate::meta::{
+    Outcome, PUSH_ID_BYTES_MAX, PushOffline, Pushed, RemovedSegment, ReplaceSegment,
+    STORED_OTHERWISE,
+};
 use sqlx::Row;
 use std::collections::BTreeSet;
 use strandline_proto::catalog::SegmentInfo;
@@ -96,6 +99,73 @@ async fn remove(
         write.note_segment_gone(table, &segment.name);
     }
     Ok(())
+}
+
+/// Stores what is known of a live segment anew.
+async fn store(write: &mut Write<'_>, table: &str, segment: &SegmentInfo) -> Result<()> {
+    sqlx::query("UPDATE segments SET checksum = $3, info_json = $4 WHERE table_name = $1 AND name = $2 AND removed_in IS NULL")
+        .bind(table)
+        .bind(segment.name.as_str())
+        .bind(format!("{:016x}", segment.checksum))
+        .bind(to_json(segment, "segment")?)
+        .execute(write.connection())
+        .await
+        .map_err(|e| sql_error("write", &e))?;
+    write.note_segment(table, segment);
+    Ok(())
+}
+
+/// Notes of segments of a half whose storage is not known that it is another than any config's; gives how many there were.
+pub(super) async fn doubt(write: &mut Write<'_>, table: &str, half: Half) -> Result<u64> {
+    let mut segments = live(write.connection(), table, half).await?;
+    segments.retain(|segment| segment.stored_as.is_none());
+    for segment in &mut segments {
+        segment.stored_as = Some(STORED_OTHERWISE.to_owned());
+        store(write, table, segment).await?;
+    }
+    Ok(segments.len() as u64)
+}
+
+/// Puts a segment in the place of another one of its name.
+pub(super) async fn replace(
+    write: &mut Write<'_>,
+    replace: &ReplaceSegment,
+) -> Result<Outcome<CatalogVersion>> {
+    let version = write.next_version().await?;
+    let mut table = tables::get(write.connection(), &replace.table).await?;
+    let new = &replace.segment;
+    let row = sqlx::query("SELECT name, info_json FROM segments WHERE table_name = $1 AND name = $2 AND half = $3 AND removed_in IS NULL")
+        .bind(&table.name)
+        .bind(new.name.as_str())
+        .bind(new.half.as_str())
+        .fetch_optional(write.connection())
+        .await
+        .map_err(|e| sql_error("read", &e))?;
+    let Some(old) = row.as_ref().map(read_segment).transpose()? else {
+        return Err(Error::precondition(format!(
+            "table {}: segment {} is gone, so nothing can take its place",
+            table.name, new.name
+        )));
+    };
+    if old.checksum == new.checksum && old.stored_as == new.stored_as {
+        return Ok(Outcome::AlreadyDone(CatalogVersion(version.0 - 1)));
+    }
+    if old.checksum != replace.checksum {
+        return Err(Error::precondition(format!(
+            "table {}: segment {} has the checksum {:016x}, not {:016x}: another one took its place",
+            table.name, new.name, old.checksum, replace.checksum
+        )));
+    }
+    if (old.rows, &old.origin) != (new.rows, &new.origin) {
+        return Err(Error::precondition(format!(
+            "table {}: segment {} has other rows than the one that is to take its place",
+            table.name, new.name
+        )));
+    }
+    store(write, &table.name, new).await?;
+    table.set_version = version;
+    tables::update(write, &table).await?;
+    Ok(Outcome::Done(version))
 }
 
 /// Takes out all segments of a half; gives them.

@@ -246,6 +246,34 @@ pub(super) async fn create(
     Ok(Outcome::Done(version))
 }
 
+/// Gives a half another config.
+pub(super) async fn change(
+    write: &mut Write<'_>,
+    new: &NewTable,
+) -> Result<Outcome<CatalogVersion>> {
+    let version = write.next_version().await?;
+    let mut table = get(write.connection(), &new.name).await?;
+    let config = match new.half {
+        Half::Offline => &mut table.offline_json,
+        Half::Realtime => &mut table.realtime_json,
+    };
+    match config {
+        None => {
+            return Err(Error::not_found(format!(
+                "no table {}_{}",
+                new.name, new.half
+            )));
+        }
+        Some(stored) if **stored == *new.config_json => {
+            return Ok(Outcome::AlreadyDone(CatalogVersion(version.0 - 1)));
+        }
+        Some(stored) => *stored = Arc::from(new.config_json.as_str()),
+    }
+    super::offline::doubt(write, &new.name, new.half).await?;
+    update(write, &table).await?;
+    Ok(Outcome::Done(version))
+}
+
 pub(super) async fn drop(
     write: &mut Write<'_>,
     name: &str,
