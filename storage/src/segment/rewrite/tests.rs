@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use strandline_index::json::Kind;
-use strandline_index::{ColumnReader, DocSelection, ValueBuffer};
+use strandline_index::{DocSelection, ValueBuffer};
 use strandline_proto::ids::{Half, OffsetRange, StreamPartition};
 use strandline_proto::schema::{Column, ColumnRole, DataType, Schema};
 use strandline_proto::value::Value;
