@@ -11,6 +11,30 @@ pub const CHUNK_DOCS: u32 = 65_536;
 
 const WORDS: usize = CHUNK_DOCS as usize / 64;
 
+/// The positions of the bits that are set, ascending.
+pub(crate) fn ones(words: &[u64]) -> impl Iterator<Item = u32> + '_ {
+    words.iter().enumerate().flat_map(|(i, &word)| {
+        let mut rest = word;
+        std::iter::from_fn(move || {
+            let bit = (rest != 0).then(|| rest.trailing_zeros())?;
+            rest &= rest - 1;
+            Some(i as u32 * 64 + bit)
+        })
+    })
+}
+
+/// Appends the positions of the bits that are set, ascending, each plus `base`, to `out`.
+#[inline(always)]
+pub fn append_ones(words: impl IntoIterator<Item = u64>, base: DocId, out: &mut Vec<DocId>) {
+    for (i, mut rest) in words.into_iter().enumerate() {
+        let start = base + i as u32 * 64;
+        while rest != 0 {
+            out.push(start + rest.trailing_zeros());
+            rest &= rest - 1;
+        }
+    }
+}
+
 /// One bit for each document of a chunk, by its number within the chunk.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DocBits {
@@ -121,29 +145,11 @@ impl DocBits {
 
     /// The documents, ascending, numbered within the chunk.
     pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
-        self.words.iter().enumerate().flat_map(|(i, &word)| {
-            let mut rest = word;
-            std::iter::from_fn(move || {
-                (rest != 0).then(|| {
-                    let bit = rest.trailing_zeros();
-                    rest &= rest - 1;
-                    (i as u32 * 64 + bit) as u16
-                })
-            })
-        })
+        ones(&self.words[..]).map(|doc| doc as u16)
     }
 
     /// Appends the documents, ascending, each plus `base`, to `out`.
     pub fn append_docs(&self, base: DocId, out: &mut Vec<DocId>) {
-        widest(|| {
-            for (i, &word) in self.words.iter().enumerate() {
-                let mut rest = word;
-                let start = base + i as u32 * 64;
-                while rest != 0 {
-                    out.push(start + rest.trailing_zeros());
-                    rest &= rest - 1;
-                }
-            }
-        });
+        widest(|| append_ones(self.words.iter().copied(), base, out));
     }
 }

@@ -39,7 +39,7 @@ mod uuids;
 mod widest;
 mod wire;
 
-pub use doc_bits::{CHUNK_DOCS, DocBits};
+pub use doc_bits::{CHUNK_DOCS, DocBits, append_ones};
 pub use reader::{
     ColumnReader, DictId, Dictionary, DistinctValues, DocId, DocSelection, Index, IndexError,
     PhysicalType, Postings, Scalar, ValueBuffer, null_docs,

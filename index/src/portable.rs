@@ -5,7 +5,7 @@
 //! bounded by the set's bytes, so damaged bytes give a wrong set at worst (which the section's checksum
 //! rules out), never a fault.
 
-use crate::doc_bits::DocBits;
+use crate::doc_bits::{DocBits, append_ones};
 use crate::reader::{DocId, IndexError};
 use crate::wire::corrupt;
 use croaring::{Bitmap, Portable};
@@ -219,13 +219,7 @@ impl Container<'_> {
                 );
             }
             Self::Words(words) => {
-                for (word, first) in words.iter().zip((base..).step_by(64)) {
-                    let mut rest = u64::from_le_bytes(*word);
-                    while rest != 0 {
-                        out.push(first + rest.trailing_zeros());
-                        rest &= rest - 1;
-                    }
-                }
+                append_ones(words.iter().map(|w| u64::from_le_bytes(*w)), base, out);
             }
             Self::Runs(runs) => {
                 for (start, end) in runs.iter().map(run) {

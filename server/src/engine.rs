@@ -8,7 +8,7 @@ mod open;
 mod queries;
 mod system;
 
-pub(crate) use admin::EngineStatements;
+pub(crate) use admin::{EngineStatements, quoted};
 
 use crate::host::Registry;
 use crate::host::build::Progress;

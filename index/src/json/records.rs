@@ -1,5 +1,6 @@
 //! Sets of a level's records, one bit each.
 
+use crate::doc_bits::ones;
 use crate::reader::DocId;
 
 /// Records of one level.
@@ -114,13 +115,6 @@ impl RecordSet {
 
     /// The records, ascending.
     pub fn iter(&self) -> impl Iterator<Item = DocId> + '_ {
-        self.words.iter().enumerate().flat_map(|(i, &word)| {
-            let mut rest = word;
-            std::iter::from_fn(move || {
-                let bit = (rest != 0).then(|| rest.trailing_zeros())?;
-                rest &= rest - 1;
-                Some(i as u32 * 64 + bit)
-            })
-        })
+        ones(&self.words)
     }
 }

@@ -417,19 +417,20 @@ impl Builder<'_> {
     fn star(&mut self, records: Range<u32>, level: usize) -> Option<u32> {
         let dimensions = self.records.ids.len();
         let mut left_out = vec![level];
-        if let Some(star) = self.star_without(&records, level, &left_out) {
-            return star;
+        let mut found = self.without(&records, level, &left_out, STAR_SHARE_MAX);
+        if found.is_none() {
+            left_out.extend(self.records.deciders(&records, level));
+            if left_out.len() > 1 {
+                found = self.without(&records, level, &left_out, STAR_SHARE_MAX);
+            }
         }
-        left_out.extend(self.records.deciders(&records, level));
-        if left_out.len() > 1
-            && let Some(star) = self.star_without(&records, level, &left_out)
-        {
-            return star;
-        }
-        (level + 2..=dimensions).find_map(|end| {
-            let left_out: Vec<usize> = (level..end).collect();
-            self.star_without(&records, level, &left_out)
-        })?
+        let (set, groups) = found.or_else(|| {
+            (level + 2..=dimensions).find_map(|end| {
+                let left_out: Vec<usize> = (level..end).collect();
+                self.without(&records, level, &left_out, STAR_SHARE_MAX)
+            })
+        })?;
+        self.add_star(level, set, &groups)
     }
 
     /// A star node of a leaf's `records` that leaves out the one dimension behind its level whose absence saves most.
@@ -441,28 +442,21 @@ impl Builder<'_> {
         let is_there = |dimension: &usize| self.records.ids[*dimension][first] != STAR;
         let there: Vec<usize> = (level..self.records.ids.len()).filter(is_there).collect();
         // Without the last one a single record is left, which the leaf has anyhow.
-        let (saves, left_out) = (there.iter().filter(|_| there.len() > 1))
-            .filter(|&&dimension| !self.options.skip_star[dimension])
-            .map(|&left_out| {
-                let rest: Vec<usize> = there.iter().copied().filter(|&d| d != left_out).collect();
-                let groups = self.records.group(records.clone(), &rest);
-                (groups.ends.len(), left_out)
-            })
-            .min()?;
-        if saves as f64 > records.len() as f64 * LEAF_STAR_SHARE_MAX {
-            return None;
-        }
-        self.star_without(&records, level, &[left_out])?
+        let (set, groups) = (there.iter().filter(|_| there.len() > 1))
+            .filter_map(|&left_out| self.without(&records, level, &[left_out], LEAF_STAR_SHARE_MAX))
+            .min_by_key(|(_, groups)| groups.ends.len())?;
+        self.add_star(level, set, &groups)
     }
 
-    /// A star node that leaves out some dimensions from `level` on; the outer none: it would save too little, or
-    /// may not be; the inner: there are too many records.
-    fn star_without(
-        &mut self,
+    /// The groups of `records` in which some dimensions from `level` on are left out; none where they may not be, or more
+    /// than a share of the records is left.
+    fn without(
+        &self,
         records: &Range<u32>,
         level: usize,
         left_out: &[usize],
-    ) -> Option<Option<u32>> {
+        share_max: f64,
+    ) -> Option<(DimensionSet, Groups)> {
         let set = DimensionSet::of(left_out)?;
         if left_out.iter().any(|&d| self.options.skip_star[d]) {
             return None;
@@ -471,14 +465,16 @@ impl Builder<'_> {
             .filter(|&dimension| !set.contains(dimension))
             .collect();
         let groups = self.records.group(records.clone(), &rest);
-        if groups.ends.len() as f64 > records.len() as f64 * STAR_SHARE_MAX {
+        (groups.ends.len() as f64 <= records.len() as f64 * share_max).then_some((set, groups))
+    }
+
+    /// A star node of `groups`, which leave out `set`; none when there would be too many records.
+    fn add_star(&mut self, level: usize, set: DimensionSet, groups: &Groups) -> Option<u32> {
+        if self.records.len() + groups.ends.len() > self.records_max {
             return None;
         }
-        if self.records.len() + groups.ends.len() > self.records_max {
-            return Some(None);
-        }
-        let aggregated = self.records.aggregate(&groups, |d| set.contains(d));
+        let aggregated = self.records.aggregate(groups, |d| set.contains(d));
         let records = self.records.append(aggregated);
-        Some(Some(self.add(set.0, level, records)))
+        Some(self.add(set.0, level, records))
     }
 }

@@ -19,6 +19,11 @@ use strandline_proto::{Error, Result};
 use strandline_storage::config;
 use strandline_storage::meta::{Metastore, NewTable};
 
+/// A name as SQL takes it whatever its letters are.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 impl Engine {
     /// Stores a schema; gives its name and what of it is not honoured.
     pub async fn put_schema(&self, json: &str) -> Result<(String, Vec<ConfigWarning>)> {
@@ -313,10 +318,10 @@ impl Engine {
             },
             _ => "none".to_owned(),
         };
-        let quoted = table.name.replace('"', "\"\"");
-        let (offline_rows, _) = self.count(&format!("\"{quoted}_OFFLINE\"")).await?;
-        let (_, hidden) = self.count(&format!("\"{quoted}\"")).await?;
-        let (realtime_rows, _) = self.count(&format!("\"{quoted}_REALTIME\"")).await?;
+        let name = &table.name;
+        let (offline_rows, _) = self.count(&quoted(&format!("{name}_OFFLINE"))).await?;
+        let (_, hidden) = self.count(&quoted(name)).await?;
+        let (realtime_rows, _) = self.count(&quoted(&format!("{name}_REALTIME"))).await?;
         Ok(BoundaryDescription {
             coverage: Some(coverage_message(&table)),
             boundary_ms: boundary_ms.unwrap_or_default(),

@@ -3,7 +3,7 @@
 use super::filter::Scratch;
 use arrow::array::ArrayRef;
 use std::sync::Arc;
-use strandline_index::{CHUNK_DOCS, ColumnReader, DocBits, DocSelection};
+use strandline_index::{CHUNK_DOCS, ColumnReader, DocBits, DocId, DocSelection};
 use strandline_proto::Result;
 use strandline_proto::schema::DataType;
 use strandline_storage::segment::arrow::read_array;
@@ -106,39 +106,43 @@ impl ChunkNulls {
         docs: &DocSelection<'_>,
         valid: &mut [bool],
     ) {
-        let mut clear = |doc: u32, flag: &mut bool| {
-            let chunk = doc / CHUNK_DOCS;
-            let (known, bits) = (self.of_chunk).get_or_insert_with(|| (u32::MAX, DocBits::new()));
-            if *known != chunk {
-                bits.clear();
-                reader.null_bits(chunk, bits);
-                *known = chunk;
-            }
-            *flag &= !bits.contains((doc % CHUNK_DOCS) as u16);
-        };
-        match docs {
-            DocSelection::Range(range) => {
-                (range.clone().zip(valid)).for_each(|(doc, flag)| clear(doc, flag));
-            }
-            DocSelection::Docs(docs) => {
-                (docs.iter().zip(valid)).for_each(|(&doc, flag)| clear(doc, flag));
-            }
+        with_each(docs, valid, |doc, flag| {
+            *flag &= !self.contains(reader, doc)
+        });
+    }
+
+    /// Whether `doc` is null.
+    pub(super) fn contains(&mut self, reader: &dyn ColumnReader, doc: DocId) -> bool {
+        let chunk = doc / CHUNK_DOCS;
+        let (known, bits) = (self.of_chunk).get_or_insert_with(|| (u32::MAX, DocBits::new()));
+        if *known != chunk {
+            bits.clear();
+            reader.null_bits(chunk, bits);
+            *known = chunk;
+        }
+        bits.contains((doc % CHUNK_DOCS) as u16)
+    }
+}
+
+/// Calls `each` with each document and what stands for it in `items`.
+pub(super) fn with_each<T>(
+    docs: &DocSelection<'_>,
+    items: &mut [T],
+    mut each: impl FnMut(DocId, &mut T),
+) {
+    match docs {
+        DocSelection::Range(range) => {
+            (range.clone().zip(items)).for_each(|(doc, item)| each(doc, item));
+        }
+        DocSelection::Docs(docs) => {
+            (docs.iter().zip(items)).for_each(|(&doc, item)| each(doc, item));
         }
     }
 }
 
 /// Clears the flags of `docs`, all of one chunk, that are not in `bits`.
 pub(super) fn keep_where(bits: &DocBits, docs: &DocSelection<'_>, flags: &mut [bool]) {
-    match docs {
-        DocSelection::Range(range) => {
-            for (flag, doc) in flags.iter_mut().zip(range.clone()) {
-                *flag &= bits.contains((doc % CHUNK_DOCS) as u16);
-            }
-        }
-        DocSelection::Docs(docs) => {
-            for (flag, doc) in flags.iter_mut().zip(docs.iter()) {
-                *flag &= bits.contains((doc % CHUNK_DOCS) as u16);
-            }
-        }
-    }
+    with_each(docs, flags, |doc, flag| {
+        *flag &= bits.contains((doc % CHUNK_DOCS) as u16);
+    });
 }

@@ -3,15 +3,16 @@
 //! An expression over one single-value dictionary column can be evaluated on the dictionary's values instead; one
 //! more slot after them stands for NULL.
 
-use super::column::BoundColumn;
+use super::column::{BoundColumn, ChunkNulls, with_each};
 use super::segment::{SegmentView, column_type};
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::buffer::BooleanBuffer;
 use arrow::compute::{concat, take};
 use arrow::datatypes::{DataType as ArrowType, Field, Schema as ArrowSchema, SchemaRef};
 use datafusion::physical_plan::PhysicalExpr;
 use std::sync::{Arc, OnceLock};
 use strandline_broker::leaf_expr::physical_expr;
-use strandline_index::{CHUNK_DOCS, DictId, DocBits, DocSelection, ValueBuffer};
+use strandline_index::{DictId, DocSelection, ValueBuffer};
 use strandline_proto::leaf::LeafExpr;
 use strandline_proto::schema::Schema;
 use strandline_proto::value::Value;
@@ -60,6 +61,27 @@ impl Expression {
 /// What evaluating an expression says to a user.
 fn evaluation_error(error: datafusion::error::DataFusionError) -> Error {
     Error::invalid(error.strip_backtrace())
+}
+
+/// The columns that `expr` names, each once.
+pub(super) fn columns_in(expr: &LeafExpr) -> Vec<String> {
+    let mut columns = Vec::new();
+    columns_of(expr, &mut columns);
+    columns
+}
+
+/// Where a filter expression, evaluated to `values`, is true.
+pub(super) fn truths(values: &ArrayRef) -> Result<BooleanBuffer> {
+    let passes = values.as_boolean_opt().ok_or_else(|| {
+        Error::internal(format!(
+            "a filter expression gives {}, not a boolean",
+            values.data_type()
+        ))
+    })?;
+    Ok(match passes.nulls() {
+        Some(valid) => passes.values() & valid.inner(),
+        None => passes.values().clone(),
+    })
 }
 
 /// Appends the columns that `expr` names to `out`, each once.
@@ -218,21 +240,10 @@ pub(super) fn nulls_to(
     if !column.reader.has_nulls() {
         return;
     }
-    let mut bits = DocBits::new();
-    let mut current = None;
-    let mut each = |doc: u32, id: &mut DictId| {
-        let chunk = doc / CHUNK_DOCS;
-        if current != Some(chunk) {
-            bits.clear();
-            column.reader.null_bits(chunk, &mut bits);
-            current = Some(chunk);
-        }
-        if bits.contains((doc % CHUNK_DOCS) as u16) {
+    let mut nulls = ChunkNulls::default();
+    with_each(docs, ids, |doc, id| {
+        if nulls.contains(&*column.reader, doc) {
             *id = null_id;
         }
-    };
-    match docs {
-        DocSelection::Range(range) => range.clone().zip(ids).for_each(|(doc, id)| each(doc, id)),
-        DocSelection::Docs(docs) => docs.iter().zip(ids).for_each(|(&doc, id)| each(doc, id)),
-    }
+    });
 }

@@ -3,6 +3,7 @@
 //! A shape says which columns a query filters, groups by and aggregates, and not by which values. The log is of this process,
 //! bounded, and emptied with it.
 
+use super::expression::columns_in;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
@@ -15,8 +16,6 @@ use strandline_proto::leaf::{
 
 /// Shapes that are kept; those that took least time go first.
 const SHAPES_MAX: usize = 1_000;
-/// Works of plans that are counted before their shapes are looked at.
-const WORKS_MAX: usize = 256;
 
 /// Which columns a query asks for, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -84,21 +83,7 @@ impl Totals {
 /// The log.
 #[derive(Debug, Default)]
 pub struct QueryLog {
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// By the address of the work, which stays as long as the entry holds it: a kept plan's is the same each time.
-    works: HashMap<usize, Work>,
-    shapes: HashMap<(Arc<str>, Shape), Totals>,
-}
-
-#[derive(Debug)]
-struct Work {
-    work: Arc<LeafWork>,
-    table: Arc<str>,
-    totals: Totals,
+    shapes: Mutex<HashMap<(Arc<str>, Shape), Totals>>,
 }
 
 impl QueryLog {
@@ -118,54 +103,27 @@ impl QueryLog {
             docs_scanned,
             docs_matched,
         };
-        let mut state = self.state.lock();
-        if state.works.len() >= WORKS_MAX {
-            state.settle();
+        let key = (Arc::clone(&query.table), Shape::of(&query.work));
+        let mut shapes = self.shapes.lock();
+        shapes.entry(key).or_default().add(&totals);
+        if shapes.len() > SHAPES_MAX {
+            let mut times: Vec<u64> = shapes.values().map(|totals| totals.micros).collect();
+            times.sort_unstable_by(|a, b| b.cmp(a));
+            let least = times.get(SHAPES_MAX / 2).copied().unwrap_or(0);
+            shapes.retain(|_, totals| totals.micros > least);
         }
-        let entry = state.works.entry(Arc::as_ptr(&query.work) as usize);
-        let entry = entry.or_insert_with(|| Work {
-            work: Arc::clone(&query.work),
-            table: Arc::clone(&query.table),
-            totals: Totals::default(),
-        });
-        entry.totals.add(&totals);
     }
 
     /// All shapes by table, those that took most time first.
     pub fn shapes(&self) -> Vec<(Arc<str>, Shape, Totals)> {
-        let mut state = self.state.lock();
-        state.settle();
-        let shapes = state.shapes.iter();
-        let mut shapes: Vec<_> = shapes
+        let mut shapes: Vec<_> = (self.shapes.lock().iter())
             .map(|((table, shape), totals)| (Arc::clone(table), shape.clone(), *totals))
             .collect();
-        drop(state);
         shapes.sort_by(|(a_table, a, a_totals), (b_table, b, b_totals)| {
             let by_time = b_totals.micros.cmp(&a_totals.micros);
             by_time.then_with(|| (a_table, a).cmp(&(b_table, b)))
         });
         shapes
-    }
-}
-
-impl State {
-    /// Makes works shapes.
-    fn settle(&mut self) {
-        for Work {
-            work,
-            table,
-            totals,
-        } in std::mem::take(&mut self.works).into_values()
-        {
-            let shape = Shape::of(&work);
-            self.shapes.entry((table, shape)).or_default().add(&totals);
-        }
-        if self.shapes.len() > SHAPES_MAX {
-            let mut times: Vec<u64> = self.shapes.values().map(|totals| totals.micros).collect();
-            times.sort_unstable_by(|a, b| b.cmp(a));
-            let least = times.get(SHAPES_MAX / 2).copied().unwrap_or(0);
-            self.shapes.retain(|_, totals| totals.micros > least);
-        }
     }
 }
 
@@ -178,7 +136,7 @@ impl Shape {
             LeafOutput::Rows { .. } => {}
             LeafOutput::Aggregate { group, aggregates } => {
                 for key in group {
-                    shape.group.extend(columns_of(&key.expr));
+                    shape.group.extend(columns_in(&key.expr));
                 }
                 for aggregate in aggregates {
                     shape.add_aggregate(aggregate);
@@ -210,7 +168,7 @@ impl Shape {
         });
         self.aggregates.insert(Aggregated {
             function: function.to_owned(),
-            columns: argument.map(columns_of).unwrap_or_default(),
+            columns: argument.into_iter().flat_map(columns_in).collect(),
             plain: matches!(inner, Some(LeafExpr::Column(_))),
         });
     }
@@ -230,15 +188,9 @@ impl Shape {
                 };
                 columns.insert(predicate.column.clone());
             }
-            LeafFilter::Expr(expr) => self.expression.extend(columns_of(expr)),
+            LeafFilter::Expr(expr) => self.expression.extend(columns_in(expr)),
         }
     }
-}
-
-fn columns_of(expr: &LeafExpr) -> BTreeSet<String> {
-    let mut columns = Vec::new();
-    super::expression::columns_of(expr, &mut columns);
-    columns.into_iter().collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! the filter's predicates are asked again only where the tree could not decide them.
 
 use super::column::BoundColumn;
-use super::expression::columns_of;
+use super::expression::{columns_in, columns_of};
 use super::filter::{Compiler, Node, PlannedFilter};
 use super::scan::Prepared;
 use super::segment::SegmentView;
@@ -415,12 +415,6 @@ fn want(aggregate: &LeafAggregate, schema: &Schema) -> Option<Wanted> {
             Wanted::Dimensions(columns_in(argument))
         }
     })
-}
-
-fn columns_in(expr: &LeafExpr) -> Vec<String> {
-    let mut columns = Vec::new();
-    columns_of(expr, &mut columns);
-    columns
 }
 
 /// The column that a sum or `mean` adds up, where a tree's sum of it is the same: whole numbers as whole numbers, which

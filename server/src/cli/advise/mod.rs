@@ -8,6 +8,7 @@ use super::client::{Connection, ServerArgs, refused};
 use super::shell::{Session, number};
 use super::{Failure, Outcome};
 use crate::cli::grid::Format;
+use crate::engine::quoted;
 use crate::leaf::query_log::Shape;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -197,10 +198,6 @@ async fn combinations(
         sample.name.replace('\'', "''")
     );
     number(session, &sql).await
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// The table's schema, and how its columns are stored: as its offline half says, or else its realtime half.

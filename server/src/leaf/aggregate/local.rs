@@ -6,7 +6,7 @@ use super::grouper::Grouper;
 use super::keys::{KeyBlock, KeySource};
 use super::plan::Plan;
 use super::state::{Kind, State, Values};
-use crate::leaf::column::{ChunkNulls, keep_where};
+use crate::leaf::column::{ChunkNulls, keep_where, with_each};
 use crate::leaf::filter::{Compiler, Node, Scratch};
 use crate::leaf::guard::Budget;
 use crate::leaf::scan::{BLOCK_DOCS, Prepared, Scan, blocks};
@@ -151,15 +151,9 @@ impl Filtered {
             Self::Few(kept) => kept,
         };
         let mut kept = kept.iter().peekable();
-        let mut keep = |doc: DocId, flag: &mut bool| *flag &= kept.next_if_eq(&&doc).is_some();
-        match docs {
-            DocSelection::Range(range) => {
-                (range.clone().zip(flags)).for_each(|(doc, flag)| keep(doc, flag));
-            }
-            DocSelection::Docs(docs) => {
-                (docs.iter().zip(flags)).for_each(|(&doc, flag)| keep(doc, flag));
-            }
-        }
+        with_each(docs, flags, |doc, flag| {
+            *flag &= kept.next_if_eq(&&doc).is_some();
+        });
     }
 }
 

@@ -3,16 +3,15 @@
 use super::access::{Access, access_in, single};
 use super::node::Node;
 use super::operand::{Resolved, Test, resolve};
-use crate::leaf::expression::{BoundExpression, Expression};
+use crate::leaf::expression::{BoundExpression, Expression, columns_in, truths};
 use crate::leaf::segment::{SegmentView, column_type};
-use arrow::array::{Array, AsArray};
 use std::sync::Arc;
 use strandline_index::kernels::IdSet;
+use strandline_proto::Result;
 use strandline_proto::leaf::{
     ColumnPredicate, ColumnTest, LeafExpr, LeafFilter, LeafQuery, Operand,
 };
 use strandline_proto::value::Value;
-use strandline_proto::{Error, Result};
 
 /// Expressions of a dictionary column are evaluated on its values where a document holds one in so many.
 const DICTIONARY_SHARE: u32 = 2;
@@ -184,13 +183,8 @@ impl<'a> Compiler<'a> {
             && u64::from(len) * u64::from(DICTIONARY_SHARE) <= u64::from(docs)
             && let Ok(values) = bound.evaluate_dictionary()
         {
-            let passes = values.as_boolean_opt().ok_or_else(|| {
-                Error::internal(format!(
-                    "a filter expression gives {}, not a boolean",
-                    values.data_type()
-                ))
-            })?;
-            let truth = |i: usize| passes.is_valid(i) && passes.value(i);
+            let passes = truths(&values)?;
+            let truth = |i: usize| passes.value(i);
             let set = IdSet::of_flags((0..len as usize).map(truth));
             return Ok(single(
                 Arc::clone(column),
@@ -373,7 +367,5 @@ fn describe_value(value: &Value) -> String {
 }
 
 fn describe_expr(expr: &LeafExpr) -> String {
-    let mut columns = Vec::new();
-    crate::leaf::expression::columns_of(expr, &mut columns);
-    format!("expression over ({})", columns.join(", "))
+    format!("expression over ({})", columns_in(expr).join(", "))
 }

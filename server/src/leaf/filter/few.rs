@@ -2,11 +2,11 @@
 //! most of them empty, would cost more than the documents do.
 
 use super::node::{Node, Scratch, is_marked, test_values};
-use crate::leaf::column::BoundColumn;
-use arrow::array::{Array, AsArray};
+use crate::leaf::column::{BoundColumn, ChunkNulls};
+use crate::leaf::expression::truths;
 use strandline_index::kernels::IdSet;
 use strandline_index::{CHUNK_DOCS, DocId, DocSelection, ValueBuffer};
-use strandline_proto::{Error, Result};
+use strandline_proto::Result;
 
 impl Node {
     /// The documents that pass of a segment's `docs`, ascending, where indexes name at most `most` of which they are some; none
@@ -39,7 +39,16 @@ impl Node {
                     found.sort_unstable();
                     found.dedup();
                 }
-                strip_nulls(column, &mut found, scratch);
+                strip_nulls(column, &mut found);
+                Ok(Some(found))
+            }
+            Self::Found {
+                column,
+                docs,
+                negated: false,
+            } => {
+                let mut found: Vec<DocId> = docs.iter().collect();
+                strip_nulls(column, &mut found);
                 Ok(Some(found))
             }
             Self::And(children) => {
@@ -76,6 +85,14 @@ impl Node {
                 let at = ranges.partition_point(|range| range.end <= doc);
                 ranges.get(at).is_some_and(|range| range.start <= doc)
             }),
+            Self::Found {
+                column,
+                docs: found,
+                negated,
+            } => {
+                strip_nulls(column, docs);
+                docs.retain(|&doc| found.contains(doc) != *negated);
+            }
             Self::Ids {
                 column,
                 set,
@@ -100,7 +117,7 @@ impl Node {
                 test,
                 negated,
             } if !column.is_multi_value() => {
-                strip_nulls(column, docs, scratch);
+                strip_nulls(column, docs);
                 scratch.docs_scanned += docs.len() as u64;
                 let mut values = ValueBuffer::new(column.reader.physical());
                 column.reader.values(DocSelection::Docs(docs), &mut values);
@@ -110,14 +127,8 @@ impl Node {
             }
             Self::Expression(expression) => {
                 scratch.docs_scanned += docs.len() as u64;
-                let array = expression.evaluate(DocSelection::Docs(docs))?;
-                let passes = array.as_boolean_opt().ok_or_else(|| {
-                    Error::internal(format!(
-                        "a filter expression gives {}, not a boolean",
-                        array.data_type()
-                    ))
-                })?;
-                retain(docs, |i| passes.is_valid(i) && passes.value(i));
+                let passes = truths(&expression.evaluate(DocSelection::Docs(docs))?)?;
+                retain(docs, |i| passes.value(i));
             }
             _ => by_chunk(self, docs, scratch)?,
         }
@@ -135,7 +146,7 @@ fn retain(docs: &mut Vec<DocId>, keep: impl Fn(usize) -> bool) {
 }
 
 fn keep_ids(column: &BoundColumn, set: &IdSet, docs: &mut Vec<DocId>, scratch: &mut Scratch) {
-    strip_nulls(column, docs, scratch);
+    strip_nulls(column, docs);
     scratch.docs_scanned += docs.len() as u64;
     let mut ids = Vec::with_capacity(docs.len());
     column.reader.dict_ids(DocSelection::Docs(docs), &mut ids);
@@ -143,22 +154,11 @@ fn keep_ids(column: &BoundColumn, set: &IdSet, docs: &mut Vec<DocId>, scratch: &
     retain(docs, |i| ids.get(i).is_some_and(|&id| set.contains(id)));
 }
 
-fn strip_nulls(column: &BoundColumn, docs: &mut Vec<DocId>, scratch: &mut Scratch) {
-    if !column.reader.has_nulls() {
-        return;
+fn strip_nulls(column: &BoundColumn, docs: &mut Vec<DocId>) {
+    if column.reader.has_nulls() {
+        let mut nulls = ChunkNulls::default();
+        docs.retain(|&doc| !nulls.contains(&*column.reader, doc));
     }
-    let mut nulls = scratch.take_bits();
-    let mut of_chunk = None;
-    docs.retain(|&doc| {
-        let chunk = doc / CHUNK_DOCS;
-        if of_chunk != Some(chunk) {
-            nulls.clear();
-            column.reader.null_bits(chunk, &mut nulls);
-            of_chunk = Some(chunk);
-        }
-        !nulls.contains((doc % CHUNK_DOCS) as u16)
-    });
-    scratch.give_bits(nulls);
 }
 
 /// Keeps what passes `node` of each chunk that the documents are in.

@@ -1,7 +1,6 @@
 //! Dictionary ids: what a test on a column's values becomes in a segment with a dictionary.
 
-use super::node::json_holds;
-use super::operand::Test;
+use super::operand::{Test, json_holds};
 use crate::leaf::values::string_array;
 use std::ops::Range;
 use strandline_index::kernels::{IdSet, ValueSet};

@@ -1,19 +1,17 @@
 //! A compiled filter: nodes that narrow the documents of a chunk.
 
-use super::operand::Test;
+use super::operand::{Test, json_holds};
 use crate::leaf::column::BoundColumn;
-use crate::leaf::expression::BoundExpression;
+use crate::leaf::expression::{BoundExpression, truths};
 use crate::leaf::scan::BLOCK_DOCS;
 use crate::leaf::values::string_array;
-use arrow::array::{Array, AsArray};
 use std::ops::Range;
 use std::sync::Arc;
 use strandline_index::json::RecordSet;
 use strandline_index::kernels::{IdSet, OwnedBound, mark};
 use strandline_index::{
-    CHUNK_DOCS, DictId, DocBits, DocId, DocSelection, PhysicalType, ValueBuffer,
+    CHUNK_DOCS, DictId, DocBits, DocId, DocSelection, PhysicalType, ValueBuffer, append_ones,
 };
-use strandline_proto::json::JsonFilter;
 use strandline_proto::{Error, Result};
 
 /// Where fewer than one in so many documents is left, those are read singly instead of the chunk.
@@ -404,17 +402,6 @@ pub(super) fn is_marked(words: &[u64], i: usize) -> bool {
         .is_some_and(|word| word >> (i % 64) & 1 == 1)
 }
 
-/// Appends the documents whose bits are set, the first bit's being `base`.
-fn append_docs(words: &[u64], base: DocId, docs: &mut Vec<DocId>) {
-    for (i, &word) in words.iter().enumerate() {
-        let mut rest = word;
-        while rest != 0 {
-            docs.push(base + i as u32 * 64 + rest.trailing_zeros());
-            rest &= rest - 1;
-        }
-    }
-}
-
 fn remove(bits: &mut DocBits, doc: DocId) {
     let within = doc % CHUNK_DOCS;
     bits.words_mut()[(within / 64) as usize] &= !(1 << (within % 64));
@@ -483,7 +470,7 @@ fn narrow_blocks(
         *docs_scanned += u64::from(count);
         if count < BLOCK_DOCS as u32 / sparse {
             docs.clear();
-            append_docs(kept, start, docs);
+            append_ones(kept.iter().copied(), start, docs);
             mark(DocSelection::Docs(docs), words)?;
             for (i, &doc) in docs.iter().enumerate() {
                 if is_marked(words, i) == negated {
@@ -524,12 +511,6 @@ pub(super) fn test_values(values: &ValueBuffer, test: &Test, words: &mut Vec<u64
             "a column gives values of another type than its own",
         )),
     }
-}
-
-/// Whether a filter holds for a document's text.
-pub(super) fn json_holds(filter: &JsonFilter, text: Option<&[u8]>) -> bool {
-    text.and_then(|text| std::str::from_utf8(text).ok())
-        .is_some_and(|text| filter.matches(text))
 }
 
 /// What elements of a multi-value column are held against.
@@ -607,15 +588,9 @@ fn evaluated(
     docs_of(left, chunk * CHUNK_DOCS, &mut docs);
     scratch.docs_scanned += docs.len() as u64;
     for block in docs.chunks(BLOCK_DOCS) {
-        let array = expression.evaluate(DocSelection::Docs(block))?;
-        let passes = array.as_boolean_opt().ok_or_else(|| {
-            Error::internal(format!(
-                "a filter expression gives {}, not a boolean",
-                array.data_type()
-            ))
-        })?;
-        for (i, &doc) in block.iter().enumerate() {
-            if !passes.value(i) || passes.is_null(i) {
+        let passes = truths(&expression.evaluate(DocSelection::Docs(block))?)?;
+        for (&doc, passes) in block.iter().zip(passes.iter()) {
+            if !passes {
                 remove(left, doc);
             }
         }

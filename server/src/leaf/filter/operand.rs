@@ -42,6 +42,12 @@ pub(in crate::leaf) enum Test {
     Json(Arc<JsonFilter>),
 }
 
+/// Whether a filter holds for a document's text.
+pub(super) fn json_holds(filter: &JsonFilter, text: Option<&[u8]>) -> bool {
+    text.and_then(|text| std::str::from_utf8(text).ok())
+        .is_some_and(|text| filter.matches(text))
+}
+
 /// One bound: a place and whether it is itself included.
 type Bound = Option<(Place<Scalar<'static>>, bool)>;
 
