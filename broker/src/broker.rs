@@ -9,12 +9,12 @@ use crate::literal::{parameter_scalar, value_of};
 use crate::memory::QueryMemory;
 use crate::options::QueryOptions;
 use crate::plan::pushdown::LeafPushdown;
-use crate::plan_cache::{Kept, PlanCache, can_be_kept};
+use crate::plan_cache::{Kept, PlanCache, Surroundings, can_be_kept};
 use crate::planner::Planner;
 use crate::request::{BrokerOptions, QueryAnswer, QueryRequest, QueryStats};
 use crate::server_side::{AdminStatements, SystemTables};
 use crate::session;
-use crate::statement::{Statement, parse};
+use crate::statement::{Statement, parse, parse_query};
 use crate::tables::Tables;
 use crate::transport::{CatalogSource, LeafTransport};
 use datafusion::common::ScalarValue;
@@ -67,6 +67,20 @@ struct RunningQuery {
     limits: Limits,
 }
 
+/// What a request asks for.
+enum Asked {
+    /// A query that is known by its text.
+    Recalled(Recalled),
+    Statement(Statement),
+}
+
+/// A kept plan, what it is to be bound to, and the tables it was found for.
+struct Recalled {
+    plan: Arc<dyn ExecutionPlan>,
+    values: Vec<Value>,
+    tables: Tables,
+}
+
 /// A plan and what it was bound to.
 struct Planned {
     plan: Arc<dyn ExecutionPlan>,
@@ -117,19 +131,25 @@ impl Broker {
         ));
         let mut options = QueryOptions::new(&self.options);
         options.set_all(&request.options)?;
-        let parsed = parse(&request.sql)?;
-        for (name, value) in &parsed.settings {
-            options.set(name, value)?;
-        }
-        let timeout = options
-            .timeout
-            .or(request.timeout)
-            .unwrap_or(self.options.query_timeout);
         let parameters = request
             .parameters
             .iter()
             .map(parameter_scalar)
             .collect::<Result<Vec<_>>>()?;
+        let asked = match self.recall(&request.sql, &options, &parameters, &stats) {
+            Some(recalled) => Asked::Recalled(recalled),
+            None => {
+                let parsed = parse(&request.sql)?;
+                for (name, value) in &parsed.settings {
+                    options.set(name, value)?;
+                }
+                Asked::Statement(parsed.statement)
+            }
+        };
+        let timeout = options
+            .timeout
+            .or(request.timeout)
+            .unwrap_or(self.options.query_timeout);
         let cancel = request.cancel.child_token();
         // Fires when the caller drops this future; the answer's stream has a guard of its own.
         let guard = cancel.clone().drop_guard();
@@ -145,10 +165,15 @@ impl Broker {
             stats,
             limits,
         };
-        let answer = query
-            .limits
-            .hold(self.answer(&query, parsed.statement))
-            .await??;
+        let answer = match asked {
+            Asked::Recalled(recalled) => {
+                query
+                    .limits
+                    .hold(self.run(&query, None, Some(recalled)))
+                    .await
+            }
+            Asked::Statement(statement) => query.limits.hold(self.answer(&query, statement)).await,
+        }??;
         guard.disarm();
         Ok(answer)
     }
@@ -156,7 +181,7 @@ impl Broker {
     async fn answer(&self, query: &RunningQuery, statement: Statement) -> Result<QueryAnswer> {
         let stats = Arc::clone(&query.stats);
         match statement {
-            Statement::Query(ast) => self.run(query, &ast).await,
+            Statement::Query(ast) => self.run(query, Some(ast), None).await,
             Statement::Explain {
                 analyze,
                 query: ast,
@@ -186,11 +211,23 @@ impl Broker {
     }
 
     /// Runs a query, again from a newer snapshot when a segment was replaced under it before anything was answered.
-    async fn run(&self, query: &RunningQuery, ast: &Query) -> Result<QueryAnswer> {
+    async fn run(
+        &self,
+        query: &RunningQuery,
+        ast: Option<Box<Query>>,
+        mut recalled: Option<Recalled>,
+    ) -> Result<QueryAnswer> {
         let mut tries = 0;
         loop {
             let started = async {
-                let planned = self.plan(query, ast).await?;
+                let planned = match recalled.take() {
+                    Some(Recalled {
+                        plan,
+                        values,
+                        tables,
+                    }) => self.bind(query, plan, values, tables, false)?,
+                    None => self.plan(query, ast.as_deref()).await?,
+                };
                 let stream =
                     execute_stream(planned.plan, planned.task).map_err(|e| from_datafusion(&e))?;
                 Output::start(stream, &query.limits).await
@@ -223,18 +260,55 @@ impl Broker {
         }
     }
 
-    async fn plan(&self, query: &RunningQuery, ast: &Query) -> Result<Planned> {
+    /// The kept plan of a statement that is known by its text.
+    fn recall(
+        &self,
+        sql: &str,
+        options: &QueryOptions,
+        parameters: &[ScalarValue],
+        stats: &QueryStats,
+    ) -> Option<Recalled> {
+        if !options.use_plan_cache || self.options.plans_max == 0 {
+            return None;
+        }
         let begun = Instant::now();
         let tables = self.tables();
-        query
-            .stats
-            .catalog_version
-            .store(tables.snapshot.version.0, Ordering::Relaxed);
+        let surroundings = Surroundings {
+            tables: &tables,
+            use_leaf_pushdown: options.use_leaf_pushdown,
+        };
+        let (plan, literals) = self.plans.recall(sql, parameters, surroundings)?;
+        let recalled = Recalled {
+            plan: reset_plan_states(plan).ok()?,
+            values: literals.iter().map(value_of).collect::<Option<Vec<_>>>()?,
+            tables,
+        };
+        stats.plan_cached.store(true, Ordering::Relaxed);
+        stats.planned(&recalled.tables, begun.elapsed());
+        Some(recalled)
+    }
+
+    /// Whether a statement's plan is found by its text.
+    #[cfg(test)]
+    pub(crate) fn recalls(&self, sql: &str) -> bool {
+        let options = QueryOptions::new(&self.options);
+        self.recall(sql, &options, &[], &QueryStats::new(0))
+            .is_some()
+    }
+
+    async fn plan(&self, query: &RunningQuery, ast: Option<&Query>) -> Result<Planned> {
+        let begun = Instant::now();
+        let parsed;
+        let ast = match ast {
+            Some(ast) => ast,
+            None => {
+                parsed = parse_query(&query.sql)?;
+                &parsed
+            }
+        };
+        let tables = self.tables();
         let (plan, literals) = self.plan_or_kept(query, ast, &tables).await?;
-        query.stats.plan_us.store(
-            u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
-            Ordering::Relaxed,
-        );
+        query.stats.planned(&tables, begun.elapsed());
         self.bind(query, plan, literals, tables, false)
     }
 
@@ -262,13 +336,16 @@ impl Broker {
         ast: &Query,
         tables: &Tables,
     ) -> Result<(Arc<dyn ExecutionPlan>, Vec<Value>)> {
+        let surroundings = Surroundings {
+            tables,
+            use_leaf_pushdown: query.options.use_leaf_pushdown,
+        };
         let shape = match query.options.use_plan_cache && self.options.plans_max > 0 {
             true => self.plans.shape(
                 ast,
                 &query.parameters,
-                tables,
                 self.state(&query.options),
-                query.options.use_leaf_pushdown,
+                surroundings,
             ),
             false => None,
         };
@@ -285,6 +362,8 @@ impl Broker {
         };
         match self.plans.get(&shape) {
             Some(Kept::Plan(plan)) => {
+                self.plans
+                    .remember(&query.sql, &query.parameters, &shape, &plan, surroundings);
                 query.stats.plan_cached.store(true, Ordering::Relaxed);
                 return Ok((
                     reset_plan_states(plan).map_err(|e| from_datafusion(&e))?,
@@ -300,6 +379,8 @@ impl Broker {
                     && can_be_kept(&plan)
                 {
                     self.plans.keep(&shape, Kept::Plan(Arc::clone(&plan)));
+                    self.plans
+                        .remember(&query.sql, &query.parameters, &shape, &plan, surroundings);
                     return Ok((
                         reset_plan_states(plan).map_err(|e| from_datafusion(&e))?,
                         values,
@@ -374,10 +455,7 @@ impl Broker {
         let begun = Instant::now();
         let planner = self.planner(query, &tables);
         let plan = planner.plan(ast.clone(), &query.parameters).await?;
-        query.stats.plan_us.store(
-            u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
-            Ordering::Relaxed,
-        );
+        query.stats.planned(&tables, begun.elapsed());
         let planned = self.bind(query, plan, Vec::new(), tables, analyze)?;
         if analyze {
             let mut stream = execute_stream(Arc::clone(&planned.plan), Arc::clone(&planned.task))

@@ -1,5 +1,6 @@
 //! What a front end asks of a broker, and what it gets back.
 
+use crate::tables::Tables;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
 use futures::stream::BoxStream;
@@ -132,6 +133,16 @@ impl QueryStats {
 
     pub(crate) fn elapsed_us(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Notes what the query was planned for, and how long that took.
+    pub(crate) fn planned(&self, tables: &Tables, took: Duration) {
+        self.catalog_version
+            .store(tables.snapshot.version.0, Ordering::Relaxed);
+        self.plan_us.store(
+            u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
     }
 
     /// The statistics as they are sent. Complete once the stream of batches has ended.

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
+use std::sync::Arc;
 use strandline_proto::v1::BoundaryDescription;
 use strandline_proto::{Error, Result};
 
@@ -10,7 +11,7 @@ use strandline_proto::{Error, Result};
 #[async_trait]
 pub trait SystemTables: Send + Sync + std::fmt::Debug {
     /// Names and columns of the tables, without the schema's name.
-    fn tables(&self) -> Vec<(String, SchemaRef)>;
+    fn tables(&self) -> Arc<[(String, SchemaRef)]>;
 
     /// The present rows of a table that [`SystemTables::tables`] names.
     async fn rows(&self, table: &str) -> Result<Vec<RecordBatch>>;
@@ -39,8 +40,8 @@ pub struct ReadOnly;
 
 #[async_trait]
 impl SystemTables for ReadOnly {
-    fn tables(&self) -> Vec<(String, SchemaRef)> {
-        Vec::new()
+    fn tables(&self) -> Arc<[(String, SchemaRef)]> {
+        Arc::default()
     }
 
     async fn rows(&self, table: &str) -> Result<Vec<RecordBatch>> {

@@ -57,6 +57,14 @@ pub(crate) fn place(location: Location) -> String {
     format!("line {}, column {}", location.line, location.column)
 }
 
+/// Parses a request that is known to be one query.
+pub(crate) fn parse_query(sql: &str) -> Result<Box<Query>> {
+    match parse(sql)?.statement {
+        Statement::Query(query) => Ok(query),
+        _ => Err(Error::internal("a statement that was a query is none")),
+    }
+}
+
 /// Parses a request.
 pub(crate) fn parse(sql: &str) -> Result<Parsed> {
     if sql.len() > STATEMENT_BYTES_MAX {

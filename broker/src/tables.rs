@@ -51,7 +51,7 @@ pub(crate) struct Tables {
     /// The snapshot.
     pub(crate) snapshot: Arc<CatalogSnapshot>,
     /// The `system` schema.
-    pub(crate) system: Vec<(String, SchemaRef)>,
+    pub(crate) system: Arc<[(String, SchemaRef)]>,
 }
 
 impl Tables {

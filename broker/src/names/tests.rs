@@ -49,7 +49,7 @@ fn tables() -> Tables {
     )];
     Tables {
         snapshot: Arc::new(snapshot),
-        system,
+        system: system.into(),
     }
 }
 

@@ -68,6 +68,12 @@ impl DimensionSet {
             })
     }
 
+    /// Those of the first `dimensions` that are as told.
+    fn where_is(dimensions: u32, is: impl Fn(u32) -> bool) -> Self {
+        let bits = (0..dimensions.min(u32::BITS)).filter(|&dimension| is(dimension));
+        Self(bits.fold(0, |set, dimension| set | 1 << dimension))
+    }
+
     fn contains(self, dimension: usize) -> bool {
         dimension < 32 && self.0 >> dimension & 1 == 1
     }
@@ -171,7 +177,7 @@ impl StarTree {
                 let Node { value, level, .. } = below;
                 let fits = if is_star {
                     // It leaves out a dimension at least.
-                    level >= node.level && !self.leaves_out(node.level, &below, |_| false)
+                    level >= node.level && !self.leaves_out(node.level, &below, DimensionSet(0))
                 } else {
                     value != STAR && level > node.level && last < Some(value)
                 };
@@ -197,35 +203,58 @@ impl StarTree {
         self.records
     }
 
-    /// Whether the dimensions that the star node below a node of `level` leaves out are all as told.
-    fn leaves_out(&self, level: u32, star: &Node, is_free: impl Fn(u32) -> bool) -> bool {
-        match self.form {
-            0 => (level..star.level).all(is_free),
-            _ => (0..u32::BITS)
-                .filter(|bit| star.value >> bit & 1 == 1)
-                .all(is_free),
-        }
+    /// Whether the dimensions that the star node below a node of `level` leaves out are all among `free`.
+    fn leaves_out(&self, level: u32, star: &Node, free: DimensionSet) -> bool {
+        let left_out = match self.form {
+            0 => return (level..star.level).all(|dimension| free.contains(dimension as usize)),
+            _ => star.value,
+        };
+        left_out & !free.0 == 0
     }
 
+    /// The eight numbers of a node.
+    #[inline]
+    fn fields(&self, number: u32) -> Result<[u32; 8], IndexError> {
+        let nodes = self.nodes.as_chunks::<NODE_BYTES>().0;
+        let Some(node) = nodes.get(number as usize) else {
+            return Err(no_node(number));
+        };
+        let mut fields = [0; 8];
+        for (field, bytes) in fields.iter_mut().zip(node.as_chunks::<4>().0) {
+            *field = u32::from_le_bytes(*bytes);
+        }
+        Ok(fields)
+    }
+
+    /// The value of the dimension by which the node above is split.
+    #[inline]
+    fn value(&self, number: u32) -> Result<u32, IndexError> {
+        Ok(self.fields(number)?[0])
+    }
+
+    #[inline]
     fn node(&self, number: u32) -> Result<Node, IndexError> {
-        let at = number as usize * NODE_BYTES;
-        let field = |i: usize| u32_at(&self.nodes, at + i * 4);
+        let [value, level, from, to, first, children, star, aggregate] = self.fields(number)?;
         let some = |number: u32| (number != NONE).then_some(number);
-        let first = field(4)?;
-        let Some(end) = first.checked_add(field(5)?) else {
-            return Err(corrupt(format!(
-                "node {number} of a star-tree has too many children"
-            )));
+        let Some(end) = first.checked_add(children) else {
+            return Err(no_node(number));
         };
         Ok(Node {
-            value: field(0)?,
-            level: field(1)?,
-            records: field(2)?..field(3)?,
+            value,
+            level,
+            records: from..to,
             children: first..end,
-            star: some(field(6)?),
-            aggregate: some(field(7)?),
+            star: some(star),
+            aggregate: some(aggregate),
         })
     }
+}
+
+#[cold]
+fn no_node(number: u32) -> IndexError {
+    corrupt(format!(
+        "node {number} of a star-tree is not there or has too many children"
+    ))
 }
 
 #[cfg(test)]

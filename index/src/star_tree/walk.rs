@@ -1,6 +1,6 @@
 //! Walking a star-tree: from what a query asks of each dimension to the records that answer it.
 
-use super::{NULL, Node, StarTree};
+use super::{DimensionSet, NULL, Node, StarTree};
 use crate::kernels::IdSet;
 use crate::reader::IndexError;
 use std::ops::Range;
@@ -48,6 +48,8 @@ impl StarTree {
         let is_free = |level: u32| matches!(needs.get(level as usize), None | Some(Need::Free));
         let last_needed = (0..self.dimensions()).rfind(|&level| !is_free(level));
         let needed_end = last_needed.map_or(0, |level| level + 1);
+        // All bits beyond the dimensions are those of none.
+        let free = DimensionSet::where_is(u32::BITS, is_free);
         let mut found = Selection::default();
         let mut open = vec![0];
         while let Some(number) = open.pop() {
@@ -62,7 +64,7 @@ impl StarTree {
                 continue;
             }
             if let Some(star) = node.star
-                && self.leaves_out(level, &self.node(star)?, is_free)
+                && self.leaves_out(level, &self.node(star)?, free)
             {
                 open.push(star);
                 continue;
@@ -81,7 +83,7 @@ impl StarTree {
                 }
                 Some(Need::In(ids)) => {
                     for child in children.clone() {
-                        let value = self.node(child)?.value;
+                        let value = self.value(child)?;
                         if value != NULL && ids.contains(value) {
                             open.push(child);
                         }
@@ -107,7 +109,7 @@ impl StarTree {
         let (mut low, mut high) = (children.start, children.end);
         while low < high {
             let middle = low + (high - low) / 2;
-            match self.node(middle)?.value.cmp(&value) {
+            match self.value(middle)?.cmp(&value) {
                 std::cmp::Ordering::Equal => return Ok(Some(middle)),
                 std::cmp::Ordering::Less => low = middle + 1,
                 std::cmp::Ordering::Greater => high = middle,

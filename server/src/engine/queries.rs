@@ -1,12 +1,14 @@
 //! Queries run on threads of their own: a plan that keeps a thread busy between two batches never holds back the
 //! network, an append or a commit.
 
-use futures::{StreamExt, stream};
+use arrow::array::RecordBatch;
+use futures::{StreamExt, poll, stream};
 use std::sync::Arc;
+use std::task::Poll;
 use strandline_broker::{Broker, QueryAnswer, QueryRequest};
 use strandline_proto::{Error, Result};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -59,28 +61,81 @@ impl QueryThreads {
             .ok_or_else(|| Error::unavailable("the server is shutting down"))?
             .handle();
         let broker = Arc::clone(broker);
-        let mut planned = Ending(threads.spawn(async move { broker.query(request).await }));
-        let answer = (&mut planned.0).await.unwrap_or_else(|e| Err(ended(&e)))?;
-        let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
-        let mut batches = answer.batches;
-        let mut sending = Ending(threads.spawn(async move {
+        let (head, answered) = oneshot::channel();
+        let mut task = Ending(threads.spawn(async move {
+            let answer = match broker.query(request).await {
+                Ok(answer) => answer,
+                Err(error) => return drop(head.send(Err(error))),
+            };
+            let mut batches = answer.batches;
+            let mut ready = Vec::new();
+            let mut whole = false;
+            while ready.len() < BATCHES_AHEAD {
+                match poll!(batches.next()) {
+                    Poll::Ready(Some(batch)) => ready.push(batch),
+                    Poll::Ready(None) => {
+                        whole = true;
+                        break;
+                    }
+                    Poll::Pending => break,
+                }
+            }
+            let (sender, later) = mpsc::channel(BATCHES_AHEAD);
+            let begun = Begun {
+                ready,
+                later: (!whole).then_some(later),
+                answer: QueryAnswer {
+                    batches: stream::empty().boxed(),
+                    ..answer
+                },
+            };
+            if head.send(Ok(begun)).is_err() || whole {
+                return;
+            }
             while let Some(batch) = batches.next().await {
                 if sender.send(batch).await.is_err() {
                     return;
                 }
             }
         }));
-        // Batches end early when their task does: that must not look like the end of the answer.
-        let end = async move {
-            let end = (&mut sending.0).await;
-            end.err().map(|e| Err(ended(&e)))
+        let begun = match answered.await {
+            Ok(begun) => begun?,
+            // Nothing was sent: the task panicked, or its threads end.
+            Err(_) => {
+                return Err(match (&mut task.0).await {
+                    Err(error) => ended(&error),
+                    Ok(()) => Error::internal("the query ended without an answer"),
+                });
+            }
         };
-        let end = stream::once(end).filter_map(std::future::ready);
+        let ready = stream::iter(begun.ready);
+        let batches = match begun.later {
+            None => ready.boxed(),
+            Some(later) => {
+                // Batches end early when their task does: that must not look like the end of the answer.
+                let end = async move {
+                    let end = (&mut task.0).await;
+                    end.err().map(|e| Err(ended(&e)))
+                };
+                let end = stream::once(end).filter_map(std::future::ready);
+                ready.chain(ReceiverStream::new(later)).chain(end).boxed()
+            }
+        };
         Ok(QueryAnswer {
-            batches: ReceiverStream::new(receiver).chain(end).boxed(),
-            ..answer
+            batches,
+            ..begun.answer
         })
     }
+}
+
+/// An answer as it leaves the query's thread: what was there at once goes with it, so that a short answer changes threads
+/// once.
+struct Begun {
+    ready: Vec<Result<RecordBatch>>,
+    /// What comes after; none: nothing does.
+    later: Option<mpsc::Receiver<Result<RecordBatch>>>,
+    /// Without its batches.
+    answer: QueryAnswer,
 }
 
 fn ended(error: &JoinError) -> Error {

@@ -15,11 +15,16 @@ use strandline_proto::{Error, Result};
 #[derive(Debug)]
 pub struct EngineSystemTables {
     engine: Arc<EngineStatements>,
+    tables: Arc<[(String, SchemaRef)]>,
 }
 
 impl EngineSystemTables {
     pub(crate) fn new(engine: Arc<EngineStatements>) -> Self {
-        Self { engine }
+        let tables = TABLES
+            .iter()
+            .map(|(name, columns)| ((*name).to_owned(), schema_of(columns)))
+            .collect();
+        Self { engine, tables }
     }
 }
 
@@ -151,11 +156,8 @@ pub(crate) enum Cell {
 
 #[async_trait]
 impl SystemTables for EngineSystemTables {
-    fn tables(&self) -> Vec<(String, SchemaRef)> {
-        TABLES
-            .iter()
-            .map(|(name, columns)| ((*name).to_owned(), schema_of(columns)))
-            .collect()
+    fn tables(&self) -> Arc<[(String, SchemaRef)]> {
+        Arc::clone(&self.tables)
     }
 
     async fn rows(&self, table: &str) -> Result<Vec<RecordBatch>> {

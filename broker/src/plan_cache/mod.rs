@@ -5,8 +5,13 @@
 //! query is planned its placeholders may only end in a leaf scan, because nothing else can be planned over them: where
 //! one does, the shape is remembered as one to plan anew with its literals each time.
 //!
+//! A text whose outline was seen before (see [`text`]) is not parsed again.
+//!
 //! *Invariant*: a kept plan holds no segments, no boundary, and none of the literals that differ between its runs.
 
+mod text;
+
+use self::text::{Known, Outline, Source};
 use crate::tables::Tables;
 use datafusion::arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
@@ -21,9 +26,11 @@ use datafusion::sql::sqlparser::ast::{
     TableFactor, TimezoneInfo, TypedString, UnaryOperator, Value, ValueWithSpan, Visit, VisitMut,
     Visitor, VisitorMut,
 };
+use datafusion::sql::sqlparser::tokenizer::Location;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use std::collections::hash_map::DefaultHasher;
+use std::fmt::Write as _;
 use std::hash::{Hash, Hasher};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -67,7 +74,18 @@ pub(crate) enum Kept {
 #[derive(Debug)]
 pub(crate) struct PlanCache {
     plans: Cache<String, Kept>,
+    /// Outlines of texts whose plans were kept, with what is known of them.
+    texts: Cache<String, Arc<Known>>,
     fingerprint: Mutex<(CatalogVersion, u64)>,
+}
+
+/// What a plan depends on beside its statement.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Surroundings<'a> {
+    /// The tables there are.
+    pub(crate) tables: &'a Tables,
+    /// Whether work is handed to the leaf.
+    pub(crate) use_leaf_pushdown: bool,
 }
 
 /// A statement's shape, and the literals taken out of it.
@@ -77,6 +95,8 @@ pub(crate) struct Shape {
     pub(crate) query: Query,
     /// The literals in the order of their placeholders.
     pub(crate) literals: Vec<ScalarValue>,
+    /// Where they stand.
+    sources: Vec<Source<Location>>,
     /// What the plan is kept under.
     pub(crate) key: String,
 }
@@ -85,7 +105,9 @@ impl PlanCache {
     /// A cache of at most `plans_max` plans.
     pub(crate) fn new(plans_max: u64) -> Self {
         Self {
-            plans: Cache::new(plans_max),
+            // Under its shape, and under its text.
+            plans: Cache::new(plans_max.saturating_mul(2)),
+            texts: Cache::new(plans_max),
             fingerprint: Mutex::new((CatalogVersion(u64::MAX), 0)),
         }
     }
@@ -100,14 +122,80 @@ impl PlanCache {
         self.plans.insert(shape.key.clone(), kept);
     }
 
+    /// Remembers the text of a query whose plan is kept, unless it might be cut otherwise than the parser does.
+    pub(crate) fn remember(
+        &self,
+        sql: &str,
+        parameters: &[ScalarValue],
+        shape: &Shape,
+        plan: &Arc<dyn ExecutionPlan>,
+        surroundings: Surroundings<'_>,
+    ) {
+        let Some(outline) = Outline::of(sql) else {
+            return;
+        };
+        let Some(known) = outline.know(sql, shape, parameters) else {
+            return;
+        };
+        let key = self.text_key(&outline, &known, &shape.literals, surroundings);
+        self.texts.insert(outline.text, Arc::new(known));
+        self.plans.insert(key, Kept::Plan(Arc::clone(plan)));
+    }
+
+    /// The plan of a text that differs in its literals only from one that was remembered, and the literals.
+    pub(crate) fn recall(
+        &self,
+        sql: &str,
+        parameters: &[ScalarValue],
+        surroundings: Surroundings<'_>,
+    ) -> Option<(Arc<dyn ExecutionPlan>, Vec<ScalarValue>)> {
+        let outline = Outline::of(sql)?;
+        let known = self.texts.get(&outline.text)?;
+        let literals = known.literals(&outline, parameters)?;
+        match self
+            .plans
+            .get(&self.text_key(&outline, &known, &literals, surroundings))?
+        {
+            Kept::Plan(plan) => Some((plan, literals)),
+            Kept::Unfit => None,
+        }
+    }
+
+    /// Begins otherwise than any query's text.
+    fn text_key(
+        &self,
+        outline: &Outline<'_>,
+        known: &Known,
+        literals: &[ScalarValue],
+        surroundings: Surroundings<'_>,
+    ) -> String {
+        let mut key = self.key(literals, surroundings);
+        key.push('\u{4}');
+        known.add_to(&mut key, outline);
+        key
+    }
+
+    /// The part of a key that is not the statement: all else that a plan depends on.
+    fn key(&self, literals: &[ScalarValue], surroundings: Surroundings<'_>) -> String {
+        let mut key = format!(
+            "{}\n{}\n",
+            self.fingerprint(surroundings.tables),
+            surroundings.use_leaf_pushdown
+        );
+        for literal in literals {
+            let _ = write!(key, "{},", literal.data_type());
+        }
+        key.push('\n');
+        key
+    }
+
     /// The shape of a query, or none when its plan can't be kept whatever its literals are.
     pub(crate) fn shape(
         &self,
         query: &Query,
         parameters: &[ScalarValue],
-        tables: &Tables,
         state: &SessionState,
-        use_leaf_pushdown: bool,
+        surroundings: Surroundings<'_>,
     ) -> Option<Shape> {
         let mut fitness = Fitness { state, fits: true };
         let _ = Visit::visit(query, &mut fitness);
@@ -118,24 +206,23 @@ impl PlanCache {
         let mut extractor = Extractor {
             parameters,
             literals: Vec::new(),
+            sources: Vec::new(),
         };
         let _ = VisitMut::visit(&mut query, &mut extractor);
-        let literals = extractor.literals;
+        let Extractor {
+            literals, sources, ..
+        } = extractor;
         let mut own = OwnPlaceholders { found: false };
         let _ = Visit::visit(&query, &mut own);
         if own.found {
             return None;
         }
-        let types: Vec<_> = literals.iter().map(|l| l.data_type().to_string()).collect();
-        let key = format!(
-            "{}\n{}\n{use_leaf_pushdown}\n{}",
-            self.fingerprint(tables),
-            types.join(","),
-            query
-        );
+        let mut key = self.key(&literals, surroundings);
+        let _ = write!(key, "{query}");
         (key.len() <= KEY_BYTES_MAX).then_some(Shape {
             query,
             literals,
+            sources,
             key,
         })
     }
@@ -280,6 +367,7 @@ impl Visitor for OwnPlaceholders {
 struct Extractor<'a> {
     parameters: &'a [ScalarValue],
     literals: Vec<ScalarValue>,
+    sources: Vec<Source<Location>>,
 }
 
 impl VisitorMut for Extractor<'_> {
@@ -343,46 +431,58 @@ impl Extractor<'_> {
     }
 
     fn take(&mut self, expr: &mut Expr) {
-        if let Some(literal) = self.literal(expr) {
+        if let Some((literal, source)) = self.literal(expr) {
             *expr = Expr::value(Value::Placeholder(format!(
                 "${}",
                 FIRST + self.literals.len()
             )));
             self.literals.push(literal);
+            self.sources.push(source);
         }
     }
 
-    /// The literal as the planner would read it; none for those that stay in the key.
-    fn literal(&self, expr: &Expr) -> Option<ScalarValue> {
+    /// The literal as the planner would read it, and where it stands; none for those that stay in the key.
+    fn literal(&self, expr: &Expr) -> Option<(ScalarValue, Source<Location>)> {
         match expr {
-            Expr::Value(value) => match &value.value {
-                Value::Number(digits, _) => number(digits),
-                Value::SingleQuotedString(text) => Some(ScalarValue::Utf8(Some(text.clone()))),
-                Value::Placeholder(name) => {
-                    let index = name
-                        .strip_prefix('$')?
-                        .parse::<usize>()
-                        .ok()?
-                        .checked_sub(1)?;
-                    let value = self.parameters.get(index)?;
-                    (!value.is_null() && !value.data_type().is_nested()).then(|| value.clone())
+            Expr::Value(ValueWithSpan { value, span }) => {
+                let at = span.start;
+                match value {
+                    Value::Number(digits, _) => {
+                        let negated = false;
+                        Some((number(digits)?, Source::Number { at, negated }))
+                    }
+                    Value::SingleQuotedString(text) => {
+                        Some((ScalarValue::from(text.as_str()), Source::Text { at }))
+                    }
+                    Value::Placeholder(name) => {
+                        let index = name
+                            .strip_prefix('$')?
+                            .parse::<usize>()
+                            .ok()?
+                            .checked_sub(1)?;
+                        Some((parameter(self.parameters, index)?, Source::Parameter(index)))
+                    }
+                    _ => None,
                 }
-                _ => None,
-            },
+            }
             Expr::UnaryOp {
                 op: UnaryOperator::Minus,
                 expr,
             } => match expr.as_ref() {
                 Expr::Value(ValueWithSpan {
                     value: Value::Number(digits, _),
-                    ..
-                }) => number(digits)?.arithmetic_negate().ok(),
+                    span,
+                }) => {
+                    let (at, negated) = (span.start, true);
+                    let literal = number(digits)?.arithmetic_negate().ok()?;
+                    Some((literal, Source::Number { at, negated }))
+                }
                 _ => None,
             },
             // The same cast that the planner makes of them.
             Expr::TypedString(TypedString {
                 data_type, value, ..
-            }) => moment(&value.value, data_type),
+            }) => moment_at(value, data_type),
             Expr::Cast {
                 kind: CastKind::Cast | CastKind::DoubleColon,
                 expr,
@@ -390,12 +490,29 @@ impl Extractor<'_> {
                 array: false,
                 format: None,
             } => match expr.as_ref() {
-                Expr::Value(value) => moment(&value.value, data_type),
+                Expr::Value(value) => moment_at(value, data_type),
                 _ => None,
             },
             _ => None,
         }
     }
+}
+
+/// A parameter that can take a placeholder's place.
+fn parameter(parameters: &[ScalarValue], index: usize) -> Option<ScalarValue> {
+    let value = parameters.get(index)?;
+    (!value.is_null() && !value.data_type().is_nested()).then(|| value.clone())
+}
+
+fn moment_at(
+    value: &ValueWithSpan,
+    data_type: &SqlType,
+) -> Option<(ScalarValue, Source<Location>)> {
+    let source = Source::Moment {
+        at: value.span.start,
+        data_type: data_type.clone(),
+    };
+    Some((moment(&value.value, data_type)?, source))
 }
 
 /// A date or a timestamp without a time zone, as the planner reads it. None for those that it compares otherwise when it knows
