@@ -99,7 +99,13 @@ async fn measure(
     let files = parquet_files(folder)?;
     let config = offline_json(table, &options.indexing);
     let loaded = target
-        .load(table, &schema_json(table), &config, &files)
+        .load(
+            table,
+            &schema_json(table),
+            &config,
+            &files,
+            options.indexing.segment_rows,
+        )
         .await?;
     eprintln!("Strandline holds {loaded}");
     let mut peers = options.timing.peers.start(folder, loaded.rows)?;

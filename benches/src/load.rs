@@ -97,6 +97,7 @@ pub async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             &wide::schema_json(),
             &wide::table_json(),
             std::slice::from_ref(&options.file),
+            0,
         )
         .await?;
     let counted = target.rows("wide").await;

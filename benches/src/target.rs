@@ -149,28 +149,36 @@ impl Target {
         Ok(listed.into_inner().segments)
     }
 
-    /// Makes an offline table and uploads files into it; there is no such table when that fails.
+    /// Makes an offline table and uploads files into it, in segments of so many rows (0: the server's default); there is no
+    /// such table when that fails.
     pub async fn load(
         &mut self,
         table: &str,
         schema: &str,
         config: &str,
         files: &[PathBuf],
+        segment_rows: u64,
     ) -> Result<Loaded, Box<dyn Error>> {
         self.create(schema, config).await?;
-        let loaded = self.upload(table, files).await;
+        let loaded = self.upload(table, files, segment_rows).await;
         if loaded.is_err() {
             self.drop_table(table).await?;
         }
         loaded
     }
 
-    async fn upload(&mut self, table: &str, files: &[PathBuf]) -> Result<Loaded, Box<dyn Error>> {
+    async fn upload(
+        &mut self,
+        table: &str,
+        files: &[PathBuf],
+        segment_rows: u64,
+    ) -> Result<Loaded, Box<dyn Error>> {
         let started = Instant::now();
         let mut rows = 0;
         for file in files {
             let options = LoadOptions {
                 push_id: name_of(file),
+                segment_rows_max: segment_rows,
                 ..LoadOptions::default()
             };
             rows += self.client.upload(table, file, options).await?.rows;
@@ -208,7 +216,9 @@ impl Target {
             None => {
                 let schema = ssb::table::schema_json(ssb::TABLE);
                 let config = ssb::table::offline_json(ssb::TABLE, indexing);
-                self.load(ssb::TABLE, &schema, &config, &files).await?
+                let rows = indexing.segment_rows;
+                self.load(ssb::TABLE, &schema, &config, &files, rows)
+                    .await?
             }
         };
         eprintln!("Strandline holds {loaded}");

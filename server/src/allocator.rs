@@ -16,8 +16,7 @@ const PART_KEPT: u64 = 16;
 /// For the end of work whose memory nothing will ask for soon, as a segment's columns once it is written: it walks the
 /// allocator's arenas, and what is allocated next faults its pages in again, which is a fifth of a load's time.
 pub(crate) fn give_back() {
-    static MOST: OnceLock<Option<u64>> = OnceLock::new();
-    let most = MOST.get_or_init(|| memory_max(Path::new("/proc"), Path::new("/sys/fs/cgroup")));
+    let most = memory();
     let resident = kib_of("/proc/self/status".as_ref(), "VmRSS:");
     if let (Some(most), Some(resident)) = (most, resident)
         && resident <= most / PART_KEPT
@@ -31,6 +30,12 @@ pub(crate) fn give_back() {
     unsafe {
         libmimalloc_sys::mi_collect(true);
     }
+}
+
+/// Bytes of memory that this process may have, as far as it can be told.
+pub(crate) fn memory() -> Option<u64> {
+    static MOST: OnceLock<Option<u64>> = OnceLock::new();
+    *MOST.get_or_init(|| memory_max(Path::new("/proc"), Path::new("/sys/fs/cgroup")))
 }
 
 /// Bytes of memory that the process may have: the machine's, or what its control groups (of either version) allow.

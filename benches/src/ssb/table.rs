@@ -42,6 +42,9 @@ pub struct Indexing {
     /// A star-tree of eight dimensions with sums of revenue and supply cost and counts; an error where the server builds none
     #[arg(long)]
     star_tree: bool,
+    /// Rows of a segment at most; 0: the server's default
+    #[arg(long, default_value_t = 0)]
+    pub segment_rows: u64,
     /// More columns with an inverted index
     #[arg(skip)]
     inverted: Vec<&'static str>,

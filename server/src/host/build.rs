@@ -3,7 +3,7 @@
 //! One job reads and converts batches, another builds segments of them, a few batches behind; a segment's columns are
 //! written several at a time. One segment at a time is in memory.
 
-use crate::allocator::give_back;
+use crate::allocator::{give_back, memory};
 use arrow::array::RecordBatch;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,7 +23,9 @@ use tokio_util::sync::CancellationToken;
 /// hundred.
 pub const SEGMENT_ROWS_DEFAULT: u64 = 1_000_000;
 /// What a segment in the making may hold in memory before it is cut, in bytes.
-const SEGMENT_BYTES_MAX: usize = 160 << 20;
+const SEGMENT_BYTES_MAX: u64 = 160 << 20;
+/// The same for one of more rows than [`SEGMENT_ROWS_DEFAULT`], as a part of the memory there is; no less than the above.
+const MEMORY_PART_MAX: u64 = 16;
 /// Rows read together.
 const BATCH_ROWS: usize = 8_192;
 /// Batches that are read before the one that is built.
@@ -86,6 +88,7 @@ impl SegmentBuild {
             config: self.config,
             inputs,
             rows_max: self.rows_max.max(1),
+            bytes_max: bytes_max(self.rows_max),
             dir: self.dir,
             progress: self.progress,
             stop: self.stop,
@@ -134,6 +137,15 @@ impl Reading {
     }
 }
 
+/// What a segment of at most so many rows may hold while it is made, in bytes.
+fn bytes_max(rows: u64) -> u64 {
+    let part = match memory() {
+        Some(memory) if rows > SEGMENT_ROWS_DEFAULT => memory / MEMORY_PART_MAX,
+        _ => 0,
+    };
+    part.max(SEGMENT_BYTES_MAX)
+}
+
 /// The job that builds.
 struct Building {
     config: Arc<TableConfig>,
@@ -141,6 +153,7 @@ struct Building {
     files: Arc<dyn Files>,
     run: String,
     rows_max: u64,
+    bytes_max: u64,
     dir: PathBuf,
     progress: Progress,
     stop: CancellationToken,
@@ -205,7 +218,8 @@ impl Building {
                 .clamp(1, rows.num_rows() - from);
             builder.push(&rows.slice(from, take))?;
             from += take;
-            if builder.rows() >= self.rows_max || builder.bytes_estimate() >= SEGMENT_BYTES_MAX {
+            if builder.rows() >= self.rows_max || builder.bytes_estimate() as u64 >= self.bytes_max
+            {
                 self.cut()?;
             }
         }

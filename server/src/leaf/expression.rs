@@ -56,6 +56,11 @@ impl Expression {
             column,
         })
     }
+
+    /// Whether no dictionary's values stand for those of rows.
+    pub(super) fn is_of_several_columns(&self) -> bool {
+        self.columns.len() > 1
+    }
 }
 
 /// What evaluating an expression says to a user.

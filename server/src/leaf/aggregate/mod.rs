@@ -120,8 +120,17 @@ fn is_cheap(run: &Run, group: &[GroupKey], aggregates: &[LeafAggregate]) -> Resu
     fn is_arithmetic(expr: &LeafExpr) -> bool {
         match expr {
             LeafExpr::Column(_) | LeafExpr::Literal(..) | LeafExpr::Parameter(..) => true,
-            LeafExpr::Cast { expr, .. } => is_arithmetic(expr),
+            LeafExpr::Cast { expr, .. } | LeafExpr::Not(expr) => is_arithmetic(expr),
             LeafExpr::Binary { left, right, .. } => is_arithmetic(left) && is_arithmetic(right),
+            LeafExpr::Case {
+                base: None,
+                branches,
+                otherwise,
+            } => branches
+                .iter()
+                .flat_map(|(when, then)| [when, then])
+                .chain(otherwise.as_deref())
+                .all(is_arithmetic),
             _ => false,
         }
     }

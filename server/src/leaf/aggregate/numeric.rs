@@ -1,6 +1,7 @@
 //! Arithmetic on integer and float columns, block by block, as DataFusion computes it: integers wrap at their width.
 //!
-//! Only what can't fail is here: `+ - *`, float division, and casts that widen. The rest is evaluated as expressions.
+//! Only what can't fail is here: `+ - *`, float division, casts that widen, and CASE over comparisons of whole numbers where
+//! no value is null. The rest is evaluated as expressions.
 
 use super::state::Values;
 use crate::leaf::column::BoundColumn;
@@ -20,6 +21,8 @@ enum Type {
     I64,
     F32,
     F64,
+    /// A timestamp, which is compared only.
+    Time,
 }
 
 #[derive(Debug)]
@@ -28,6 +31,17 @@ enum Node {
     Constant(Number),
     Cast(Box<Node>, Type),
     Binary(BinaryOp, Box<Node>, Box<Node>),
+    /// What belongs to the first test that is true, or the last.
+    Case(Vec<(Test, Node)>, Box<Node>),
+}
+
+/// What is true or false of each document.
+#[derive(Debug)]
+enum Test {
+    Compare(BinaryOp, Node, Node),
+    And(Box<Test>, Box<Test>),
+    Or(Box<Test>, Box<Test>),
+    Not(Box<Test>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -71,10 +85,10 @@ impl Numeric {
                 columns: vec![column],
             }));
         }
-        let Some((root, _)) = node(expr, parameters, segment, &mut columns)? else {
+        let Some((root, t)) = node(expr, parameters, segment, &mut columns)? else {
             return Ok(None);
         };
-        Ok(Some(Self { root, columns }))
+        Ok((t != Type::Time).then_some(Self { root, columns }))
     }
 
     /// The columns it reads, each once.
@@ -102,6 +116,7 @@ fn type_of(data_type: &ArrowType) -> Option<Type> {
         ArrowType::Int64 => Some(Type::I64),
         ArrowType::Float32 => Some(Type::F32),
         ArrowType::Float64 => Some(Type::F64),
+        ArrowType::Timestamp(..) => Some(Type::Time),
         _ => None,
     }
 }
@@ -138,6 +153,8 @@ fn node(
                 return Ok(None);
             };
             match (from, to) {
+                // Their units may differ.
+                (Type::Time, _) | (_, Type::Time) => None,
                 _ if from == to => Some((inner, to)),
                 (Type::I32, Type::I64 | Type::F64) | (Type::I64 | Type::F32, Type::F64) => {
                     Some((Node::Cast(Box::new(inner), to), to))
@@ -153,11 +170,98 @@ fn node(
                 return Ok(None);
             };
             let known = match op {
-                BinaryOp::Plus | BinaryOp::Minus | BinaryOp::Multiply => true,
+                BinaryOp::Plus | BinaryOp::Minus | BinaryOp::Multiply => t != Type::Time,
                 BinaryOp::Divide => matches!(t, Type::F32 | Type::F64),
                 _ => false,
             };
             (known && t == other).then(|| (Node::Binary(*op, Box::new(left), Box::new(right)), t))
+        }
+        LeafExpr::Case {
+            base: None,
+            branches,
+            otherwise: Some(otherwise),
+        } => {
+            let mut inner = Vec::new();
+            let case = case(branches, otherwise, parameters, segment, &mut inner)?;
+            // Null in a test or in a branch that is not taken makes no null.
+            if inner.iter().any(|column| column.reader.has_nulls()) {
+                return Ok(None);
+            }
+            for column in inner {
+                if !columns.iter().any(|c| c.name == column.name) {
+                    columns.push(column);
+                }
+            }
+            case
+        }
+        _ => None,
+    })
+}
+
+fn case(
+    branches: &[(LeafExpr, LeafExpr)],
+    otherwise: &LeafExpr,
+    parameters: &[Value],
+    segment: &SegmentView,
+    columns: &mut Vec<Arc<BoundColumn>>,
+) -> Result<Option<(Node, Type)>> {
+    let Some((last, t)) = node(otherwise, parameters, segment, columns)? else {
+        return Ok(None);
+    };
+    let mut parts = Vec::with_capacity(branches.len());
+    for (when, then) in branches {
+        let Some(when) = test(when, parameters, segment, columns)? else {
+            return Ok(None);
+        };
+        match node(then, parameters, segment, columns)? {
+            Some((then, other)) if other == t => parts.push((when, then)),
+            _ => return Ok(None),
+        }
+    }
+    Ok((t != Type::Time).then(|| (Node::Case(parts, Box::new(last)), t)))
+}
+
+fn test(
+    expr: &LeafExpr,
+    parameters: &[Value],
+    segment: &SegmentView,
+    columns: &mut Vec<Arc<BoundColumn>>,
+) -> Result<Option<Test>> {
+    let (op, left, right) = match expr {
+        LeafExpr::Not(inner) => {
+            let inner = test(inner, parameters, segment, columns)?;
+            return Ok(inner.map(|inner| Test::Not(Box::new(inner))));
+        }
+        LeafExpr::Binary { op, left, right } => (*op, left, right),
+        _ => return Ok(None),
+    };
+    Ok(match op {
+        BinaryOp::And | BinaryOp::Or => {
+            let left = test(left, parameters, segment, columns)?;
+            let right = test(right, parameters, segment, columns)?;
+            let both = left.zip(right);
+            both.map(|(left, right)| match op {
+                BinaryOp::And => Test::And(Box::new(left), Box::new(right)),
+                _ => Test::Or(Box::new(left), Box::new(right)),
+            })
+        }
+        BinaryOp::Eq
+        | BinaryOp::NotEq
+        | BinaryOp::Lt
+        | BinaryOp::LtEq
+        | BinaryOp::Gt
+        | BinaryOp::GtEq => {
+            let left = node(left, parameters, segment, columns)?;
+            let right = node(right, parameters, segment, columns)?;
+            match left.zip(right) {
+                // Floats have an order of their own there.
+                Some(((left, t), (right, other)))
+                    if t == other && matches!(t, Type::I32 | Type::I64 | Type::Time) =>
+                {
+                    Some(Test::Compare(op, left, right))
+                }
+                _ => None,
+            }
         }
         _ => None,
     })
@@ -233,7 +337,62 @@ fn evaluate(node: &Node, docs: &DocSelection<'_>) -> Result<ValueBuffer> {
             }),
             _ => return Err(mismatch()),
         },
+        Node::Case(branches, otherwise) => {
+            let mut values = evaluate(otherwise, docs)?;
+            for (when, then) in branches.iter().rev() {
+                let is_taken = truths(when, docs)?;
+                match (&mut values, evaluate(then, docs)?) {
+                    (ValueBuffer::I32(to), ValueBuffer::I32(from)) => take(&is_taken, &from, to),
+                    (ValueBuffer::I64(to), ValueBuffer::I64(from)) => take(&is_taken, &from, to),
+                    (ValueBuffer::F32(to), ValueBuffer::F32(from)) => take(&is_taken, &from, to),
+                    (ValueBuffer::F64(to), ValueBuffer::F64(from)) => take(&is_taken, &from, to),
+                    _ => return Err(mismatch()),
+                }
+            }
+            values
+        }
     })
+}
+
+fn truths(test: &Test, docs: &DocSelection<'_>) -> Result<Vec<bool>> {
+    Ok(match test {
+        Test::Compare(op, left, right) => match (evaluate(left, docs)?, evaluate(right, docs)?) {
+            (ValueBuffer::I32(l), ValueBuffer::I32(r)) => compare(*op, &l, &r)?,
+            (ValueBuffer::I64(l), ValueBuffer::I64(r)) => compare(*op, &l, &r)?,
+            _ => return Err(mismatch()),
+        },
+        Test::And(left, right) => zip(truths(left, docs)?, &truths(right, docs)?, |a, b| a & b),
+        Test::Or(left, right) => zip(truths(left, docs)?, &truths(right, docs)?, |a, b| a | b),
+        Test::Not(inner) => {
+            let mut truths = truths(inner, docs)?;
+            truths.iter_mut().for_each(|truth| *truth = !*truth);
+            truths
+        }
+    })
+}
+
+fn compare<T: Copy + Ord>(op: BinaryOp, left: &[T], right: &[T]) -> Result<Vec<bool>> {
+    #[inline]
+    fn each<T: Copy>(left: &[T], right: &[T], is: impl Fn(T, T) -> bool) -> Vec<bool> {
+        left.iter().zip(right).map(|(&l, &r)| is(l, r)).collect()
+    }
+    Ok(match op {
+        BinaryOp::Eq => each(left, right, |l, r| l == r),
+        BinaryOp::NotEq => each(left, right, |l, r| l != r),
+        BinaryOp::Lt => each(left, right, |l, r| l < r),
+        BinaryOp::LtEq => each(left, right, |l, r| l <= r),
+        BinaryOp::Gt => each(left, right, |l, r| l > r),
+        BinaryOp::GtEq => each(left, right, |l, r| l >= r),
+        _ => return Err(mismatch()),
+    })
+}
+
+/// Puts the values of `from` that are taken in place of those in `to`.
+#[inline]
+fn take<T: Copy>(is_taken: &[bool], from: &[T], to: &mut [T]) {
+    for ((to, &from), &taken) in to.iter_mut().zip(from).zip(is_taken) {
+        *to = if taken { from } else { *to };
+    }
 }
 
 fn mismatch() -> Error {

@@ -78,7 +78,7 @@ impl PlannedFilter {
                 Resolved::Never | Resolved::IsNull { .. } => true,
                 Resolved::Test { test, .. } => matches!(**test, Test::Values(_)),
             },
-            Self::Expr { .. } => false,
+            Self::Expr { expression, .. } => expression.is_of_several_columns(),
         }
     }
 

@@ -513,8 +513,44 @@ fn binary(op: BinaryOp, left: LeafExpr, right: LeafExpr) -> LeafExpr {
     }
 }
 
-/// A number computed from one or two columns.
+/// A number computed from one or two columns, maybe only where some whole numbers compare.
 fn number(rng: &mut StdRng, schema: &Schema) -> (LeafExpr, ArrowType) {
+    let (then, data_type) = computed(rng, schema);
+    if !rng.random_bool(0.2) {
+        return (then, data_type);
+    }
+    let compared = |rng: &mut StdRng| {
+        let whole = loop {
+            let picked = numeric_columns(schema).choose(rng).copied().unwrap();
+            if picked.data_type != DataType::Double {
+                break cast(column(&picked.name), ArrowType::Int64);
+            }
+        };
+        let op = *[BinaryOp::LtEq, BinaryOp::Gt, BinaryOp::NotEq]
+            .choose(rng)
+            .unwrap();
+        let bound = LeafExpr::Literal(Value::Long(rng.random_range(-3..4)), ArrowType::Int64);
+        binary(op, whole, bound)
+    };
+    let mut when = compared(rng);
+    if rng.random_bool(0.5) {
+        let op = *[BinaryOp::And, BinaryOp::Or].choose(rng).unwrap();
+        when = binary(op, when, LeafExpr::Not(Box::new(compared(rng))));
+    }
+    let zero = match data_type {
+        ArrowType::Int64 => Value::Long(0),
+        _ => Value::Double(0.0),
+    };
+    let case = LeafExpr::Case {
+        base: None,
+        branches: vec![(when, then)],
+        otherwise: Some(Box::new(LeafExpr::Literal(zero, data_type.clone()))),
+    };
+    (case, data_type)
+}
+
+/// A number computed from one or two columns.
+fn computed(rng: &mut StdRng, schema: &Schema) -> (LeafExpr, ArrowType) {
     let columns = numeric_columns(schema);
     let to = if rng.random_bool(0.5) {
         ArrowType::Int64
