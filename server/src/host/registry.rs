@@ -3,8 +3,9 @@
 use super::tail::Tail;
 use crate::leaf::SegmentHost;
 use arc_swap::ArcSwap;
+use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Weak};
 use strandline_broker::transport::{CatalogSource, Watermark};
 use strandline_proto::catalog::CatalogSnapshot;

@@ -7,7 +7,7 @@ use super::file::{METADATA_KIND, OFFSETS_COLUMN, SectionId, SegmentFile, WHOLE_S
 use super::json::Coverage;
 use super::metadata::SegmentMetadata;
 use super::star_tree::SegmentStarTree;
-use std::collections::HashMap;
+use hashbrown::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use strandline_index::column::ImmutableColumn;
