@@ -13,6 +13,7 @@ pub mod leaf;
 pub mod partition;
 pub mod schema;
 pub mod stats;
+pub mod text;
 pub mod time_format;
 pub mod value;
 
