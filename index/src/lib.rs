@@ -9,6 +9,7 @@
 //! - [`mutable`]: consuming columns: [`mutable::MutableColumn`];
 //! - [`json`]: values in documents, by path;
 //! - [`star_tree`]: rows aggregated ahead, and the tree that finds them;
+//! - [`text`]: documents by the words of their texts;
 //! - [`kernels`]: blocks of ids and values against ranges and sets, into bits;
 //! - [`conformance`]: what every reader must answer, held against rows.
 //!
@@ -21,9 +22,11 @@ pub mod column;
 pub mod conformance;
 pub mod dictionary;
 pub mod doc_bits;
+mod doc_set;
 pub mod fixed;
 mod forward;
 mod frame;
+pub mod fst;
 mod hash;
 pub mod inverted;
 pub mod json;
@@ -34,12 +37,14 @@ pub mod range;
 pub mod reader;
 mod sorted;
 pub mod star_tree;
+pub mod text;
 mod text_blocks;
 mod uuids;
 mod widest;
 mod wire;
 
 pub use doc_bits::{CHUNK_DOCS, DocBits, append_ones};
+pub use doc_set::DocSet;
 pub use reader::{
     ColumnReader, DictId, Dictionary, DistinctValues, DocId, DocSelection, Index, IndexError,
     PhysicalType, Postings, Scalar, ValueBuffer, null_docs,

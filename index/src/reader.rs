@@ -9,6 +9,7 @@
 //! nulls away.
 
 use crate::doc_bits::{CHUNK_DOCS, DocBits};
+use crate::fst::FstIndex;
 use crate::json::JsonIndex;
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -411,6 +412,11 @@ pub trait ColumnReader: Send + Sync {
     /// With a bloom filter: false when no document can hold `value`; true otherwise.
     fn may_contain(&self, _value: &Scalar<'_>) -> bool {
         true
+    }
+
+    /// The FST index of the dictionary.
+    fn fst(&self) -> Option<&FstIndex> {
+        None
     }
 
     /// The index of the values in a text column's JSON documents.

@@ -28,6 +28,7 @@ use crate::bloom::BloomFilter;
 use crate::dictionary::ImmutableDictionary;
 use crate::forward::Forward;
 use crate::frame::Frame;
+use crate::fst::FstIndex;
 use crate::inverted::InvertedIndex;
 use crate::json::JsonIndex;
 use crate::range::RangeIndex;
@@ -57,6 +58,7 @@ pub struct ImmutableColumn {
     range: Option<RangeIndex>,
     range_dictionary: Option<ImmutableDictionary>,
     bloom: Option<BloomFilter>,
+    fst: Option<FstIndex>,
     json: Option<JsonIndex>,
     fault: OnceLock<IndexError>,
 }

@@ -7,6 +7,7 @@ use crate::bloom::BloomFilter;
 use crate::dictionary::ImmutableDictionary;
 use crate::forward::Forward;
 use crate::frame::Frame;
+use crate::fst::FstIndex;
 use crate::inverted::InvertedIndex;
 use crate::json::JsonIndex;
 use crate::portable::PortableSet;
@@ -70,6 +71,7 @@ impl ImmutableColumn {
                 ImmutableDictionary::open,
             )?,
             bloom: optional(SectionKind::Bloom, &mut take, BloomFilter::open)?,
+            fst: optional(SectionKind::Fst, &mut take, FstIndex::open)?,
             json: optional(SectionKind::Json, &mut take, |bytes| {
                 JsonIndex::open(bytes, description.docs)
             })?,
@@ -123,6 +125,12 @@ impl ImmutableColumn {
             }
             (None, Some(raw)) if raw == physical && self.inverted.is_none() => {}
             _ => return fail("the forward index and the dictionary"),
+        }
+        if let Some(fst) = &self.fst {
+            let dictionary = self.dictionary.as_ref();
+            if dictionary.is_none_or(|d| d.len() != fst.len()) {
+                return fail("the FST index has another number of texts than the dictionary");
+            }
         }
         match &self.list_ends {
             Some(ends) if multi_value => {

@@ -5,6 +5,7 @@ use crate::bitpack::Blocks;
 use crate::doc_bits::{CHUNK_DOCS, DocBits};
 use crate::fixed::{Key, by_type, key_bounds};
 use crate::forward::Forward;
+use crate::fst::FstIndex;
 use crate::json::JsonIndex;
 use crate::portable::PortableSet;
 use crate::reader::{
@@ -259,6 +260,10 @@ impl ColumnReader for ImmutableColumn {
         self.bloom
             .as_ref()
             .is_none_or(|bloom| bloom.may_contain(value))
+    }
+
+    fn fst(&self) -> Option<&FstIndex> {
+        self.fst.as_ref()
     }
 
     fn json(&self) -> Option<&JsonIndex> {

@@ -27,13 +27,17 @@ pub enum SectionKind {
     RangeDictionary = 9,
     /// The [bloom filter](crate::bloom).
     Bloom = 10,
+    /// The [text index](crate::text), which is opened by itself.
+    Text = 11,
+    /// The [FST index](crate::fst).
+    Fst = 12,
     /// The [JSON index](crate::json).
     Json = 13,
 }
 
 impl SectionKind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Description,
         Self::Dictionary,
         Self::Forward,
@@ -44,6 +48,8 @@ impl SectionKind {
         Self::Range,
         Self::RangeDictionary,
         Self::Bloom,
+        Self::Text,
+        Self::Fst,
         Self::Json,
     ];
 

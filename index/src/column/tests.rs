@@ -116,6 +116,7 @@ const ALL_INDEXES: ColumnOptions = ColumnOptions {
     inverted: true,
     range: true,
     bloom: true,
+    fst: false,
     compression: Compression::Lz4,
 };
 

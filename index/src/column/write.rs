@@ -6,6 +6,7 @@ use crate::dictionary;
 use crate::fixed::{Fixed, Key, by_type};
 use crate::forward;
 use crate::frame::Frame;
+use crate::fst::FstIndex;
 use crate::hash::hash_bytes;
 use crate::inverted::{InvertedIndex, PostingLists};
 use crate::mutable::MutableDictionary;
@@ -126,6 +127,8 @@ pub struct ColumnOptions {
     pub range: bool,
     /// A bloom filter.
     pub bloom: bool,
+    /// An FST index of a dictionary of texts.
+    pub fst: bool,
     /// How raw texts are compressed.
     pub compression: Compression,
 }
@@ -138,6 +141,7 @@ impl Default for ColumnOptions {
             inverted: false,
             range: false,
             bloom: false,
+            fst: false,
             compression: Compression::default(),
         }
     }
@@ -335,6 +339,13 @@ pub(super) fn assemble(
             add(SectionKind::Forward, &mut |out| {
                 *out = forward::write_ids(ids, cardinality, physical, sorted)
             });
+            if options.fst && physical == PhysicalType::Bytes {
+                let mut bytes = Vec::new();
+                FstIndex::write(dictionary, &mut bytes)?;
+                add(SectionKind::Fst, &mut |out| {
+                    *out = std::mem::take(&mut bytes)
+                });
+            }
             if options.inverted && !sorted {
                 let lists = PostingLists::group(cardinality, |sink| {
                     for doc in 0..docs {
@@ -349,6 +360,11 @@ pub(super) fn assemble(
             }
         }
         Encoded::Raw(values) => {
+            if options.fst {
+                return Err(corrupt(
+                    "not supported: an FST index on a column without a dictionary",
+                ));
+            }
             if options.inverted {
                 return Err(corrupt(
                     "not supported: an inverted index on a column without a dictionary",
