@@ -14,6 +14,7 @@ mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use crate::segment::spec::SegmentSpec;
 use crate::transform::Transforms;

@@ -2,7 +2,7 @@
 
 use super::ConfigWarning;
 use super::document::{Node, Object};
-use super::json_index;
+use super::{json_index, text};
 use crate::segment::json::JsonSpec;
 use crate::segment::spec::{ColumnSpec, Encoding};
 use std::collections::BTreeMap;
@@ -16,6 +16,8 @@ pub(super) struct Storage {
     pub(super) sorted_column: Option<String>,
     /// Where a column was asked to be raw, and where to have an inverted index, for the error when both.
     inverted_at: BTreeMap<String, String>,
+    /// Where a column was asked to have an FST index, likewise.
+    fst_at: BTreeMap<String, String>,
 }
 
 const NOT_BUILT: &str = "this index is not built; queries give the same answers without it";
@@ -122,13 +124,23 @@ impl Storage {
                     self.read_index(name, kind, &node, schema, warnings)?;
                 }
             }
+            match (&mut self.column(name).text, field.take("properties")) {
+                (Some(settings), Some(properties)) => {
+                    let mut properties = properties.object()?;
+                    text::read(&mut properties, settings, warnings)?;
+                    properties.finish(warnings);
+                }
+                (None, Some(properties)) if !properties.is_blank() => {
+                    warnings.push(properties.warning("these properties have no effect"));
+                }
+                _ => {}
+            }
             field.warn("timestampConfig", NOT_BUILT, warnings);
             field.warn(
                 "compressionCodec",
                 "the codec is chosen by the database",
                 warnings,
             );
-            field.warn("properties", "these properties have no effect", warnings);
             field.warn(
                 "tierOverwrites",
                 "there are no tiers; the column is stored in one way",
@@ -194,6 +206,11 @@ impl Storage {
                 index.ignore(&["enabled", "disabled"]);
                 return self.read_json(name, node, &mut index, schema, warnings);
             }
+            "text" => {
+                text::check_column(name, "TEXT", schema, node)?;
+                let settings = self.column(name).text.get_or_insert_default();
+                text::read(&mut index, settings, warnings)?;
+            }
             kind => {
                 self.want(name, &kind.to_ascii_uppercase(), node, schema, warnings)?;
                 if matches!(kind, "bloom") {
@@ -245,7 +262,16 @@ impl Storage {
                 json_index::check_column(name, node, schema)?;
                 self.column(name).json.get_or_insert_default();
             }
-            "TEXT" | "FST" | "IFST" | "H3" | "VECTOR" | "TIMESTAMP" | "MAP" | "OPEN_STRUCT" => {
+            "TEXT" => {
+                text::check_column(name, kind, schema, node)?;
+                self.column(name).text.get_or_insert_default();
+            }
+            "FST" | "IFST" => {
+                text::check_column(name, kind, schema, node)?;
+                self.column(name).fst = true;
+                self.fst_at.insert(name.to_owned(), node.path().to_owned());
+            }
+            "H3" | "VECTOR" | "TIMESTAMP" | "MAP" | "OPEN_STRUCT" => {
                 warnings.push(node.warning(NOT_BUILT));
             }
             other => return Err(node.wrong(format_args!("unknown kind of index: {other}"))),
@@ -256,6 +282,15 @@ impl Storage {
     /// Holds the wishes against each other.
     pub(super) fn check(&self) -> Result<()> {
         for (name, spec) in &self.columns {
+            if spec.fst && spec.encoding == Encoding::Raw {
+                let at = self
+                    .fst_at
+                    .get(name)
+                    .map_or("fieldConfigList", String::as_str);
+                return Err(strandline_proto::Error::invalid(format!(
+                    "{at}: an FST index needs a dictionary, and the column {name} is to be stored without one"
+                )));
+            }
             if spec.inverted && spec.encoding == Encoding::Raw {
                 let at = self
                     .inverted_at

@@ -333,7 +333,7 @@ fn storage_of_columns_is_read_from_both_places() {
         "tableIndexConfig": {"rangeIndexColumns": ["ms"], "bloomFilterColumns": ["a"], "noDictionaryColumns": ["ms"],
             "sortedColumn": ["a"], "nullHandlingEnabled": "false", "loadMode": "MMAP"},
         "fieldConfigList": [{"name": "list", "encodingType": "DICTIONARY", "indexes": {"inverted": {"enabled": "true"}, "range": {"enabled": "false"},
-            "text": {}, "bloom": {"fpp": 0.01}}}]"#,
+            "vector": {}, "bloom": {"fpp": 0.01}}}]"#,
     )
     .unwrap();
     assert_eq!(
@@ -354,7 +354,7 @@ fn storage_of_columns_is_read_from_both_places() {
             "segmentsConfig.replication",
             "tableIndexConfig.nullHandlingEnabled",
             "fieldConfigList[0].indexes.bloom.fpp",
-            "fieldConfigList[0].indexes.text",
+            "fieldConfigList[0].indexes.vector",
         ]
     );
 }

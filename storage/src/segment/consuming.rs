@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
+use strandline_index::text::TextPostings;
 use strandline_index::{ColumnReader, DocSelection, ValueBuffer};
 use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::ids::{Half, OffsetRange, SegmentName, StreamPartition};
@@ -248,6 +249,10 @@ impl SegmentReader for ConsumingView {
     fn bounds(&self, column: &str) -> Option<(i64, i64)> {
         // Rows behind the view's may have widened them: whatever holds between them holds for its rows.
         self.growing.bounds(column)
+    }
+
+    fn text(&self, column: &str) -> Option<Arc<dyn TextPostings>> {
+        self.growing.text(column, self.rows)
     }
 
     fn origin(&self) -> Option<(&StreamPartition, OffsetRange)> {

@@ -9,6 +9,7 @@
 
 use super::arrow::physical_type;
 use super::spec::{ColumnSpec, Encoding, SegmentSpec};
+use super::text::GrowingText;
 use super::values::{ColumnValues, KeyedValues};
 use super::write::in_order;
 use ::arrow::array::{Array, ArrayRef, RecordBatch};
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use strandline_index::column::{ColumnData, ColumnOptions};
 use strandline_index::mutable::{KeyedTexts, MutableColumn, MutableOptions};
+use strandline_index::text::TextPostings;
 use strandline_index::{ColumnReader, DictId, IndexError, PhysicalType, ValueBuffer};
 use strandline_proto::schema::{Column, ColumnRole, DataType};
 use strandline_proto::{Error, Result};
@@ -32,6 +34,7 @@ pub(super) fn column_options(spec: &ColumnSpec) -> ColumnOptions {
         inverted: spec.inverted,
         range: spec.range,
         bloom: spec.bloom,
+        fst: spec.fst,
         ..ColumnOptions::default()
     }
 }
@@ -43,6 +46,8 @@ pub(super) struct GrowingRows {
     spec: Arc<SegmentSpec>,
     columns: Vec<MutableColumn>,
     numbers: HashMap<String, usize>,
+    /// By column, where there is one.
+    words: Vec<Option<GrowingText>>,
     offsets: Option<MutableColumn>,
     /// By column: the texts of keyed rows that came last, and their ids.
     texts: Mutex<Vec<Option<Texts>>>,
@@ -75,14 +80,14 @@ type Appended<'a> = (
 );
 
 impl GrowingRows {
-    /// No rows. `with_inverted`: columns keep the inverted indexes that the spec asks for while they grow.
+    /// No rows. `with_indexes`: columns keep the inverted and text indexes that the spec asks for while they grow.
     ///
     /// # Errors
     /// `InvalidArgument` when the spec asks for what can't be stored.
     pub(super) fn new(
         spec: Arc<SegmentSpec>,
         with_offsets: bool,
-        with_inverted: bool,
+        with_indexes: bool,
     ) -> Result<Self> {
         check_spec(&spec)?;
         let new_column = |column: &Column| {
@@ -90,7 +95,7 @@ impl GrowingRows {
             let dictionary = of_column.encoding == Encoding::Dictionary;
             let options = MutableOptions {
                 dictionary,
-                inverted: with_inverted && of_column.inverted,
+                inverted: with_indexes && of_column.inverted,
             };
             MutableColumn::new(physical_type(column.data_type), column.multi_value, options)
                 .map_err(|e| Error::invalid(format!("column {}: {e}", column.name)))
@@ -101,6 +106,11 @@ impl GrowingRows {
             .iter()
             .map(new_column)
             .collect::<Result<_>>()?;
+        let new_words = |column: &Column| {
+            let settings = spec.column(&column.name).text.filter(|_| with_indexes);
+            settings.map(|settings| GrowingText::new(&settings))
+        };
+        let words = spec.schema.columns.iter().map(new_words).collect();
         let numbers = spec
             .schema
             .columns
@@ -125,6 +135,7 @@ impl GrowingRows {
             spec,
             columns,
             numbers,
+            words,
             texts: Mutex::new(texts),
             offsets,
             rows: AtomicU32::new(0),
@@ -148,6 +159,7 @@ impl GrowingRows {
             .chain(&self.offsets)
             .map(MutableColumn::bytes)
             .chain(self.texts.lock().iter().flatten().map(Texts::bytes))
+            .chain(self.words.iter().flatten().map(GrowingText::bytes))
             .sum()
     }
 
@@ -161,6 +173,13 @@ impl GrowingRows {
     pub(super) fn bounds(&self, name: &str) -> Option<(i64, i64)> {
         let number = *self.numbers.get(name)?;
         self.columns.get(number)?.bounds()
+    }
+
+    /// The text index of the first `rows` rows of the column `name`; it may hold fewer.
+    pub(super) fn text(&self, name: &str, rows: u32) -> Option<Arc<dyn TextPostings>> {
+        let number = *self.numbers.get(name)?;
+        let words = self.words.get(number)?.as_ref()?;
+        Some(words.view(rows))
     }
 
     /// The first `rows` rows of all columns, in schema order.
@@ -216,6 +235,11 @@ impl GrowingRows {
         };
         in_order(threads, columns.collect(), append, Ok)?;
         drop(texts);
+        for (words, column) in self.words.iter().zip(&self.columns) {
+            if let Some(words) = words {
+                words.extend(&*column.view(u32::MAX));
+            }
+        }
         if let (Some(mutable), Some(values)) = (&self.offsets, &offsets) {
             mutable
                 .append(&ColumnData::single(values))
@@ -350,6 +374,19 @@ pub(super) fn check_spec(spec: &SegmentSpec) -> Result<()> {
         if of_column.inverted && of_column.encoding == Encoding::Raw {
             return Err(Error::invalid(format!(
                 "column {name}: an inverted index needs a dictionary, but the column is raw: take one of the two out of the table config"
+            )));
+        }
+        if of_column.fst && of_column.encoding == Encoding::Raw {
+            return Err(Error::invalid(format!(
+                "column {name}: an FST index needs a dictionary, but the column is raw: take one of the two out of the table config"
+            )));
+        }
+        let of_text = |c: &Column| matches!(c.data_type, DataType::String | DataType::Json);
+        if (of_column.text.is_some() || of_column.fst)
+            && !spec.schema.column(name).is_some_and(of_text)
+        {
+            return Err(Error::invalid(format!(
+                "column {name}: a text or FST index is for columns of text (STRING, JSON)"
             )));
         }
     }

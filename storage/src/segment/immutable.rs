@@ -10,7 +10,8 @@ use super::star_tree::SegmentStarTree;
 use hashbrown::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-use strandline_index::column::ImmutableColumn;
+use strandline_index::column::{ImmutableColumn, SectionKind};
+use strandline_index::text::{ImmutableText, TextPostings};
 use strandline_index::{ColumnReader, DocSelection};
 use strandline_proto::Result;
 use strandline_proto::catalog::SegmentInfo;
@@ -35,10 +36,11 @@ pub struct ImmutableSegment {
     star_trees: Vec<Arc<SegmentStarTree>>,
 }
 
-/// A column, and the bounds of its whole numbers when it is single-valued.
+/// A column, the bounds of its whole numbers when it is single-valued, and its text index.
 struct StoredColumn {
     reader: Arc<ImmutableColumn>,
     bounds: Option<(i64, i64)>,
+    text: Option<Arc<ImmutableText>>,
 }
 
 impl ImmutableSegment {
@@ -89,6 +91,7 @@ impl ImmutableSegment {
             let stored = StoredColumn {
                 reader: Arc::new(reader),
                 bounds,
+                text: open_text(file, number as u32, &column.name, rows)?,
             };
             columns.insert(column.name.clone(), stored);
         }
@@ -160,6 +163,11 @@ impl SegmentReader for ImmutableSegment {
         self.columns.get(column)?.bounds
     }
 
+    fn text(&self, column: &str) -> Option<Arc<dyn TextPostings>> {
+        let text = self.columns.get(column)?.text.as_ref()?;
+        Some(Arc::clone(text) as Arc<dyn TextPostings>)
+    }
+
     fn origin(&self) -> Option<(&StreamPartition, OffsetRange)> {
         self.info
             .origin
@@ -189,6 +197,27 @@ fn read_metadata(file: &SegmentFile) -> Result<SegmentMetadata> {
         return Err(damage("metadata", "it is too long to be metadata"));
     }
     serde_json::from_slice(&bytes).map_err(|e| damage("metadata", &e.to_string()))
+}
+
+/// A column's text index, if it has one.
+fn open_text(
+    file: &SegmentFile,
+    number: u32,
+    name: &str,
+    rows: u32,
+) -> Result<Option<Arc<ImmutableText>>> {
+    let Some(section) = file.section(SectionId {
+        column: number,
+        kind: SectionKind::Text.code(),
+    }) else {
+        return Ok(None);
+    };
+    let part = format!("column {name}");
+    let text = ImmutableText::open(&section).map_err(|e| damage(&part, &e.to_string()))?;
+    if text.num_docs() != rows {
+        return Err(damage(&part, "its text index is of other rows"));
+    }
+    Ok(Some(Arc::new(text)))
 }
 
 fn open_column(

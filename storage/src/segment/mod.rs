@@ -11,6 +11,7 @@ mod metadata;
 pub mod rewrite;
 pub mod spec;
 mod star_tree;
+mod text;
 mod time_range;
 mod values;
 mod write;
@@ -23,6 +24,7 @@ pub(crate) use star_tree::{COLUMNS_MAX as STAR_TREE_COLUMNS_MAX, TREES_MAX as ST
 
 use std::sync::Arc;
 use strandline_index::ColumnReader;
+use strandline_index::text::TextPostings;
 use strandline_proto::ids::{OffsetRange, StreamPartition};
 
 /// A segment as a query reads it: a fixed number of documents, column by column.
@@ -41,6 +43,10 @@ pub trait SegmentReader: Send + Sync {
     /// Bounds between which all values, nulls apart, of a stored single-value column of whole numbers lie; none when they
     /// are not known. Those of a consuming segment may be wider than its rows need.
     fn bounds(&self, _column: &str) -> Option<(i64, i64)> {
+        None
+    }
+    /// The text index of a stored column. That of a consuming segment may end before its documents do.
+    fn text(&self, _column: &str) -> Option<Arc<dyn TextPostings>> {
         None
     }
     /// Its star-trees.

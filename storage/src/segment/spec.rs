@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use strandline_proto::schema::{Column, DataType, Schema};
+use strandline_proto::text::TextSettings;
 
 /// How a column's forward index holds values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +28,10 @@ pub struct ColumnSpec {
     pub range: bool,
     /// A bloom filter.
     pub bloom: bool,
+    /// A text index (of text), by these settings.
+    pub text: Option<TextSettings>,
+    /// An FST index of a dictionary of texts.
+    pub fst: bool,
     /// A JSON index, of a single-value column of text.
     pub json: Option<JsonSpec>,
 }
@@ -104,6 +109,8 @@ impl SegmentSpec {
                     inverted,
                     range,
                     bloom,
+                    text,
+                    fst,
                     json,
                 } = of_column;
                 // What is not asked for is not written, so that an index of a later version changes nothing for
@@ -113,11 +120,16 @@ impl SegmentSpec {
                     ("inverted", *inverted),
                     ("range", *range),
                     ("bloom", *bloom),
+                    ("fst", *fst),
                 ];
                 let flags = flags.into_iter().filter(|(_, on)| *on);
                 let mut wanted: serde_json::Map<_, _> = flags
                     .map(|(name, on)| (name.to_owned(), on.into()))
                     .collect();
+                // How queries are read is no matter of the index.
+                if let Some(text) = text {
+                    wanted.insert("text".to_owned(), text.words_key().into());
+                }
                 if let Some(json) = json {
                     wanted.insert("json".to_owned(), serde_json::json!(json));
                 }

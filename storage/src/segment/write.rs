@@ -6,6 +6,7 @@ use super::json::json_section;
 use super::metadata::{SegmentMetadata, lower_bound, scalar_value, upper_bound};
 use super::spec::{SegmentSpec, StarMeasure, StarTreeSpec};
 use super::star_tree::{WrittenTree, write_tree};
+use super::text::write_text;
 use super::time_range::time_range;
 use crate::environment::Files;
 use parking_lot::Mutex;
@@ -99,10 +100,16 @@ pub(super) fn write_segment(
                 return write_tree(tree, of_name).map(Written::Tree);
             }
         };
-        let options = column_options(&spec.column(&column.name));
+        let of_column = spec.column(&column.name);
+        let options = column_options(&of_column);
         let mut written = rewrite_column(&*reader, order.as_deref(), &options)
             .map_err(|e| column_error(&column.name, &e))?;
-        if let Some(json) = &spec.column(&column.name).json {
+        if let Some(settings) = &of_column.text {
+            let bytes = write_text(&*reader, order.as_deref(), settings)
+                .map_err(|e| column_error(&column.name, &e))?;
+            written.sections.push((SectionKind::Text, bytes));
+        }
+        if let Some(json) = &of_column.json {
             let bytes = json_section(&*reader, order.as_deref(), json)
                 .map_err(|e| column_error(&column.name, &e))?;
             written.sections.push((SectionKind::Json, bytes));

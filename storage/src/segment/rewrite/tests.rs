@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use strandline_index::json::Kind;
-use strandline_index::{DocSelection, ValueBuffer};
+use strandline_index::{DocSelection, DocSet, ValueBuffer};
 use strandline_proto::ids::{Half, OffsetRange, StreamPartition};
 use strandline_proto::schema::{Column, ColumnRole, DataType, Schema};
+use strandline_proto::text::TextSettings;
 use strandline_proto::value::Value;
 
 fn schema() -> Arc<Schema> {
@@ -27,7 +28,11 @@ fn schema() -> Arc<Schema> {
     Arc::new(Schema {
         name: "t".to_owned(),
         version: 4,
-        columns: vec![column("n", DataType::Long), column("doc", DataType::Json)],
+        columns: vec![
+            column("n", DataType::Long),
+            column("doc", DataType::Json),
+            column("note", DataType::String),
+        ],
         primary_key: Vec::new(),
     })
 }
@@ -54,6 +59,11 @@ fn indexed() -> Arc<SegmentSpec> {
         json: Some(JsonSpec::default()),
         ..ColumnSpec::default()
     };
+    let notes = ColumnSpec {
+        text: Some(TextSettings::default()),
+        fst: true,
+        ..ColumnSpec::default()
+    };
     let tree = StarTreeSpec {
         dimensions: vec!["n".to_owned()],
         skip_star: Vec::new(),
@@ -61,7 +71,11 @@ fn indexed() -> Arc<SegmentSpec> {
         leaf_records_max: 1,
     };
     Arc::new(SegmentSpec {
-        columns: BTreeMap::from([("n".to_owned(), numbers), ("doc".to_owned(), documents)]),
+        columns: BTreeMap::from([
+            ("n".to_owned(), numbers),
+            ("doc".to_owned(), documents),
+            ("note".to_owned(), notes),
+        ]),
         star_trees: vec![tree],
         ..(*plain()).clone()
     })
@@ -81,9 +95,11 @@ fn built(spec: &Arc<SegmentSpec>, folder: &Path, name: &str) -> Arc<ImmutableSeg
         SegmentBuilder::new(Arc::clone(spec), "s", Half::Realtime, Some((origin, range))).unwrap();
     let number = |i: i64| (i % 11 != 0).then_some(i * 7 % 100);
     let document = |i: i64| (i % 7 != 0).then(|| format!("{{\"a\": [{}, {i}]}}", i % 9));
+    let note = |i: i64| (i % 5 != 0).then(|| format!("Note {} of {}", i % 13, i % 200));
     let columns: Vec<ArrayRef> = vec![
         Arc::new((0..3_000).map(number).collect::<Int64Array>()),
         Arc::new((0..3_000).map(document).collect::<StringArray>()),
+        Arc::new((0..3_000).map(note).collect::<StringArray>()),
     ];
     let batch = RecordBatch::try_new(schema().arrow(), columns).unwrap();
     builder
@@ -120,6 +136,14 @@ fn a_rewritten_segment_is_the_one_that_the_spec_gives() {
     let path_id = json.path(b".a[]").unwrap();
     assert!(json.key(path_id, Kind::Value, b"8").is_some() && column.dictionary().is_none());
     assert!(rewritten.column("n").unwrap().inverted().is_some());
+    assert!(rewritten.column("note").unwrap().fst().is_some());
+    let text = rewritten.text("note").unwrap();
+    let mut found = DocSet::new();
+    text.fill("12", &mut found).unwrap();
+    // One in 13 by its number, and one in 200 by what it is of, but for those without a note.
+    let expected = (0..3_000).filter(|i| i % 5 != 0 && (i % 13 == 12 || i % 200 == 12));
+    assert_eq!(found.count(), expected.count() as u64);
+    assert!(source.text("note").is_none());
     assert_eq!(rewritten.star_trees().len(), 1);
     assert_eq!(offsets(&rewritten), offsets(&source));
     // And back again.
@@ -196,9 +220,17 @@ fn fingerprints_tell_storages_apart_and_nothing_else() {
         .columns
         .insert("unused".to_owned(), ColumnSpec::default());
     assert_eq!(of(&base), of(&other_schema));
+    fn text(spec: &mut SegmentSpec) -> &mut TextSettings {
+        let note = spec.columns.get_mut("note").unwrap();
+        note.text.as_mut().unwrap()
+    }
+    // How queries are read, not what is indexed.
+    let mut other_queries = base.clone();
+    text(&mut other_queries).all_needed = true;
+    assert_eq!(of(&base), of(&other_queries));
     // Stored with segments: it must never change.
     assert_eq!(of(&plain()), "7137934c8ff380b0");
-    let changes: [fn(&mut SegmentSpec); 9] = [
+    let changes: [fn(&mut SegmentSpec); 13] = [
         |s| s.sorted_column = Some("n".to_owned()),
         |s| s.star_trees.clear(),
         |s| s.star_trees[0].leaf_records_max = 2,
@@ -207,6 +239,10 @@ fn fingerprints_tell_storages_apart_and_nothing_else() {
         |s| s.columns.get_mut("n").unwrap().range = false,
         |s| s.columns.get_mut("n").unwrap().bloom = false,
         |s| s.columns.get_mut("doc").unwrap().encoding = Encoding::Dictionary,
+        |s| s.columns.get_mut("note").unwrap().fst = false,
+        |s| s.columns.get_mut("note").unwrap().text = None,
+        |s| text(s).case_sensitive = true,
+        |s| text(s).stop_words.clear(),
         |s| {
             s.columns.get_mut("doc").unwrap().json = Some(JsonSpec {
                 levels_max: Some(1),

@@ -155,7 +155,7 @@ fn value(data_type: DataType, n: i64) -> Value {
     }
 }
 
-fn build(spec: &Arc<SegmentSpec>, path: &Path) {
+pub(super) fn build(spec: &Arc<SegmentSpec>, path: &Path) {
     let range = OffsetRange {
         start: 1000,
         end: 1400,

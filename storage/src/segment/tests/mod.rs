@@ -7,3 +7,4 @@ mod corruption;
 mod golden;
 mod random;
 mod rows;
+mod text;
