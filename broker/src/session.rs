@@ -2,6 +2,7 @@
 
 use crate::extremes;
 use crate::functions;
+use crate::functions::text_match::TextSettingsRule;
 use crate::multi_value::{MultiValuePlanner, MultiValueRule};
 use crate::plan::one_zero::OneZero;
 use crate::plan::pushdown::LeafPushdown;
@@ -71,6 +72,7 @@ pub(crate) fn state(
 ) -> SessionState {
     let mut analyzer = Analyzer::new();
     analyzer.rules.insert(0, Arc::new(MultiValueRule));
+    analyzer.rules.insert(1, Arc::new(TextSettingsRule));
     let mut optimizer = Optimizer::new();
     // count(DISTINCT x) has partial states of its own; as a GROUP BY it could not stand beside other aggregates in the leaf.
     optimizer

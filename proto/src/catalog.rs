@@ -5,6 +5,7 @@
 use crate::coverage::{Coverage, Interval};
 use crate::ids::{CatalogVersion, Half, OffsetRange, SegmentName, StreamPartition};
 use crate::schema::Schema;
+use crate::text::TextSettings;
 use crate::value::Value;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -42,6 +43,8 @@ pub struct TableSnapshot {
     pub gaps: Vec<Interval>,
     /// Whether an operator holds the boundary.
     pub pinned: bool,
+    /// How columns are searched for words, where a table config says so.
+    pub text: BTreeMap<String, TextSettings>,
 }
 
 impl TableSnapshot {

@@ -9,12 +9,13 @@
 
 use crate::ids::{Half, SegmentName, StreamPartition};
 use crate::schema::Schema;
+use crate::text::TextSettings;
 use crate::value::Value;
 use arrow_schema::{DataType as ArrowType, SchemaRef};
 use std::sync::Arc;
 
 /// The version of this structure that this build writes; a server refuses a newer one.
-pub const LEAF_QUERY_VERSION: u16 = 2;
+pub const LEAF_QUERY_VERSION: u16 = 3;
 
 /// The part of a leaf query that a cached plan keeps.
 #[derive(Clone, Debug, PartialEq)]
@@ -170,6 +171,14 @@ pub enum ColumnTest {
     JsonMatch {
         /// The filter's text.
         filter: Operand,
+    },
+    /// A [text query](crate::text) of the words of all of a row's values: of a multi-value column, too, it is asked of the row as a
+    /// whole, not of each element.
+    TextMatch {
+        /// The query.
+        query: Operand,
+        /// How text becomes words.
+        settings: TextSettings,
     },
     /// Null.
     IsNull,

@@ -4,6 +4,7 @@
 
 mod json;
 mod pinot;
+pub(crate) mod text_match;
 
 use crate::multi_value;
 use datafusion::execution::SessionStateDefaults;
@@ -44,4 +45,5 @@ fn ours() -> impl Iterator<Item = Arc<ScalarUDF>> {
         .cloned()
         .chain(pinot::functions())
         .chain(json::functions())
+        .chain([text_match::function()])
 }

@@ -34,6 +34,7 @@ fn tables() -> Tables {
         coverage: Coverage::default(),
         gaps: vec![],
         pinned: false,
+        text: Default::default(),
     };
     let snapshot = CatalogSnapshot {
         tables: [("airlineStats".to_owned(), Arc::new(table))].into(),

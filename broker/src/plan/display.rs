@@ -158,6 +158,9 @@ impl Display for Shown<'_, ColumnPredicate> {
                     Shown(pattern)
                 )
             }
+            ColumnTest::TextMatch { query, .. } => {
+                write!(f, "{not}TEXT_MATCH({column}, {})", Shown(query))
+            }
             ColumnTest::JsonMatch { filter } => {
                 write!(f, "{not}JSON_MATCH({column}, {})", Shown(filter))
             }

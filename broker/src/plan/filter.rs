@@ -5,6 +5,7 @@
 //! carried inward by De Morgan's laws, which hold in three-valued logic.
 
 use crate::functions;
+use crate::functions::text_match::{TEXT_MATCH, settings_of};
 use crate::leaf_expr::operator_calls;
 use crate::multi_value::Test;
 use datafusion::arrow::datatypes::{DataType, TimeUnit};
@@ -216,6 +217,10 @@ fn comparison(
 fn call(function: &str, args: &[LeafExpr], negated: bool, schema: &Schema) -> Option<LeafFilter> {
     let (first, rest) = args.split_first()?;
     let subject = Subject::of(first, schema)?;
+    if function == TEXT_MATCH {
+        let test = subject.text_match(rest)?;
+        return Some(column_filter(subject.column, test, negated));
+    }
     let multi_value_test = Test::of_function(function);
     if subject.multi_value != multi_value_test.is_some() {
         return None;
@@ -347,6 +352,20 @@ impl<'a> Subject<'a> {
             parameter @ Operand::Parameter(_) => Some(parameter),
             Operand::Literal(_) => None,
         }
+    }
+
+    /// A text query, if how it is asked is fixed.
+    fn text_match(&self, rest: &[LeafExpr]) -> Option<ColumnTest> {
+        let (query, options) = rest.split_first()?;
+        let options = match options {
+            [] => None,
+            [LeafExpr::Literal(Value::String(options), _)] => Some(options.as_str()),
+            _ => return None,
+        };
+        Some(ColumnTest::TextMatch {
+            query: self.text_operand(query)?,
+            settings: settings_of(options).ok()?,
+        })
     }
 
     fn bound(&self, op: BinaryOp, expr: &LeafExpr) -> Option<ColumnTest> {

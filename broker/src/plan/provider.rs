@@ -2,6 +2,7 @@
 
 use crate::bind::Halves;
 use crate::error::to_datafusion;
+use crate::functions::text_match::with_settings;
 use crate::plan::filter::{all, to_filter};
 use crate::plan::leaf_exec::LeafExec;
 use crate::plan::parameter;
@@ -51,7 +52,7 @@ impl LeafTable {
             .schema
             .columns
             .iter()
-            .map(|c| c.arrow_field())
+            .map(|c| with_settings(c.arrow_field(), table.text.get(&c.name)))
             .collect();
         if with_virtual_columns {
             fields.extend(

@@ -240,6 +240,7 @@ impl PlanCache {
                     table.has_offline,
                     table.has_realtime,
                     &table.time_column,
+                    &table.text,
                 )
                     .hash(&mut hasher);
                 for column in &table.schema.columns {

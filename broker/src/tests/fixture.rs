@@ -350,6 +350,7 @@ impl Fixture {
             }]),
             gaps: vec![],
             pinned: false,
+            text: Default::default(),
         };
         *leaf.snapshot.lock() = Arc::new(CatalogSnapshot {
             version: CatalogVersion(3),

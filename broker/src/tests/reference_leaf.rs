@@ -27,6 +27,7 @@ use strandline_proto::leaf::{
     AggregateFunction, ColumnPredicate, ColumnTest, GroupKey, LeafAggregate, LeafExplanation,
     LeafFilter, LeafOutput, LeafQuery, Operand, SortKey,
 };
+use strandline_proto::text::{TextMatcher, Words};
 use strandline_proto::value::Value;
 use strandline_proto::{Error, Result};
 
@@ -235,6 +236,9 @@ fn holds(predicate: &ColumnPredicate, value: &Value, query: &LeafQuery) -> bool 
     }
     match value {
         Value::Null => false,
+        value if matches!(predicate.test, ColumnTest::TextMatch { .. }) => {
+            test(&predicate.test, value, query) != predicate.negated
+        }
         Value::List(values) => {
             values
                 .iter()
@@ -257,6 +261,18 @@ fn test(test: &ColumnTest, value: &Value, query: &LeafQuery) -> bool {
         Value::String(s) => s,
         other => panic!("{other:?} is no pattern"),
     };
+    if let ColumnTest::TextMatch { query, settings } = test {
+        let values = match value {
+            Value::List(values) => values.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        let texts = values.iter().filter_map(|value| match value {
+            Value::String(text) => Some(text.as_str()),
+            _ => None,
+        });
+        let matcher = TextMatcher::new(&text(query), settings).unwrap();
+        return matcher.matches(texts, &mut Words::default());
+    }
     let Value::String(string) = value else {
         return match test {
             ColumnTest::In(values) => values.iter().any(|o| order(o) == Ordering::Equal),
@@ -289,7 +305,7 @@ fn test(test: &ColumnTest, value: &Value, query: &LeafQuery) -> bool {
                 .unwrap()
                 .matches(string)
         }
-        ColumnTest::IsNull => unreachable!(),
+        ColumnTest::TextMatch { .. } | ColumnTest::IsNull => unreachable!(),
     }
 }
 

@@ -12,6 +12,7 @@ use strandline_broker::transport::CatalogSource;
 use strandline_proto::catalog::{CatalogSnapshot, SegmentInfo, TableSnapshot, TailStart};
 use strandline_proto::ids::{CatalogVersion, Half, SegmentName};
 use strandline_proto::schema::{ColumnRole, Schema};
+use strandline_proto::text::TextSettings;
 use strandline_proto::v1::ConfigWarning;
 use strandline_proto::{Error, Result};
 use strandline_storage::config::{self, TableConfig};
@@ -185,6 +186,15 @@ impl Publisher {
         let Some(other) = self.config(&new.name, other) else {
             return Ok(());
         };
+        for (name, spec) in &new.spec.columns {
+            let theirs = other.spec.column(name).text;
+            if spec.text.is_some() && theirs.is_some() && spec.text != theirs {
+                return Err(Error::invalid(format!(
+                    "table {}: both halves need the same settings of the text index of column {name}: a query asks both for the same words; to change them, take the index out of one half first",
+                    new.name
+                )));
+            }
+        }
         if new.time_column.is_none() || new.time_column != other.time_column {
             return Err(Error::invalid(format!(
                 "table {}: both halves of a hybrid table need the same time column (segmentsConfig.timeColumnName); {} has {}, {} has {}",
@@ -377,8 +387,18 @@ impl Publisher {
             coverage: covered,
             gaps,
             pinned: table.coverage.pinned_at_ms.is_some(),
+            text: text_settings(documents.halves.values()),
         }
     }
+}
+
+/// How columns are searched for words; both halves of a hybrid table agree where both say it.
+fn text_settings<'a>(
+    halves: impl Iterator<Item = &'a Arc<TableConfig>>,
+) -> BTreeMap<String, TextSettings> {
+    let columns = halves.flat_map(|config| &config.spec.columns);
+    let of_text = columns.filter_map(|(name, spec)| Some((name.clone(), spec.text.clone()?)));
+    of_text.collect()
 }
 
 /// Warnings as messages say them.

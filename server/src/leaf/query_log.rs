@@ -27,7 +27,7 @@ pub struct Shape {
     /// Held against bounds.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub range: BTreeSet<String>,
-    /// Held against LIKE patterns and regular expressions.
+    /// Held against LIKE patterns, regular expressions and text queries.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub pattern: BTreeSet<String>,
     /// Asked whether they are null.
@@ -182,7 +182,9 @@ impl Shape {
                 let columns = match predicate.test {
                     ColumnTest::In(_) => &mut self.equal,
                     ColumnTest::Range { .. } => &mut self.range,
-                    ColumnTest::Like { .. } | ColumnTest::Regex { .. } => &mut self.pattern,
+                    ColumnTest::Like { .. }
+                    | ColumnTest::Regex { .. }
+                    | ColumnTest::TextMatch { .. } => &mut self.pattern,
                     ColumnTest::IsNull => &mut self.null,
                     ColumnTest::JsonMatch { .. } => &mut self.expression,
                 };

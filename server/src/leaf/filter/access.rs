@@ -5,9 +5,10 @@ use super::node::Node;
 use super::operand::Test;
 use crate::leaf::column::BoundColumn;
 use crate::leaf::segment::SegmentView;
+use std::ops::Range;
 use std::sync::Arc;
 use strandline_index::kernels::{IdSet, OwnedBound};
-use strandline_index::{PhysicalType, Scalar};
+use strandline_index::{DictId, DocSet, PhysicalType, Scalar};
 use strandline_proto::json::JsonFilter;
 use strandline_proto::{Error, Result};
 use strandline_storage::segment::json::matching;
@@ -19,6 +20,9 @@ const POSTINGS_IDS_MAX: u64 = 4_096;
 
 /// Documents are read one by one unless they repeat each value so often.
 const REPEATED: u64 = 2;
+
+/// An FST index is asked where a dictionary has so many values; fewer are looked at one by one.
+const FST_VALUES_MIN: u32 = if cfg!(test) { 1 } else { 2_048 };
 
 /// A compiled node with what is needed to put it in order and to explain it.
 #[derive(Debug)]
@@ -103,14 +107,23 @@ fn access(column: Arc<BoundColumn>, test: &Arc<Test>, negated: bool) -> Result<A
         None => raw(column, test, negated),
         Some(dictionary) => {
             let reader = Arc::clone(&column.reader);
-            let set = ids_of(test, dictionary, |value| reader.may_contain(value))?;
             let len = dictionary.len();
+            let by_fst = ids_by_fst(test, &column)?;
+            let has_fst = by_fst.is_some();
+            let set = match by_fst {
+                Some(set) => set,
+                None => ids_of(test, dictionary, |value| reader.may_contain(value))?,
+            };
             let multi_value = column.is_multi_value();
-            Ok(if multi_value {
+            let mut access = if multi_value {
                 multi(column, set, len, test, negated)
             } else {
                 single(column, set, len, negated, false)
-            })
+            };
+            if has_fst {
+                access.by = with_fst(access.by);
+            }
+            Ok(access)
         }
     }
 }
@@ -128,19 +141,8 @@ fn json(
         let found = matching(index, filter)
             .map_err(|e| Error::data_loss(format!("column {:?}: {e}", column.name)))?;
         if let Some(found) = found {
-            let share = found.count() as f32 / docs as f32;
-            return Ok(Some(match (negated, found.is_empty()) {
-                (false, true) => Access::nothing("json"),
-                (true, true) => not_null(Arc::clone(column), "json"),
-                (negated, false) => {
-                    let node = Node::Found {
-                        column: Arc::clone(column),
-                        docs: found,
-                        negated,
-                    };
-                    Access::new(node, "json", 1.0, if negated { 1.0 - share } else { share })
-                }
-            }));
+            let found = DocSet::of_words(found.words());
+            return Ok(Some(by_index(Arc::clone(column), found, negated, "json")));
         }
     }
     let repeated = column
@@ -155,6 +157,67 @@ fn json(
         };
         Access::new(node, "scan", 20_000.0, 0.3)
     }))
+}
+
+/// The documents that the index `by` found (or the others, nulls apart).
+pub(super) fn by_index(
+    column: Arc<BoundColumn>,
+    found: DocSet,
+    negated: bool,
+    by: &'static str,
+) -> Access {
+    let share = found.count() as f32 / column.reader.num_docs().max(1) as f32;
+    match (negated, found.is_empty()) {
+        (false, true) => Access::nothing(by),
+        (true, true) => not_null(column, by),
+        (negated, false) => {
+            let node = Node::Found {
+                column,
+                docs: found,
+                negated,
+            };
+            Access::new(node, by, 1.0, if negated { 1.0 - share } else { share })
+        }
+    }
+}
+
+/// The ids that an FST index finds for a pattern; none where a look at the dictionary's texts is faster.
+fn ids_by_fst(test: &Test, column: &BoundColumn) -> Result<Option<IdSet>> {
+    let (Test::Text(pattern), Some(fst), Some(dictionary)) =
+        (test, column.reader.fst(), column.reader.dictionary())
+    else {
+        return Ok(None);
+    };
+    if dictionary.len() < FST_VALUES_MIN {
+        return Ok(None);
+    }
+    let Some(pattern) = pattern.fst_pattern() else {
+        return Ok(None);
+    };
+    let mut ranges: Vec<Range<DictId>> = Vec::new();
+    let search = fst.search(pattern, |id| match ranges.last_mut() {
+        Some(last) if last.end == id => last.end = id + 1,
+        _ => ranges.push(id..id + 1),
+    });
+    search.map_err(|e| {
+        Error::data_loss(format!(
+            "the FST index of column {:?}: {e}: restore the segment from the deep store",
+            column.name
+        ))
+    })?;
+    Ok(Some(IdSet::new(ranges)))
+}
+
+/// What answers when an FST index found the ids.
+fn with_fst(by: &'static str) -> &'static str {
+    match by {
+        "sorted" => "fst, sorted",
+        "inverted" => "fst, inverted",
+        "range" => "fst, range",
+        "dictionary scan" => "fst, dictionary scan",
+        "null bitmap" => "fst, null bitmap",
+        _ => "fst",
+    }
 }
 
 /// The path of a single-value column's `ids` (or the others); `nulls_pass` when null documents pass too.

@@ -3,6 +3,7 @@
 use super::access::{Access, access_in, single};
 use super::node::Node;
 use super::operand::{Resolved, Test, resolve};
+use super::words;
 use crate::leaf::expression::{BoundExpression, Expression, columns_in, truths};
 use crate::leaf::segment::{SegmentView, column_type};
 use std::sync::Arc;
@@ -77,6 +78,7 @@ impl PlannedFilter {
             Self::Column { resolved, .. } => match resolved {
                 Resolved::Never | Resolved::IsNull { .. } => true,
                 Resolved::Test { test, .. } => matches!(**test, Test::Values(_)),
+                Resolved::Words { .. } => false,
             },
             Self::Expr { expression, .. } => expression.is_of_several_columns(),
         }
@@ -170,6 +172,11 @@ impl<'a> Compiler<'a> {
                 1.0,
                 if *negated { 0.9 } else { 0.1 },
             )),
+            Resolved::Words {
+                matcher,
+                key,
+                negated,
+            } => words::access(self.segment, column, matcher, key, *negated),
             Resolved::Test { test, negated } => access_in(self.segment, column, test, *negated),
         }
     }
@@ -346,6 +353,9 @@ fn describe_predicate(predicate: &ColumnPredicate, parameters: &[Value]) -> Stri
         }
         ColumnTest::JsonMatch { filter } => {
             format!("{not}JSON_MATCH({column}, {})", operand(filter))
+        }
+        ColumnTest::TextMatch { query, .. } => {
+            format!("{not}TEXT_MATCH({column}, {})", operand(query))
         }
         ColumnTest::IsNull => format!("{column} IS {not}NULL"),
     }

@@ -47,7 +47,8 @@ impl Node {
                 docs,
                 negated: false,
             } => {
-                let mut found: Vec<DocId> = docs.iter().collect();
+                let mut found = Vec::new();
+                docs.append_docs(&mut found);
                 strip_nulls(column, &mut found);
                 Ok(Some(found))
             }

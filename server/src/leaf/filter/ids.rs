@@ -98,7 +98,7 @@ fn ids_of_values(
 }
 
 /// The ids of `candidates` whose values pass, each evaluated.
-fn evaluate(
+pub(super) fn evaluate(
     dictionary: &dyn Dictionary,
     candidates: Range<DictId>,
     mut passes: impl FnMut(ValueBuffer) -> Result<Vec<bool>>,

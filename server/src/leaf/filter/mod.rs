@@ -13,6 +13,7 @@ mod ids;
 mod node;
 mod operand;
 mod text;
+mod words;
 
 pub(super) use compile::{Compiler, PlannedFilter, describe_filter};
 pub(super) use coverage::{Cut, PlannedCoverage};

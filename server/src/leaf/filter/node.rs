@@ -1,16 +1,17 @@
 //! A compiled filter: nodes that narrow the documents of a chunk.
 
 use super::operand::{Test, json_holds};
+use super::words::Words;
 use crate::leaf::column::BoundColumn;
 use crate::leaf::expression::{BoundExpression, truths};
 use crate::leaf::scan::BLOCK_DOCS;
 use crate::leaf::values::string_array;
 use std::ops::Range;
 use std::sync::Arc;
-use strandline_index::json::RecordSet;
 use strandline_index::kernels::{IdSet, OwnedBound, mark};
 use strandline_index::{
-    CHUNK_DOCS, DictId, DocBits, DocId, DocSelection, PhysicalType, ValueBuffer, append_ones,
+    CHUNK_DOCS, DictId, DocBits, DocId, DocSelection, DocSet, PhysicalType, ValueBuffer,
+    append_ones,
 };
 use strandline_proto::{Error, Result};
 
@@ -25,7 +26,7 @@ const BLOCK_WORDS: usize = BLOCK_DOCS / 64;
 pub(in crate::leaf) struct Scratch {
     bits: Vec<DocBits>,
     ids: Vec<DictId>,
-    docs: Vec<DocId>,
+    pub(super) docs: Vec<DocId>,
     ends: Vec<u32>,
     marks: Vec<bool>,
     words: Vec<u64>,
@@ -114,10 +115,12 @@ pub(in crate::leaf) enum Node {
         /// The column.
         column: Arc<BoundColumn>,
         /// The documents; nulls may be among them.
-        docs: RecordSet,
+        docs: DocSet,
         /// The documents, not null, that it did not find.
         negated: bool,
     },
+    /// Documents whose words match a text query, where no index knows all documents.
+    Words(Words),
     /// Documents for which an expression is true.
     Expression(BoundExpression),
 }
@@ -170,6 +173,7 @@ impl Node {
                 negated: false,
                 ..
             } => found.count().min(docs),
+            Self::Words(words) => words.docs_max(docs),
             _ => docs,
         }
     }
@@ -280,16 +284,13 @@ impl Node {
                 docs,
                 negated,
             } => {
-                let first = chunk as usize * (CHUNK_DOCS / 64) as usize;
-                let words = docs.words().get(first..).unwrap_or_default();
                 let mut found = scratch.take_bits();
-                found
-                    .words_mut()
-                    .iter_mut()
-                    .zip(words)
-                    .for_each(|(bits, word)| *bits = *word);
+                if let Some(bits) = docs.chunk(chunk) {
+                    found.words_mut().copy_from_slice(bits.words());
+                }
                 settle(column, found, *negated, chunk, left, scratch);
             }
+            Self::Words(words) => words.narrow(chunk, left, scratch)?,
             Self::Expression(expression) => evaluated(expression, chunk, left, scratch)?,
         }
         Ok(())
@@ -323,7 +324,7 @@ fn or(children: &[Node], chunk: u32, left: &mut DocBits, scratch: &mut Scratch) 
 }
 
 /// Keeps the documents of `left` that an index `found`, or with `negated` the ones it did not; nulls never.
-fn settle(
+pub(super) fn settle(
     column: &BoundColumn,
     found: DocBits,
     negated: bool,

@@ -8,6 +8,7 @@ use strandline_index::kernels::{OwnedBound, ValueSet};
 use strandline_proto::json::JsonFilter;
 use strandline_proto::leaf::{ColumnPredicate, ColumnTest, Operand};
 use strandline_proto::schema::DataType;
+use strandline_proto::text::TextMatcher;
 use strandline_proto::value::Value;
 use strandline_proto::{Error, Result};
 use strandline_storage::segment::arrow::physical_type;
@@ -20,6 +21,15 @@ pub(in crate::leaf) enum Resolved {
     /// IS NULL, or IS NOT NULL.
     IsNull {
         /// IS NOT NULL.
+        negated: bool,
+    },
+    /// TEXT_MATCH, or its negation.
+    Words {
+        /// The query.
+        matcher: Arc<TextMatcher>,
+        /// How text becomes words, as the indexes that can answer name it.
+        key: String,
+        /// Whether the row's words must fail it.
         negated: bool,
     },
     /// A test of values.
@@ -140,6 +150,18 @@ pub(super) fn resolve(
                 JsonFilter::parse(filter).map(|filter| Test::Json(Arc::new(filter)))
             })
         }
+        ColumnTest::TextMatch { query, settings } => {
+            let Some(query) = pattern_of(predicate, data_type, query, parameters)? else {
+                return Ok(Resolved::Never);
+            };
+            let matcher = TextMatcher::new(query, settings)
+                .map_err(|e| e.at(format_args!("column {:?}", predicate.column)))?;
+            Ok(Resolved::Words {
+                matcher: Arc::new(matcher),
+                key: settings.words_key(),
+                negated,
+            })
+        }
     }
 }
 
@@ -150,6 +172,24 @@ fn text(
     parameters: &[Value],
     test: impl FnOnce(&str) -> Result<Test>,
 ) -> Result<Resolved> {
+    Ok(
+        match pattern_of(predicate, data_type, pattern, parameters)? {
+            None => Resolved::Never,
+            Some(pattern) => Resolved::Test {
+                test: Arc::new(test(pattern)?),
+                negated: predicate.negated,
+            },
+        },
+    )
+}
+
+/// The text that a column of text is held against; none: NULL.
+fn pattern_of<'a>(
+    predicate: &ColumnPredicate,
+    data_type: DataType,
+    pattern: &'a Operand,
+    parameters: &'a [Value],
+) -> Result<Option<&'a str>> {
     if !matches!(data_type, DataType::String | DataType::Json) {
         return Err(Error::invalid(format!(
             "column {:?} is {}, and patterns match text: cast it to VARCHAR",
@@ -158,11 +198,8 @@ fn text(
         )));
     }
     match value_of(pattern, parameters)? {
-        Value::Null => Ok(Resolved::Never),
-        Value::String(pattern) => Ok(Resolved::Test {
-            test: Arc::new(test(pattern)?),
-            negated: predicate.negated,
-        }),
+        Value::Null => Ok(None),
+        Value::String(pattern) => Ok(Some(pattern)),
         other => Err(Error::invalid(format!(
             "column {:?}: a pattern must be text, not {other:?}",
             predicate.column

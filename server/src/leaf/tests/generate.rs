@@ -13,6 +13,7 @@ use strandline_index::ColumnReader;
 use strandline_proto::ids::{Half, OffsetRange, StreamPartition};
 use strandline_proto::leaf::*;
 use strandline_proto::schema::{Column, ColumnRole, DataType, Schema, virtual_columns};
+use strandline_proto::text::TextSettings;
 use strandline_proto::value::Value;
 use strandline_storage::segment::SegmentReader;
 
@@ -53,7 +54,18 @@ pub(super) struct Table {
 
 fn words(rng: &mut StdRng) -> String {
     [
-        "", "a", "ab", "abc", "Abd", "b", "b%", "ba_", "c\\d", "zürich",
+        "",
+        "a",
+        "ab",
+        "abc",
+        "Abd",
+        "b",
+        "b%",
+        "ba_",
+        "c\\d",
+        "zürich",
+        "ab, the abc",
+        "Abd ab b c",
     ]
     .choose(rng)
     .unwrap()
@@ -258,6 +270,8 @@ fn segment(
             range: rng.random_bool(0.4),
             bloom: rng.random_bool(0.3),
             json: rng.random_bool(0.6),
+            text: matches!(column.data_type, DataType::String | DataType::Json)
+                && rng.random_bool(0.6),
         };
         let lacking = rng.random_bool(0.15);
         if lacking {
@@ -402,6 +416,48 @@ fn operand(rng: &mut StdRng, data_type: DataType, parameters: &mut Vec<Value>) -
     }
 }
 
+/// A text query of the words that values are made of.
+pub(super) fn text_query(rng: &mut StdRng, depth: u32) -> String {
+    const CLAUSES: [&str; 18] = [
+        "a",
+        "ab",
+        "ABC",
+        "zürich",
+        "zurich~1",
+        "abd~",
+        "ab*",
+        "*b",
+        "?b",
+        "a*c",
+        "/a[bz]+/",
+        "\"ab abc\"",
+        "\"ab the abc\"",
+        "\"ab b\"",
+        "\"b abd\"~3",
+        "the",
+        "b%",
+        "absent",
+    ];
+    if depth > 2 || rng.random_bool(0.4) {
+        return CLAUSES.choose(rng).unwrap().to_string();
+    }
+    let mut query = String::new();
+    for i in 0..rng.random_range(1..4) {
+        if i > 0 {
+            query += [" ", " AND ", " OR "].choose(rng).unwrap();
+        }
+        query += ["", "", "+", "-", "NOT "].choose(rng).unwrap();
+        let clause = text_query(rng, depth + 1);
+        query += &match clause.starts_with(['+', '-'])
+            || clause.contains(' ') && !clause.starts_with('"')
+        {
+            true => format!("({clause})"),
+            false => clause,
+        };
+    }
+    query
+}
+
 fn predicate(rng: &mut StdRng, schema: &Schema, parameters: &mut Vec<Value>) -> ColumnPredicate {
     let mut columns: Vec<(String, DataType)> = schema
         .columns
@@ -450,6 +506,14 @@ fn predicate(rng: &mut StdRng, schema: &Schema, parameters: &mut Vec<Value>) -> 
                 case_insensitive: rng.random_bool(0.3),
             }
         }
+        9 if text => ColumnTest::TextMatch {
+            query: Operand::Literal(Value::String(text_query(rng, 0))),
+            settings: TextSettings {
+                // Others than the index's, now and then.
+                case_sensitive: rng.random_bool(0.1),
+                ..TextSettings::default()
+            },
+        },
         _ => ColumnTest::IsNull,
     };
     ColumnPredicate {

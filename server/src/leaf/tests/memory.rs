@@ -25,6 +25,8 @@ pub(super) struct Storage {
     pub(super) bloom: bool,
     /// Stored segments only, of single-value text.
     pub(super) json: bool,
+    /// A text index, and an FST index of a dictionary.
+    pub(super) text: bool,
 }
 
 pub(super) struct MemoryColumn {

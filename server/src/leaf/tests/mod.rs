@@ -7,3 +7,4 @@ mod memory;
 mod naive;
 mod star_tree;
 mod stored;
+mod text;

@@ -14,6 +14,7 @@ use strandline_proto::ids::Half;
 use strandline_proto::json::JsonFilter;
 use strandline_proto::leaf::*;
 use strandline_proto::schema::virtual_columns;
+use strandline_proto::text::{TextMatcher, Words};
 use strandline_proto::value::Value;
 
 /// A number times 10,000 with its place beside zero, or text: what comparison goes by.
@@ -122,7 +123,7 @@ fn test(value: &Value, test: &ColumnTest, parameters: &[Value]) -> Option<bool> 
             };
             Some(JsonFilter::parse(&filter).unwrap().matches(text))
         }
-        ColumnTest::Regex { .. } | ColumnTest::IsNull => {
+        ColumnTest::Regex { .. } | ColumnTest::TextMatch { .. } | ColumnTest::IsNull => {
             unreachable!("not generated, or handled before")
         }
     }
@@ -400,6 +401,23 @@ fn counts(segment: &Rows, doc: usize, values: &[Value], coverage: Option<&Covera
 fn column_passes(predicate: &ColumnPredicate, value: &Value, parameters: &[Value]) -> bool {
     if predicate.test == ColumnTest::IsNull {
         return value.is_null() != predicate.negated;
+    }
+    if let (ColumnTest::TextMatch { query, settings }, false) = (&predicate.test, value.is_null()) {
+        let (Operand::Literal(Value::String(query)), values) = (
+            query,
+            match value {
+                Value::List(elements) => elements.as_slice(),
+                single => std::slice::from_ref(single),
+            },
+        ) else {
+            unreachable!("not generated");
+        };
+        let texts = values.iter().filter_map(|value| match value {
+            Value::String(text) => Some(text.as_str()),
+            _ => None,
+        });
+        let matcher = TextMatcher::new(query, settings).unwrap();
+        return matcher.matches(texts, &mut Words::default()) != predicate.negated;
     }
     match value {
         Value::Null => false,

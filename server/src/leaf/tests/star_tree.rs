@@ -75,6 +75,7 @@ fn table(rng: &mut StdRng) -> Table {
                 range: false,
                 bloom: false,
                 json: rng.random_bool(0.5),
+                text: false,
             };
             columns.push((column.clone(), storage, values));
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use strandline_broker::literal::scalar_of;
 use strandline_proto::ids::{Half, OffsetRange, StreamPartition};
 use strandline_proto::schema::{Column, DataType, Schema};
+use strandline_proto::text::TextSettings;
 use strandline_proto::value::Value;
 use strandline_storage::environment::Environment;
 use strandline_storage::segment::SegmentReader;
@@ -69,6 +70,8 @@ impl ToStore {
                     inverted: storage.inverted,
                     range: storage.range,
                     bloom: storage.bloom,
+                    text: storage.text.then(TextSettings::default),
+                    fst: storage.text && storage.dictionary,
                     json: json_spec(column, storage),
                 };
                 (column.name.clone(), spec)
