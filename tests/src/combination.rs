@@ -60,6 +60,19 @@ impl Storage {
         matches!(self, Self::Range | Self::RawRange | Self::Indexed)
     }
 
+    /// Whether the column, if it is one of texts, has a text index.
+    pub fn has_text(self) -> bool {
+        matches!(
+            self,
+            Self::Indexed | Self::Inverted | Self::Raw | Self::RawSorted
+        )
+    }
+
+    /// Whether the column, if it is one of texts, has an FST index.
+    pub fn has_fst(self) -> bool {
+        matches!(self, Self::Indexed | Self::Dictionary | Self::Sorted)
+    }
+
     /// Whether the column has a bloom filter.
     pub fn has_bloom(self) -> bool {
         matches!(self, Self::Bloom | Self::RawBloom | Self::Indexed)
@@ -99,7 +112,16 @@ const ANY: [&str; 12] = [
     "IS NOT NULL",
 ];
 /// Operators on text.
-const TEXT: [&str; 6] = ["LIKE", "NOT LIKE", "ILIKE", "~", "~*", "!~"];
+const TEXT: [&str; 8] = [
+    "LIKE",
+    "NOT LIKE",
+    "ILIKE",
+    "~",
+    "~*",
+    "!~",
+    "TEXT_MATCH",
+    "NOT TEXT_MATCH",
+];
 
 /// The operators that mean something for a column of this type. Some are forms rather than operators: a literal of
 /// another type, or the column inside of an expression.

@@ -99,6 +99,7 @@ impl Draw<'_> {
                     sql
                 }
             }
+            "TEXT_MATCH" | "NOT TEXT_MATCH" => self.text_match(column, operator, &name),
             "~" | "~*" | "!~" => {
                 let pattern = self.regex_pattern(column);
                 let found = match operator {
@@ -146,6 +147,7 @@ impl Draw<'_> {
             "IS NULL" | "IS NOT NULL" => {
                 return Sql::fill(&format!("@ {operator}"), &[&name]);
             }
+            "TEXT_MATCH" | "NOT TEXT_MATCH" => return self.text_match(column, operator, &name),
             "!=" => (true, "="),
             "NOT BETWEEN" => (true, "BETWEEN"),
             "NOT IN" => (true, "IN"),
@@ -223,6 +225,39 @@ impl Draw<'_> {
         match &column.pool[i] {
             Value::String(text) => text.chars().collect(),
             _ => Vec::new(),
+        }
+    }
+
+    fn text_match(&mut self, column: &Column, operator: &str, name: &Sql) -> Sql {
+        let query = quoted(&self.text_query(column));
+        Sql::fill(&format!("{operator}(@, {query})"), &[name]).not_in_duck()
+    }
+
+    /// A text query of words that occur in the column.
+    fn text_query(&mut self, column: &Column) -> String {
+        let mut words = |most: usize| -> Vec<String> {
+            let text: String = self.text_of(column).into_iter().take(200).collect();
+            let words = text.split(|c: char| !c.is_alphanumeric());
+            let words = words.filter(|word| !word.is_empty()).take(most);
+            words.map(str::to_owned).collect()
+        };
+        let (phrase, others) = (words(3), words(9));
+        let or_absent = |word: Option<&String>| word.map_or("absent", String::as_str).to_owned();
+        let (word, other) = (or_absent(phrase.first()), or_absent(others.last()));
+        let half = word.chars().count().div_ceil(2);
+        let start: String = word.chars().take(half).collect();
+        let end: String = word.chars().skip(half).collect();
+        match self.literals.random_range(0..10) {
+            0 => format!("{start}*"),
+            1 => format!("*{end}"),
+            2 => format!("\"{}\"", phrase.join(" ")),
+            3 => format!("{word}~1"),
+            4 => format!("{word} AND {other}"),
+            5 => format!("{other} -{word}"),
+            6 => format!("({word} OR {other}) NOT {start}*"),
+            7 => format!("/{start}.*/"),
+            8 => format!("{word} {other}"),
+            _ => word,
         }
     }
 

@@ -14,8 +14,9 @@ use datafusion::logical_expr::{
 };
 use datafusion::prelude::{SessionConfig, SessionContext};
 use std::sync::Arc;
+use strandline_proto::text::{TextMatcher, TextSettings, Words};
 
-/// Tables in memory under plain DataFusion, with two functions that spell out multi-value semantics.
+/// Tables in memory under plain DataFusion, with functions that spell out multi-value semantics and text queries.
 pub struct Oracle {
     context: SessionContext,
 }
@@ -29,6 +30,7 @@ impl Oracle {
         let context = SessionContext::new_with_config(config);
         context.register_udf(ScalarUDF::new_from_impl(AnyMatch::new()));
         context.register_udf(ScalarUDF::new_from_impl(ListOrNull::new()));
+        context.register_udf(ScalarUDF::new_from_impl(TextMatch::new()));
         Self { context }
     }
 
@@ -246,5 +248,56 @@ impl ScalarUDFImpl for ListOrNull {
             values,
             None::<NullBuffer>,
         ))))
+    }
+}
+
+/// `text_match(text or list of texts, 'query')`, value by value.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct TextMatch {
+    signature: Signature,
+}
+
+impl TextMatch {
+    fn new() -> Self {
+        Self {
+            signature: Signature::any(2, Volatility::Immutable),
+        }
+    }
+}
+
+impl ScalarUDFImpl for TextMatch {
+    fn name(&self) -> &str {
+        "text_match"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Boolean)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let texts = args.args[0].to_array(args.number_rows)?;
+        let ColumnarValue::Scalar(ScalarValue::Utf8(Some(query))) = &args.args[1] else {
+            return Err(DataFusionError::Plan("the query must be a literal".into()));
+        };
+        let matcher = TextMatcher::new(query, &TextSettings::default())
+            .map_err(|e| DataFusionError::Plan(e.to_string()))?;
+        let answer: BooleanArray = (0..texts.len())
+            .map(|row| {
+                if texts.is_null(row) {
+                    return None;
+                }
+                let of_row = match texts.as_list_opt::<i32>() {
+                    Some(lists) => lists.value(row),
+                    None => texts.slice(row, 1),
+                };
+                let of_row = of_row.as_string::<i32>().iter().flatten();
+                Some(matcher.matches(of_row, &mut Words::default()))
+            })
+            .collect();
+        Ok(ColumnarValue::Array(Arc::new(answer)))
     }
 }

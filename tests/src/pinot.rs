@@ -10,6 +10,7 @@ use arrow::datatypes::{
     TimestampMillisecondType,
 };
 use serde_json::{Map, Value as Json, json};
+use strandline_proto::schema::DataType;
 
 /// The schema document of `table` under another name.
 pub fn schema_json(table: &Table, name: &str) -> String {
@@ -73,6 +74,22 @@ fn indexing(table: &Table) -> Map<String, Json> {
     index
 }
 
+/// Text and FST indexes.
+fn field_configs(table: &Table) -> Json {
+    let is_text = |c: &&Column| matches!(c.data_type, DataType::String | DataType::Json);
+    let texts = table.columns.iter().filter(is_text);
+    let config = |column: &Column| {
+        let kinds = [
+            (column.storage.has_text(), "TEXT"),
+            (column.storage.has_fst(), "FST"),
+        ];
+        let kinds = kinds.iter().filter(|(has, _)| *has);
+        let kinds: Vec<&str> = kinds.map(|(_, kind)| *kind).collect();
+        json!({"name": column.name, "indexTypes": kinds})
+    };
+    texts.map(config).collect()
+}
+
 /// The offline half's config.
 pub fn offline_json(table: &Table, name: &str) -> String {
     json!({
@@ -84,6 +101,7 @@ pub fn offline_json(table: &Table, name: &str) -> String {
             "replication": "1",
         },
         "tableIndexConfig": indexing(table),
+        "fieldConfigList": field_configs(table),
         "tenants": {},
         "metadata": {},
     })
@@ -124,6 +142,7 @@ pub fn realtime_with_stream(table: &Table, name: &str, stream: &Json) -> String 
             "replication": "1",
         },
         "tableIndexConfig": indexing(table),
+        "fieldConfigList": field_configs(table),
         "ingestionConfig": {"streamIngestionConfig": {"streamConfigMaps": [stream]}},
         "tenants": {},
         "metadata": {},

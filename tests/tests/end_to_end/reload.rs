@@ -47,6 +47,10 @@ fn config(half: &str, indexed: bool) -> String {
                 "maxLeafRecords": 1,
             }],
         });
+        config["fieldConfigList"] = json!([
+            {"name": "carrier", "indexTypes": ["FST"]},
+            {"name": "doc", "indexes": {"text": {"stopWordsExclude": "a"}}},
+        ]);
     }
     if half == "REALTIME" {
         let stream = log_stream("rides-topic", 2, 1_000);
@@ -115,10 +119,12 @@ async fn load(client: &mut Client) {
     client.admin.force_commit(all).await.expect("it commits");
 }
 
-const QUERIES: [&str; 4] = [
+const QUERIES: [&str; 6] = [
     "SELECT carrier, count(*), sum(fare), min(fare), max(fare) FROM rides GROUP BY carrier ORDER BY carrier",
     "SELECT count(*), sum(fare) FROM rides WHERE carrier IN ('c7', 'c8') AND fare BETWEEN 100 AND 700",
     r#"SELECT count(*), sum(fare) FROM rides WHERE JSON_MATCH(doc, '"$.k" = 3 OR "$.tags[1]" = 4')"#,
+    r#"SELECT count(*), sum(fare) FROM rides WHERE TEXT_MATCH(doc, '"tags 2" AND NOT 17 AND 1*')"#,
+    "SELECT carrier, count(*) FROM rides WHERE carrier ~ '^[a-d][12]$' GROUP BY 1 ORDER BY 1",
     "SELECT a.carrier, count(*) FROM rides_OFFLINE a JOIN rides_REALTIME b ON a.ms = b.ms AND a.fare = b.fare GROUP BY 1 ORDER BY 1",
 ];
 
@@ -240,6 +246,8 @@ async fn indexes_come_to_existing_segments_while_queries_go_on() {
     let text = explained(&mut client, QUERIES[2]).await;
     // All segments that coverage leaves.
     assert!(text.contains("by json (21 of 21 segments)"), "{text}");
+    let text = explained(&mut client, QUERIES[3]).await;
+    assert!(text.contains("by text (21 of 21 segments)"), "{text}");
     let text = explained(&mut client, QUERIES[1]).await;
     assert!(
         text.contains("by sorted") && text.contains("by range"),
@@ -260,6 +268,8 @@ async fn indexes_come_to_existing_segments_while_queries_go_on() {
     wait_for_files(data.path(), before.segments).await;
     let text = explained(&mut client, QUERIES[2]).await;
     assert!(!text.contains("by json"), "{text}");
+    let text = explained(&mut client, QUERIES[3]).await;
+    assert!(!text.contains("by text"), "{text}");
 
     // A reload has nothing to do, and what can't change is refused.
     let request = ReloadTableRequest {
