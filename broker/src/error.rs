@@ -91,6 +91,12 @@ pub(crate) fn tidy(text: &str) -> String {
             rest = rest.strip_prefix(prefix).unwrap_or(rest).trim_start();
         }
         rest = rest.strip_prefix("caused by").unwrap_or(rest).trim_start();
+        // What a function says of its arguments itself stands between what DataFusion says.
+        if let Some((_, own)) = rest.split_once("user-defined coercion failed with: ") {
+            rest = own
+                .split_once(" No function matches the given name and argument types")
+                .map_or(own, |(own, _)| own);
+        }
         if rest == before {
             break;
         }

@@ -188,6 +188,10 @@ async fn errors_name_the_place_and_the_nearest_names() {
         "{}",
         error("SELECT id, count(*) FROM trips").await
     );
+    assert_eq!(
+        error("SELECT id FROM trips WHERE JSON_MATCH(Delay, 'x')").await,
+        r#"JSON_MATCH takes a column of type JSON or STRING and a filter as text: JSON_MATCH(c, '"$.a.b[*]" = ''x''')"#
+    );
     for sql in [
         "COPY trips TO '/tmp/x'",
         "SELECT 1 INTO x",
