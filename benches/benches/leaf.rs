@@ -22,7 +22,7 @@ use strandline_proto::leaf::{
     AggregateFunction, ColumnPredicate, ColumnTest, GroupKey, LEAF_QUERY_VERSION, LeafAggregate,
     LeafExpr, LeafFilter, LeafOutput, LeafQuery, LeafWork, Operand, SegmentTask, TailTask,
 };
-use strandline_proto::schema::{Column, ColumnRole, DataType, Schema};
+use strandline_proto::schema::{Column, DataType, Schema};
 use strandline_proto::value::Value;
 use strandline_proto::{Error, Result};
 use strandline_server::leaf::{LocalLeaf, ScanPool, SegmentHost};
@@ -67,17 +67,15 @@ impl SegmentHost for OneSegment {
 }
 
 fn schema() -> Arc<Schema> {
-    let column = |field: &Arc<Field>| Column {
-        name: field.name().clone(),
-        data_type: match field.data_type() {
-            ArrowType::Int32 => DataType::Int,
-            ArrowType::Int64 => DataType::Long,
-            _ => DataType::String,
-        },
-        multi_value: false,
-        role: ColumnRole::Dimension,
-        default: Value::Null,
-        not_null: false,
+    let column = |field: &Arc<Field>| {
+        Column::dimension(
+            field.name(),
+            match field.data_type() {
+                ArrowType::Int32 => DataType::Int,
+                ArrowType::Int64 => DataType::Long,
+                _ => DataType::String,
+            },
+        )
     };
     Arc::new(Schema {
         name: "lineorder".to_owned(),

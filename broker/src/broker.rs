@@ -165,21 +165,17 @@ impl Broker {
             stats,
             limits,
         };
-        let answer = match asked {
-            Asked::Recalled(recalled) => {
-                query
-                    .limits
-                    .hold(self.run(&query, None, Some(recalled)))
-                    .await
-            }
-            Asked::Statement(statement) => query.limits.hold(self.answer(&query, statement)).await,
-        }??;
+        let answer = query.limits.hold(self.answer(&query, asked)).await??;
         guard.disarm();
         Ok(answer)
     }
 
-    async fn answer(&self, query: &RunningQuery, statement: Statement) -> Result<QueryAnswer> {
+    async fn answer(&self, query: &RunningQuery, asked: Asked) -> Result<QueryAnswer> {
         let stats = Arc::clone(&query.stats);
+        let statement = match asked {
+            Asked::Recalled(recalled) => return self.run(query, None, Some(recalled)).await,
+            Asked::Statement(statement) => statement,
+        };
         match statement {
             Statement::Query(ast) => self.run(query, Some(ast), None).await,
             Statement::Explain {

@@ -79,8 +79,15 @@ impl DocSet {
     }
 
     /// The documents of a chunk, numbered within it; none when it has none.
-    pub fn chunk(&self, chunk: u32) -> Option<&DocBits> {
+    fn chunk(&self, chunk: u32) -> Option<&DocBits> {
         self.chunks.get(chunk as usize)?.as_ref()
+    }
+
+    /// Adds the documents of a chunk to `out`.
+    pub fn fill(&self, chunk: u32, out: &mut DocBits) {
+        if let Some(bits) = self.chunk(chunk) {
+            out.or(bits);
+        }
     }
 
     /// Appends the documents, ascending.

@@ -73,6 +73,11 @@ impl DataType {
             Self::Bytes => ArrowType::Binary,
         }
     }
+
+    /// Whether values are text: STRING and JSON.
+    pub fn is_text(self) -> bool {
+        matches!(self, Self::String | Self::Json)
+    }
 }
 
 /// What a column is for.
@@ -109,6 +114,23 @@ pub struct Column {
 }
 
 impl Column {
+    /// A single-value dimension that may be null, without a default.
+    pub fn dimension(name: impl Into<String>, data_type: DataType) -> Self {
+        Self {
+            name: name.into(),
+            data_type,
+            multi_value: false,
+            role: ColumnRole::Dimension,
+            default: Value::Null,
+            not_null: false,
+        }
+    }
+
+    /// Whether each row holds one text.
+    pub fn is_single_text(&self) -> bool {
+        !self.multi_value && self.data_type.is_text()
+    }
+
     /// The Arrow type of the column: a list for a multi-value one.
     pub fn arrow_type(&self) -> ArrowType {
         if self.multi_value {

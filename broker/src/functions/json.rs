@@ -2,7 +2,7 @@
 //!
 //! What a filter and a path mean is [`strandline_proto::json`]'s to say; an index only finds the same documents sooner.
 
-use super::JSON_MATCH;
+use super::{JSON_MATCH, is_text};
 use crate::error::to_datafusion;
 use datafusion::arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Decimal128Array, ListArray,
@@ -42,14 +42,6 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
             aliases: ["jsonextractscalar".to_owned()],
         })),
     ]
-}
-
-/// Whether a type can be given as text.
-fn is_text(data_type: &DataType) -> bool {
-    matches!(
-        data_type,
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null
-    )
 }
 
 /// The text of a constant argument.

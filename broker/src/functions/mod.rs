@@ -7,6 +7,7 @@ mod pinot;
 pub(crate) mod text_match;
 
 use crate::multi_value;
+use datafusion::arrow::datatypes::DataType;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::ScalarUDF;
 use std::collections::HashMap;
@@ -46,4 +47,9 @@ fn ours() -> impl Iterator<Item = Arc<ScalarUDF>> {
         .chain(pinot::functions())
         .chain(json::functions())
         .chain([text_match::function()])
+}
+
+/// Whether a type can be given as text.
+fn is_text(data_type: &DataType) -> bool {
+    data_type.is_string() || data_type.is_null()
 }

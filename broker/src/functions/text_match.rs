@@ -4,6 +4,7 @@
 //! Columns whose table config says how they are searched carry that with their fields; before types are coerced, a rule makes it a
 //! call's third argument, so that it means the same wherever it is evaluated: in a leaf by an index, in a leaf without one, and above.
 
+use super::is_text;
 use datafusion::arrow::array::{Array, AsArray, BooleanArray, StringArray};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field};
@@ -77,7 +78,6 @@ impl ScalarUDFImpl for TextMatch {
     }
 
     fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
-        let is_text = |t: &DataType| t.is_string() || t.is_null();
         let text = match arg_types.first() {
             Some(DataType::List(item)) if is_text(item.data_type()) => {
                 DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)))

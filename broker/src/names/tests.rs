@@ -6,18 +6,10 @@ use datafusion::common::Column;
 use std::sync::Arc;
 use strandline_proto::catalog::{CatalogSnapshot, TableSnapshot};
 use strandline_proto::coverage::Coverage;
-use strandline_proto::schema::{self, ColumnRole, DataType, Schema};
-use strandline_proto::value::Value;
+use strandline_proto::schema::{self, DataType, Schema};
 
 fn tables() -> Tables {
-    let column = |name: &str| schema::Column {
-        name: name.into(),
-        data_type: DataType::Int,
-        multi_value: false,
-        role: ColumnRole::Dimension,
-        default: Value::Null,
-        not_null: false,
-    };
+    let column = |name: &str| schema::Column::dimension(name, DataType::Int);
     let table = TableSnapshot {
         name: "airlineStats".into(),
         schema: Arc::new(Schema {

@@ -477,7 +477,7 @@ pub fn keeps_all(filter: &LeafFilter) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use strandline_proto::schema::{Column, ColumnRole, DataType as Type};
+    use strandline_proto::schema::{Column, DataType as Type};
 
     fn bound(column: &str, low: bool) -> LeafFilter {
         let operand = Some((Operand::Literal(Value::Int(5)), false));
@@ -498,12 +498,8 @@ mod tests {
     #[test]
     fn bounds_on_a_multi_value_column_may_be_passed_by_different_elements() {
         let columns = [("one", false), ("many", true)].map(|(name, multi_value)| Column {
-            name: name.to_owned(),
-            data_type: Type::Int,
             multi_value,
-            role: ColumnRole::Dimension,
-            default: Value::Null,
-            not_null: false,
+            ..Column::dimension(name, Type::Int)
         });
         let schema = Schema {
             name: "t".to_owned(),

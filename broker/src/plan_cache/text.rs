@@ -94,34 +94,25 @@ impl<'a> Outline<'a> {
                     text.push(mark);
                     literals.push((from, &sql[from..i]));
                 }
-                b'\'' => {
+                quote @ (b'\'' | b'"') => {
                     i += 1;
-                    while at(i) != b'\'' {
+                    while at(i) != quote {
                         if i >= bytes.len() || at(i) == b'\\' || is_control(at(i)) {
                             return None;
                         }
                         i += 1;
                     }
                     i += 1;
+                    // A quote within, or another text.
                     if matches!(at(i), b'\'' | b'"') {
                         return None;
                     }
-                    text.push('\u{3}');
-                    literals.push((from, &sql[from + 1..i - 1]));
-                }
-                b'"' => {
-                    i += 1;
-                    while at(i) != b'"' {
-                        if i >= bytes.len() || at(i) == b'\\' || is_control(at(i)) {
-                            return None;
-                        }
-                        i += 1;
+                    if quote == b'\'' {
+                        text.push('\u{3}');
+                        literals.push((from, &sql[from + 1..i - 1]));
+                    } else {
+                        text.push_str(&sql[from..i]);
                     }
-                    i += 1;
-                    if matches!(at(i), b'"' | b'\'') {
-                        return None;
-                    }
-                    text.push_str(&sql[from..i]);
                 }
                 // A parameter.
                 b'$' => {

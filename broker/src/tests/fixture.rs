@@ -51,12 +51,8 @@ impl Numbers {
 
 pub(crate) fn schema() -> Arc<Schema> {
     let column = |name: &str, data_type, multi_value| Column {
-        name: name.into(),
-        data_type,
         multi_value,
-        role: ColumnRole::Dimension,
-        default: Value::Null,
-        not_null: false,
+        ..Column::dimension(name, data_type)
     };
     let mut columns = vec![
         column("day", DataType::Int, false),

@@ -25,6 +25,7 @@ mod write;
 
 use crate::doc_set::DocSet;
 use crate::reader::{DocId, IndexError};
+use crate::wire::corrupt;
 
 pub use pieces::{MutableText, TextView, WordsOf};
 pub use read::ImmutableText;
@@ -60,4 +61,9 @@ pub trait WordWalk {
     fn seek(&mut self, doc: DocId);
     /// Appends the places of the word in the document, ascending.
     fn places(&mut self, out: &mut Vec<u32>);
+}
+
+/// What tantivy says, as an error of the index.
+fn failed(error: &tantivy::TantivyError) -> IndexError {
+    corrupt(format!("a text index: {error}"))
 }

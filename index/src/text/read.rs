@@ -2,7 +2,7 @@
 
 use super::directory::ReadOnlyFiles;
 use super::write::{FORMAT, field};
-use super::{TextPostings, WordWalk};
+use super::{TextPostings, WordWalk, failed};
 use crate::doc_set::DocSet;
 use crate::reader::{DocId, IndexError};
 use crate::wire::{corrupt, part, size_at, u32_at};
@@ -139,10 +139,6 @@ fn text(head: &Bytes, at: &mut usize) -> Result<String, IndexError> {
     let bytes = part(head, *at + 4, len)?;
     *at += 4 + len;
     String::from_utf8(bytes.to_vec()).map_err(|_| corrupt("a name in a text index is not text"))
-}
-
-fn failed(error: &tantivy::TantivyError) -> IndexError {
-    corrupt(format!("a text index: {error}"))
 }
 
 fn fill(mut postings: SegmentPostings, out: &mut DocSet) {

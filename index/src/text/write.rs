@@ -1,5 +1,6 @@
 //! Writing a text index: words, document by document, become the bytes of a section.
 
+use super::failed;
 use crate::reader::IndexError;
 use crate::wire::corrupt;
 use std::fmt::Write;
@@ -150,10 +151,6 @@ impl TextIndexWriter {
 /// The schema's only field.
 pub(super) fn field() -> tantivy::schema::Field {
     tantivy::schema::Field::from_field_id(0)
-}
-
-fn failed(error: &tantivy::TantivyError) -> IndexError {
-    corrupt(format!("a text index: {error}"))
 }
 
 /// Takes a document apart again into the words and places that it was given as.

@@ -2,22 +2,14 @@ use super::*;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use std::collections::BTreeMap;
 use strandline_proto::ids::StreamPartition;
-use strandline_proto::schema::{Column, ColumnRole, DataType, Schema};
-use strandline_proto::value::Value;
+use strandline_proto::schema::{Column, DataType, Schema};
 use strandline_storage::segment::spec::SegmentSpec;
 
 fn spec() -> Arc<SegmentSpec> {
     let schema = Schema {
         name: "t".to_owned(),
         version: 1,
-        columns: vec![Column {
-            name: "n".to_owned(),
-            data_type: DataType::Long,
-            multi_value: false,
-            role: ColumnRole::Dimension,
-            default: Value::Null,
-            not_null: false,
-        }],
+        columns: vec![Column::dimension("n", DataType::Long)],
         primary_key: Vec::new(),
     };
     Arc::new(SegmentSpec {

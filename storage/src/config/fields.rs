@@ -282,23 +282,16 @@ impl Storage {
     /// Holds the wishes against each other.
     pub(super) fn check(&self) -> Result<()> {
         for (name, spec) in &self.columns {
-            if spec.fst && spec.encoding == Encoding::Raw {
-                let at = self
-                    .fst_at
-                    .get(name)
-                    .map_or("fieldConfigList", String::as_str);
-                return Err(strandline_proto::Error::invalid(format!(
-                    "{at}: an FST index needs a dictionary, and the column {name} is to be stored without one"
-                )));
-            }
-            if spec.inverted && spec.encoding == Encoding::Raw {
-                let at = self
-                    .inverted_at
-                    .get(name)
-                    .map_or("fieldConfigList", String::as_str);
-                return Err(strandline_proto::Error::invalid(format!(
-                    "{at}: an inverted index needs a dictionary, and the column {name} is to be stored without one"
-                )));
+            for (wanted, places, kind) in [
+                (spec.fst, &self.fst_at, "an FST"),
+                (spec.inverted, &self.inverted_at, "an inverted"),
+            ] {
+                if wanted && spec.encoding == Encoding::Raw {
+                    let at = places.get(name).map_or("fieldConfigList", String::as_str);
+                    return Err(strandline_proto::Error::invalid(format!(
+                        "{at}: {kind} index needs a dictionary, and the column {name} is to be stored without one"
+                    )));
+                }
             }
         }
         Ok(())

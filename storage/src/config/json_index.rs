@@ -4,7 +4,7 @@ use super::ConfigWarning;
 use super::document::{Node, Object};
 use crate::segment::json::JsonSpec;
 use strandline_proto::Result;
-use strandline_proto::schema::{DataType, Schema};
+use strandline_proto::schema::{Column, DataType, Schema};
 
 /// Reads the settings of the index on the column `name`, which must be one of single-value text.
 pub(super) fn read(
@@ -75,10 +75,7 @@ pub(super) fn read(
 
 /// Checks that the column can have such an index.
 pub(super) fn check_column(name: &str, node: &Node<'_>, schema: &Schema) -> Result<()> {
-    let is_text = schema.column(name).is_some_and(|column| {
-        !column.multi_value && matches!(column.data_type, DataType::String | DataType::Json)
-    });
-    match is_text {
+    match schema.column(name).is_some_and(Column::is_single_text) {
         true => Ok(()),
         false => Err(node.wrong(format_args!(
             "a JSON index needs a single-value column of type JSON or STRING, and {name} is none"

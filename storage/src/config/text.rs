@@ -3,7 +3,7 @@
 use super::ConfigWarning;
 use super::document::{Node, Object};
 use strandline_proto::Result;
-use strandline_proto::schema::{DataType, Schema};
+use strandline_proto::schema::Schema;
 use strandline_proto::text::TextSettings;
 
 const ANALYZER: &str = "org.apache.lucene.analysis.standard.StandardAnalyzer";
@@ -32,11 +32,11 @@ const NO_EFFECT: [&str; 16] = [
 /// Refuses an index of texts on a column that holds none.
 pub(super) fn check_column(name: &str, kind: &str, schema: &Schema, node: &Node<'_>) -> Result<()> {
     match schema.column(name).map(|column| column.data_type) {
-        Some(DataType::String | DataType::Json) | None => Ok(()),
-        Some(other) => Err(node.wrong(format_args!(
+        Some(other) if !other.is_text() => Err(node.wrong(format_args!(
             "an index of kind {kind} is for columns of text, and {name} is {}",
             other.pinot_name()
         ))),
+        _ => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::transform::Transforms;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Float32Type, Float64Type, Int64Type};
 use proptest::prelude::*;
-use strandline_proto::schema::{Column, ColumnRole, DataType, Schema};
+use strandline_proto::schema::{Column, DataType, Schema};
 use strandline_proto::value::Value;
 
 fn value(cell: Cell<'_>, data_type: DataType) -> Result<Value, String> {
@@ -177,12 +177,8 @@ fn values_that_do_not_fit_are_refused_and_shown() {
 
 fn schema() -> Schema {
     let column = |name: &str, data_type, multi_value| Column {
-        name: name.into(),
-        data_type,
         multi_value,
-        role: ColumnRole::Dimension,
-        default: Value::Null,
-        not_null: false,
+        ..Column::dimension(name, data_type)
     };
     Schema {
         name: "t".into(),

@@ -21,7 +21,7 @@ use strandline_index::column::{ColumnData, ColumnOptions};
 use strandline_index::mutable::{KeyedTexts, MutableColumn, MutableOptions};
 use strandline_index::text::TextPostings;
 use strandline_index::{ColumnReader, DictId, IndexError, PhysicalType, ValueBuffer};
-use strandline_proto::schema::{Column, ColumnRole, DataType};
+use strandline_proto::schema::{Column, ColumnRole};
 use strandline_proto::{Error, Result};
 
 /// Rows of one segment: `$docId` is an Int32.
@@ -371,40 +371,33 @@ fn column_full(column: &str, error: &IndexError) -> Error {
 /// Refuses what no column can hold.
 pub(super) fn check_spec(spec: &SegmentSpec) -> Result<()> {
     for (name, of_column) in &spec.columns {
-        if of_column.inverted && of_column.encoding == Encoding::Raw {
-            return Err(Error::invalid(format!(
-                "column {name}: an inverted index needs a dictionary, but the column is raw: take one of the two out of the table config"
-            )));
+        for (wanted, kind) in [
+            (of_column.inverted, "an inverted"),
+            (of_column.fst, "an FST"),
+        ] {
+            if wanted && of_column.encoding == Encoding::Raw {
+                return Err(Error::invalid(format!(
+                    "column {name}: {kind} index needs a dictionary, but the column is raw: take one of the two out of the table config"
+                )));
+            }
         }
-        if of_column.fst && of_column.encoding == Encoding::Raw {
-            return Err(Error::invalid(format!(
-                "column {name}: an FST index needs a dictionary, but the column is raw: take one of the two out of the table config"
-            )));
-        }
-        let of_text = |c: &Column| matches!(c.data_type, DataType::String | DataType::Json);
+        let column = spec.schema.column(name);
         if (of_column.text.is_some() || of_column.fst)
-            && !spec.schema.column(name).is_some_and(of_text)
+            && !column.is_some_and(|column| column.data_type.is_text())
         {
             return Err(Error::invalid(format!(
                 "column {name}: a text or FST index is for columns of text (STRING, JSON)"
             )));
         }
-    }
-    for (name, json) in spec
-        .columns
-        .iter()
-        .filter_map(|(n, c)| Some((n, c.json.as_ref()?)))
-    {
-        let is_text = spec.schema.column(name).is_none_or(|column| {
-            !column.multi_value && matches!(column.data_type, DataType::String | DataType::Json)
-        });
-        if !is_text {
-            return Err(Error::invalid(format!(
-                "column {name}: a JSON index needs a single-value column of type JSON or STRING"
-            )));
+        if let Some(json) = &of_column.json {
+            if !column.is_none_or(Column::is_single_text) {
+                return Err(Error::invalid(format!(
+                    "column {name}: a JSON index needs a single-value column of type JSON or STRING"
+                )));
+            }
+            json.check()
+                .map_err(|e| e.at(format_args!("column {name}")))?;
         }
-        json.check()
-            .map_err(|e| e.at(format_args!("column {name}")))?;
     }
     if let Some(time) = &spec.time_column {
         match spec.schema.column(time) {

@@ -5,6 +5,7 @@
 
 use super::state::Values;
 use crate::leaf::column::BoundColumn;
+use crate::leaf::expression::columns_in;
 use crate::leaf::segment::SegmentView;
 use arrow::datatypes::DataType as ArrowType;
 use std::sync::Arc;
@@ -181,18 +182,13 @@ fn node(
             branches,
             otherwise: Some(otherwise),
         } => {
-            let mut inner = Vec::new();
-            let case = case(branches, otherwise, parameters, segment, &mut inner)?;
             // Null in a test or in a branch that is not taken makes no null.
-            if inner.iter().any(|column| column.reader.has_nulls()) {
-                return Ok(None);
-            }
-            for column in inner {
-                if !columns.iter().any(|c| c.name == column.name) {
-                    columns.push(column);
+            for name in columns_in(expr) {
+                if segment.column(&name)?.reader.has_nulls() {
+                    return Ok(None);
                 }
             }
-            case
+            case(branches, otherwise, parameters, segment, columns)?
         }
         _ => None,
     })

@@ -285,9 +285,7 @@ impl Node {
                 negated,
             } => {
                 let mut found = scratch.take_bits();
-                if let Some(bits) = docs.chunk(chunk) {
-                    found.words_mut().copy_from_slice(bits.words());
-                }
+                docs.fill(chunk, &mut found);
                 settle(column, found, *negated, chunk, left, scratch);
             }
             Self::Words(words) => words.narrow(chunk, left, scratch)?,

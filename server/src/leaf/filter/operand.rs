@@ -190,7 +190,7 @@ fn pattern_of<'a>(
     pattern: &'a Operand,
     parameters: &'a [Value],
 ) -> Result<Option<&'a str>> {
-    if !matches!(data_type, DataType::String | DataType::Json) {
+    if !data_type.is_text() {
         return Err(Error::invalid(format!(
             "column {:?} is {}, and patterns match text: cast it to VARCHAR",
             predicate.column,

@@ -66,14 +66,9 @@ pub(super) fn access(
     if let Some(dictionary) = column.reader.dictionary().filter(|_| is_single) {
         let mut scratch = text::Words::default();
         let ids = evaluate(dictionary, 0..dictionary.len(), |values| {
-            let matches = |i| {
-                matcher
-                    .matches([text_of(&values, i)?], &mut scratch)
-                    .then_some(())
-            };
+            let mut matches = |text| matcher.matches([text], &mut scratch);
             Ok((0..values.len())
-                .map(matches)
-                .map(|m| m.is_some())
+                .map(|i| text_of(&values, i).is_some_and(&mut matches))
                 .collect())
         })?;
         let len = dictionary.len();
@@ -107,9 +102,7 @@ impl Words {
         scratch: &mut Scratch,
     ) -> Result<()> {
         let mut found = scratch.take_bits();
-        if let Some(bits) = self.found.chunk(chunk) {
-            found.or(bits);
-        }
+        self.found.fill(chunk, &mut found);
         let base = chunk * CHUNK_DOCS;
         let mut docs = std::mem::take(&mut scratch.docs);
         docs.clear();

@@ -183,18 +183,14 @@ pub(super) fn stored(rng: &mut StdRng, column: &Column, nulls: f64) -> Value {
 }
 
 pub(super) fn table(rng: &mut StdRng) -> Table {
-    let mut columns = vec![Column {
-        name: "time".to_owned(),
-        data_type: if rng.random_bool(0.5) {
+    let mut columns = vec![Column::dimension(
+        "time",
+        if rng.random_bool(0.5) {
             DataType::Long
         } else {
             DataType::Timestamp
         },
-        multi_value: false,
-        role: ColumnRole::Dimension,
-        default: Value::Null,
-        not_null: false,
-    }];
+    )];
     for (i, data_type) in TYPES.iter().cycle().take(14).enumerate() {
         let multi_value = i >= 10;
         let data_type = if multi_value {
@@ -270,8 +266,7 @@ fn segment(
             range: rng.random_bool(0.4),
             bloom: rng.random_bool(0.3),
             json: rng.random_bool(0.6),
-            text: matches!(column.data_type, DataType::String | DataType::Json)
-                && rng.random_bool(0.6),
+            text: column.data_type.is_text() && rng.random_bool(0.6),
         };
         let lacking = rng.random_bool(0.15);
         if lacking {
@@ -468,7 +463,7 @@ fn predicate(rng: &mut StdRng, schema: &Schema, parameters: &mut Vec<Value>) -> 
     columns.push((virtual_columns::OFFSET.to_owned(), DataType::Long));
     columns.push((virtual_columns::PARTITION.to_owned(), DataType::Int));
     let (column, data_type) = columns.choose(rng).unwrap().clone();
-    let text = matches!(data_type, DataType::String | DataType::Json);
+    let text = data_type.is_text();
     let test = match rng.random_range(0..10) {
         0..3 => ColumnTest::In(
             (0..rng.random_range(1..3))

@@ -32,7 +32,7 @@ pub(super) struct ToStore {
 
 /// An index of everything, or of a part, as the name has it.
 fn json_spec(column: &Column, storage: &Storage) -> Option<JsonSpec> {
-    let text = matches!(column.data_type, DataType::String | DataType::Json);
+    let text = column.data_type.is_text();
     (storage.json && text && !column.multi_value).then(|| match column.name.len() % 2 {
         0 if storage.bloom => JsonSpec {
             levels_max: Some(2),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use strandline_index::{CHUNK_DOCS, DocBits, DocId};
 use strandline_proto::ids::{Half, OffsetRange, StreamPartition};
 use strandline_proto::leaf::*;
-use strandline_proto::schema::{Column, ColumnRole, DataType, Schema};
+use strandline_proto::schema::{Column, DataType, Schema};
 use strandline_proto::text::{TextMatcher, TextSettings, Words};
 use strandline_proto::value::Value;
 use strandline_storage::segment::SegmentReader;
@@ -35,12 +35,8 @@ fn columns(rng: &mut StdRng, docs: usize, indexed: bool) -> Vec<(Column, Storage
     let shapes = [(false, true), (false, false), (true, true), (true, false)];
     let column = |(number, (multi_value, dictionary)): (usize, (bool, bool))| {
         let column = Column {
-            name: format!("c{number}"),
-            data_type: DataType::String,
             multi_value,
-            role: ColumnRole::Dimension,
-            default: Value::Null,
-            not_null: false,
+            ..Column::dimension(format!("c{number}"), DataType::String)
         };
         let storage = Storage {
             dictionary,

@@ -11,8 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use strandline_proto::ids::Half;
 use strandline_proto::json::JsonFilter;
-use strandline_proto::schema::{Column, ColumnRole, DataType, Schema};
-use strandline_proto::value::Value;
+use strandline_proto::schema::{Column, DataType, Schema};
 
 /// A segment of documents with an index, sorted by their numbers in `places`.
 fn segment(
@@ -21,14 +20,7 @@ fn segment(
     encoding: Encoding,
     json: JsonSpec,
 ) -> Arc<ImmutableSegment> {
-    let column = |name: &str, data_type| Column {
-        name: name.to_owned(),
-        data_type,
-        multi_value: false,
-        role: ColumnRole::Dimension,
-        default: Value::Null,
-        not_null: false,
-    };
+    let column = |name: &str, data_type| Column::dimension(name, data_type);
     let schema = Schema {
         name: "t".to_owned(),
         version: 1,
@@ -226,14 +218,7 @@ fn many_documents_are_found_over_chunks() {
 
 #[test]
 fn an_index_of_what_is_no_text_is_refused() {
-    let column = Column {
-        name: "j".to_owned(),
-        data_type: DataType::Int,
-        multi_value: false,
-        role: ColumnRole::Dimension,
-        default: Value::Null,
-        not_null: false,
-    };
+    let column = Column::dimension("j", DataType::Int);
     let refused = |data_type, json: JsonSpec| {
         let schema = Schema {
             name: "t".to_owned(),

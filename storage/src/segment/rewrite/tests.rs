@@ -12,19 +12,11 @@ use std::sync::Arc;
 use strandline_index::json::Kind;
 use strandline_index::{DocSelection, DocSet, ValueBuffer};
 use strandline_proto::ids::{Half, OffsetRange, StreamPartition};
-use strandline_proto::schema::{Column, ColumnRole, DataType, Schema};
+use strandline_proto::schema::{Column, DataType, Schema};
 use strandline_proto::text::TextSettings;
-use strandline_proto::value::Value;
 
 fn schema() -> Arc<Schema> {
-    let column = |name: &str, data_type| Column {
-        name: name.to_owned(),
-        data_type,
-        multi_value: false,
-        role: ColumnRole::Dimension,
-        default: Value::Null,
-        not_null: false,
-    };
+    let column = |name: &str, data_type| Column::dimension(name, data_type);
     Arc::new(Schema {
         name: "t".to_owned(),
         version: 4,

@@ -44,12 +44,8 @@ pub(super) const TYPES: [DataType; 10] = [
 
 pub(super) fn column(name: &str, data_type: DataType, multi_value: bool) -> Column {
     Column {
-        name: name.into(),
-        data_type,
         multi_value,
-        role: ColumnRole::Dimension,
-        default: Value::Null,
-        not_null: false,
+        ..Column::dimension(name, data_type)
     }
 }
 
