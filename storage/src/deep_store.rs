@@ -166,6 +166,29 @@ impl DeepStore {
         checksum: u64,
         file: &Path,
     ) -> Result<()> {
+        self.keep(table, segment, checksum, file, false).await
+    }
+
+    /// Keeps `file`, which nobody writes to any more. As [`Self::put`], but a folder on the file's own file system takes it in
+    /// under another name, and nothing is copied.
+    pub async fn take(
+        &self,
+        table: &str,
+        segment: &SegmentName,
+        checksum: u64,
+        file: &Path,
+    ) -> Result<()> {
+        self.keep(table, segment, checksum, file, true).await
+    }
+
+    async fn keep(
+        &self,
+        table: &str,
+        segment: &SegmentName,
+        checksum: u64,
+        file: &Path,
+        link: bool,
+    ) -> Result<()> {
         let folder = folder(table, segment)?;
         let source = file.to_owned();
         let (crc, bytes) = blocking(&self.environment.spawner, "check segment file", move || {
@@ -181,7 +204,9 @@ impl DeepStore {
         match self.store.head(&path).await {
             Ok(there) if there.size == bytes && self.check(&path, content).await.is_ok() => {}
             Ok(_) | Err(object_store::Error::NotFound { .. }) => {
-                self.upload(file, &path, content).await?
+                if !(link && self.link(file, &path).await) {
+                    self.upload(file, &path, content).await?;
+                }
             }
             Err(error) => return Err(store_error("look for", &path, &error)),
         }
@@ -281,6 +306,21 @@ impl DeepStore {
             Some((object.location, content))
         });
         Ok(named.collect())
+    }
+
+    /// Whether `file` stands under the object's name now. Where it can't, a copy may.
+    async fn link(&self, file: &Path, path: &ObjectPath) -> bool {
+        let Some(root) = &self.root else {
+            return false;
+        };
+        let (from, to) = (file.to_owned(), root.join(path.as_ref()));
+        let files = Arc::clone(&self.environment.files);
+        let linked = blocking(&self.environment.spawner, "link segment file", move || {
+            let made = to.parent().map_or(Ok(()), |dir| files.create_dir(dir));
+            let linked = made.and_then(|()| files.link(&from, &to));
+            linked.map_err(|e| file_error("link", &to, &e))
+        });
+        linked.await.is_ok()
     }
 
     async fn upload(&self, file: &Path, path: &ObjectPath, content: Content) -> Result<()> {

@@ -12,8 +12,9 @@ use std::time::Instant;
 use strandline_proto::ids::Half;
 use strandline_proto::{Error, Result};
 use strandline_storage::config::{self, TableConfig};
-use strandline_storage::environment::Environment;
+use strandline_storage::environment::{Environment, file_error};
 use strandline_storage::input::{self, InputFormat};
+use tokio::sync::mpsc::unbounded_channel;
 use tokio_util::sync::CancellationToken;
 
 /// Arguments of `strandline build`.
@@ -76,7 +77,8 @@ pub(crate) async fn run(arguments: BuildArgs) -> Outcome {
         stop: stop.clone(),
     };
     let environment = Environment::real();
-    let building = build.run(&environment);
+    let (made, mut segments) = unbounded_channel();
+    let building = build.run(&environment, made);
     tokio::pin!(building);
     let built = tokio::select! {
         built = &mut building => built,
@@ -86,11 +88,18 @@ pub(crate) async fn run(arguments: BuildArgs) -> Outcome {
         }
     };
     bar.finish_and_clear();
-    let built = built?;
+    built?;
+    let mut built = Vec::new();
+    while let Some(segment) = segments.recv().await {
+        built.push(segment);
+    }
     let mut out = std::io::stdout();
     for segment in &built {
         let path = arguments.out.join(format!("{}.seg", segment.info.name));
-        std::fs::rename(&segment.path, &path)?;
+        environment
+            .files
+            .publish(&segment.path, &path)
+            .map_err(|e| file_error("write", &path, &e))?;
         writeln!(out, "{}", path.display())?;
     }
     let run = built

@@ -1,7 +1,8 @@
 //! Files become segment files: the blocking part of a load, and all that `strandline build` does on a job's own machine.
 //!
 //! One job reads and converts batches, another builds segments of them, a few batches behind; a segment's columns are
-//! written several at a time. One segment at a time is in memory.
+//! written several at a time. One segment at a time is in memory. Each is handed over when it is made, so that it is stored
+//! while the next is made.
 
 use crate::allocator::{give_back, memory};
 use arrow::array::RecordBatch;
@@ -17,6 +18,7 @@ use strandline_storage::config::TableConfig;
 use strandline_storage::environment::{Environment, Files, blocking};
 use strandline_storage::input::{self, InputFormat};
 use strandline_storage::segment::builder::SegmentBuilder;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 /// Rows of a segment unless it is asked for other: few enough that to build one takes as much memory as to build a
@@ -68,11 +70,15 @@ struct Read {
 }
 
 impl SegmentBuild {
-    /// Makes the segment files.
+    /// Makes the segment files, and hands each to `made`. Ends early when nobody takes them.
     ///
     /// # Errors
-    /// What is wrong with a file, by file, column and row; no segment file is left behind then.
-    pub async fn run(self, environment: &Environment) -> Result<Vec<BuiltSegment>> {
+    /// What is wrong with a file, by file, column and row; what was made until then stays in the folder.
+    pub async fn run(
+        self,
+        environment: &Environment,
+        made: UnboundedSender<BuiltSegment>,
+    ) -> Result<()> {
         let inputs: Arc<[PathBuf]> = self.inputs.into();
         let (batches, read) = sync_channel(BATCHES_AHEAD);
         let reading = Reading {
@@ -94,7 +100,8 @@ impl SegmentBuild {
             stop: self.stop,
             count: LoadCount::default(),
             current: None,
-            built: Vec::new(),
+            built: 0,
+            made,
         };
         let (read, built) = tokio::join!(
             blocking(&environment.spawner, "read files", move || reading
@@ -159,23 +166,12 @@ struct Building {
     stop: CancellationToken,
     count: LoadCount,
     current: Option<(String, SegmentBuilder)>,
-    built: Vec<BuiltSegment>,
+    built: u64,
+    made: UnboundedSender<BuiltSegment>,
 }
 
 impl Building {
-    fn run(mut self, batches: &Receiver<Read>) -> Result<Vec<BuiltSegment>> {
-        let done = self.build(batches);
-        if done.is_err() {
-            for BuiltSegment { path, .. } in &self.built {
-                if let Err(e) = self.files.remove(path) {
-                    tracing::warn!(file = %path.display(), error = %e, "cannot remove a segment file of a build that failed");
-                }
-            }
-        }
-        done.map(|()| self.built)
-    }
-
-    fn build(&mut self, batches: &Receiver<Read>) -> Result<()> {
+    fn run(mut self, batches: &Receiver<Read>) -> Result<()> {
         self.count.bytes_total = input::total_bytes(&self.inputs);
         while let Ok(Read { rows, bytes }) = batches.recv() {
             self.check_stop()?;
@@ -192,7 +188,8 @@ impl Building {
     }
 
     fn check_stop(&self) -> Result<()> {
-        if self.stop.is_cancelled() {
+        // Where nobody takes segments any more, who was to says why.
+        if self.stop.is_cancelled() || self.made.is_closed() {
             return Err(Error::cancelled("cancelled; nothing of it was kept"));
         }
         Ok(())
@@ -205,7 +202,7 @@ impl Building {
                 Some(current) => current,
                 None => {
                     let table = &self.config.name;
-                    let name = format!("{table}__{}_{}", self.run, self.built.len());
+                    let name = format!("{table}__{}_{}", self.run, self.built);
                     let spec = Arc::clone(&self.config.spec);
                     let builder = SegmentBuilder::new(spec, &name, Half::Offline, None)?;
                     let threads = available_parallelism().map_or(1, usize::from);
@@ -237,10 +234,12 @@ impl Building {
             // Else the next segment would grow beside what was this one.
             give_back();
             let info = finished?;
-            let checked = check_times(&self.config, &info);
-            self.built.push(BuiltSegment { info, path });
-            checked?;
-            self.count.segments_built = self.built.len() as u64;
+            self.built += 1;
+            check_times(&self.config, &info)?;
+            if self.made.send(BuiltSegment { info, path }).is_err() {
+                return self.check_stop();
+            }
+            self.count.segments_built = self.built;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@
 use super::catalog::Publisher;
 use super::consumer::Backoff;
 use super::step::{Side, Step, Steps};
-use super::stored::store_and_hold;
+use super::stored::{Finished, store_and_hold};
 use super::tail::Tail;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -126,7 +126,7 @@ impl Committer {
             &self.environment,
             (&self.table, &hosted),
             &info,
-            &path,
+            Finished::Ours(&path),
         )
         .await?;
         let _ = self.environment.files.remove(&path);

@@ -2,21 +2,24 @@
 
 use super::build::{BuiltSegment, Progress, SEGMENT_ROWS_DEFAULT, SegmentBuild, check_times};
 use super::catalog::Publisher;
-use super::stored::store_and_hold;
-use parking_lot::Mutex;
+use super::registry::{Claim, HostedTable};
+use super::stored::{Finished, store_and_hold};
 use std::path::PathBuf;
 use std::sync::Arc;
+use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::coverage::Interval;
 use strandline_proto::ids::{Half, SegmentName};
 use strandline_proto::schema::{Column, Schema};
 use strandline_proto::v1::{LoadOptions, LoadResult, PushMode};
-use strandline_proto::{Error, Result};
+use strandline_proto::{Error, ErrorKind, Result};
 use strandline_storage::config::{PushType, TableConfig};
 use strandline_storage::deep_store::DeepStore;
 use strandline_storage::environment::{Environment, blocking, file_error};
 use strandline_storage::input::{self, InputFormat};
-use strandline_storage::meta::{Metastore, PUSH_ID_BYTES_MAX, PushOffline};
+use strandline_storage::meta::{Metastore, Outcome, PUSH_ID_BYTES_MAX, PushOffline, Pushed};
 use strandline_storage::segment::immutable::ImmutableSegment;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// What loads work with.
@@ -42,6 +45,57 @@ impl Drop for StagedFiles {
         if let Err(e) = std::fs::remove_dir_all(&self.0) {
             tracing::warn!(dir = %self.0.display(), error = %e, "cannot remove a load's staging folder; the next start does");
         }
+    }
+}
+
+/// Segment files on their way in.
+enum Made {
+    /// They are being made, and the end of it comes with whether it went well.
+    Here {
+        segments: UnboundedReceiver<BuiltSegment>,
+        ended: oneshot::Receiver<Result<()>>,
+    },
+    /// They were made before.
+    Elsewhere(std::vec::IntoIter<BuiltSegment>),
+}
+
+impl Made {
+    /// The next one, and whether it is a file of ours; none when there are no more and all went well.
+    async fn next(&mut self) -> Result<Option<(BuiltSegment, bool)>> {
+        let (segments, ended) = match self {
+            Self::Elsewhere(segments) => return Ok(segments.next().map(|s| (s, false))),
+            Self::Here { segments, ended } => (segments, ended),
+        };
+        match segments.recv().await {
+            Some(segment) => Ok(Some((segment, true))),
+            None => ended
+                .await
+                .unwrap_or_else(|_| Err(Error::internal("a build ended without a word")))
+                .map(|()| None),
+        }
+    }
+}
+
+/// What a push has added so far.
+struct Added {
+    table: Arc<HostedTable>,
+    claims: Vec<Claim>,
+    segments: Vec<(SegmentName, u64)>,
+}
+
+impl Added {
+    /// Files and held segments go by name: what stands under one already must neither be overwritten here nor removed when this
+    /// push fails.
+    fn claim(&mut self, table: &str, info: &SegmentInfo) -> Result<()> {
+        let claim = self.table.claim(&info.name).ok_or_else(|| {
+            Error::already_exists(format!(
+                "table {table}: segment {} is there already, or on its way in another push; to repeat a push, give it the same push id and wait for the first to end",
+                info.name
+            ))
+        })?;
+        self.claims.push(claim);
+        self.segments.push((info.name.clone(), info.checksum));
+        Ok(())
     }
 }
 
@@ -89,8 +143,15 @@ impl Loader {
             progress,
             stop,
         };
-        let staged = build.run(&self.environment).await?;
-        self.push(config, request, staged).await
+        let (made, segments) = unbounded_channel();
+        let (end, ended) = oneshot::channel();
+        let building = async {
+            // Nobody asks any more when the push has failed.
+            let _ = end.send(build.run(&self.environment, made).await);
+        };
+        let made = Made::Here { segments, ended };
+        let ((), pushed) = tokio::join!(building, self.push(config, request, made));
+        pushed
     }
 
     /// Takes segment files that were built elsewhere.
@@ -115,7 +176,8 @@ impl Loader {
                 .collect::<Result<Vec<_>>>()
         })
         .await?;
-        self.push(config, request, staged).await
+        self.push(config, request, Made::Elsewhere(staged.into_iter()))
+            .await
     }
 
     async fn done_before(
@@ -136,66 +198,30 @@ impl Loader {
         &self,
         config: &TableConfig,
         request: PushRequest,
-        staged: Vec<BuiltSegment>,
+        made: Made,
     ) -> Result<LoadResult> {
-        let table = self.publisher.registry().table(&config.name);
-        // Files and held segments go by name: what stands under one already must neither be overwritten
-        // here nor removed when this push fails.
-        let claims = staged
-            .iter()
-            .map(|BuiltSegment { info, .. }| {
-                table.claim(&info.name).ok_or_else(|| {
-                    Error::already_exists(format!(
-                        "table {}: segment {} is there already, or on its way in another push; to repeat a push, give it the same push id and wait for the first to end",
-                        config.name, info.name
-                    ))
-                })
-            })
-            .collect::<Result<Vec<_>>>();
-        let _claims = match claims {
-            Ok(claims) => claims,
-            // The first try of this push may have ended since its id was looked up.
-            Err(e) => return self.done_before(config, &request).await?.ok_or(e),
+        let mut added = Added {
+            table: self.publisher.registry().table(&config.name),
+            claims: Vec::new(),
+            segments: Vec::new(),
         };
-        let added = Mutex::new(Vec::new());
-        let stored = async {
-            for BuiltSegment { info, path } in &staged {
-                added.lock().push((info.name.clone(), info.checksum));
-                store_and_hold(
-                    &self.deep_store,
-                    &self.environment,
-                    (&config.name, &table),
-                    info,
-                    path,
-                )
-                .await?;
-            }
-            let result = PushResult {
-                rows: staged.iter().map(|s| s.info.rows).sum(),
-                segments: staged.len() as u64,
-            };
-            let push = PushOffline {
-                table: config.name.clone(),
-                push_id: request.id.clone(),
-                segments: staged.iter().map(|s| s.info.clone()).collect(),
-                mode: request.mode,
-                declared: request.declared,
-                result_json: result.write()?,
-            };
-            self.metastore.push_offline(push).await
-        }
-        .await;
+        let stored = self.store(config, &request, made, &mut added).await;
+        let added = added.segments;
         let outcome = match stored {
             Ok(outcome) => outcome,
             Err(e) => {
-                self.discard(config, added.into_inner()).await;
-                return Err(e);
+                self.discard(config, added).await;
+                // The first try of this push may have ended since its id was looked up.
+                return match e.kind() {
+                    ErrorKind::AlreadyExists => self.done_before(config, &request).await?.ok_or(e),
+                    _ => Err(e),
+                };
             }
         };
         let already_done = outcome.is_already_done();
         if already_done {
             // Another request with this id came first: its segments stand, these go.
-            self.discard(config, added.into_inner()).await;
+            self.discard(config, added).await;
         }
         let pushed = outcome.into_inner();
         if !already_done {
@@ -204,6 +230,40 @@ impl Loader {
                 .retire_segments(pushed.version, &config.name, pushed.removed);
         }
         PushResult::read(&pushed.result_json)?.into_message(&request.id, already_done)
+    }
+
+    /// Stores segments as they are made and, when all are, names them in one transaction.
+    async fn store(
+        &self,
+        config: &TableConfig,
+        request: &PushRequest,
+        mut made: Made,
+        added: &mut Added,
+    ) -> Result<Outcome<Pushed>> {
+        let mut segments = Vec::new();
+        while let Some((BuiltSegment { info, path }, is_ours)) = made.next().await? {
+            added.claim(&config.name, &info)?;
+            let file = match is_ours {
+                true => Finished::Ours(&path),
+                false => Finished::Theirs(&path),
+            };
+            let table = (&*config.name, &*added.table);
+            store_and_hold(&self.deep_store, &self.environment, table, &info, file).await?;
+            segments.push(info);
+        }
+        let result = PushResult {
+            rows: segments.iter().map(|info| info.rows).sum(),
+            segments: segments.len() as u64,
+        };
+        let push = PushOffline {
+            table: config.name.clone(),
+            push_id: request.id.clone(),
+            segments,
+            mode: request.mode,
+            declared: request.declared,
+            result_json: result.write()?,
+        };
+        self.metastore.push_offline(push).await
     }
 
     /// Removes what a push added and the metastore does not name. Whether it does is asked, because a push whose

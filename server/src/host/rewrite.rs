@@ -8,8 +8,7 @@
 //! puts it in the old one's place, and the old one goes when no query can name it any more: every query reads one of the two.
 
 use super::catalog::Publisher;
-use super::registry::Held;
-use super::stored::open_stored;
+use super::stored::{Finished, store_and_hold};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -215,18 +214,14 @@ impl Rewriter {
                     "queries still read the segment as it was before, which it is to become again; it is tried again",
                 ));
             }
-            self.deep_store
-                .put(table, &new.name, new.checksum, &path)
-                .await?;
-            let opened = open_stored(
+            store_and_hold(
                 &self.deep_store,
                 &self.environment,
-                table,
-                &new.name,
-                new.checksum,
+                (table, &hosted),
+                &new,
+                Finished::Ours(&path),
             )
             .await?;
-            hosted.hold(new.name.clone(), new.checksum, Held::Open(opened));
         }
         let _ = self.environment.files.remove(&path);
         let replaced = self

@@ -40,6 +40,15 @@ pub async fn open_stored(
     }
 }
 
+/// A finished segment file.
+#[derive(Clone, Copy, Debug)]
+pub enum Finished<'a> {
+    /// Made here, and written to by nobody any more.
+    Ours(&'a Path),
+    /// Somebody else's, who may do with it what they like afterwards.
+    Theirs(&'a Path),
+}
+
 /// Puts a finished segment file into the deep store, opens it from there, and holds it in `hosted`, so that a
 /// snapshot may name it.
 ///
@@ -50,11 +59,13 @@ pub async fn store_and_hold(
     environment: &Environment,
     (table, hosted): (&str, &HostedTable),
     info: &SegmentInfo,
-    file: &Path,
+    file: Finished<'_>,
 ) -> Result<()> {
-    deep_store
-        .put(table, &info.name, info.checksum, file)
-        .await?;
+    let (name, checksum) = (&info.name, info.checksum);
+    match file {
+        Finished::Ours(path) => deep_store.take(table, name, checksum, path).await?,
+        Finished::Theirs(path) => deep_store.put(table, name, checksum, path).await?,
+    }
     let opened = open_stored(deep_store, environment, table, &info.name, info.checksum).await?;
     hosted.hold(info.name.clone(), info.checksum, Held::Open(opened));
     Ok(())

@@ -127,6 +127,42 @@ async fn what_a_cut_off_upload_left_is_swept_and_never_listed() {
 }
 
 #[tokio::test]
+async fn a_file_that_nobody_writes_to_is_taken_in_without_a_copy_where_it_can_be() {
+    use crate::environment::{FaultyFiles, FileOperation};
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    let faulty = FaultyFiles::new(Environment::real().files);
+    let environment = Environment::real().with_files(Arc::new(faulty.clone()));
+    let store = DeepStore::local(&dir.path().join("deep ä"), environment)
+        .await
+        .unwrap();
+    let file = dir.path().join("made");
+    for (segment, can_link) in [("a ~%ü", true), ("b", false)] {
+        std::fs::write(&file, segment).unwrap();
+        faulty.set(move |operation, _| {
+            (!can_link && operation == FileOperation::Link)
+                .then(|| io::Error::from(io::ErrorKind::CrossesDevices))
+        });
+        let name = SegmentName::new(segment);
+        // What was cut off before its folders were synced is tried again.
+        for _ in 0..2 {
+            store.take("t", &name, 7, &file).await.unwrap();
+        }
+        let path = store.local_path("t", &name, 7).await.unwrap().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), segment.as_bytes());
+        let [made, stored] = [&file, &path].map(|path| std::fs::metadata(path).unwrap().ino());
+        assert_eq!(made == stored, can_link);
+        // One that is there and damaged is replaced, not written over.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, vec![b'x'; segment.len()]).unwrap();
+        store.take("t", &name, 7, &file).await.unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), segment.as_bytes());
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), segment.as_bytes());
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_copy_is_never_handed_out_and_put_repairs_it() {
     let dir = tempfile::tempdir().unwrap();
     let store = DeepStore::local(&dir.path().join("deep"), Environment::real())

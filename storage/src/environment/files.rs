@@ -16,6 +16,10 @@ pub trait Files: Send + Sync {
     fn write_durable(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
     /// Syncs the finished file `from`, renames it to `to` (same file system) and syncs the folder of `to`.
     fn publish(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Renames the finished file `from` to `to` (same file system). What is durable of it is up to who needs it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives the file `from` the further name `to`; an error where that is taken, or on another file system.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Makes a folder's entries durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Creates a folder and those above it, durably. Nothing happens when it exists.
@@ -78,6 +82,14 @@ impl Files for RealFiles {
         File::open(from)?.sync_all()?;
         std::fs::rename(from, to)?;
         self.sync_dir(parent(to))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::hard_link(from, to)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -173,6 +185,10 @@ pub enum FileOperation {
     WriteDurable,
     /// [`Files::publish`].
     Publish,
+    /// [`Files::rename`].
+    Rename,
+    /// [`Files::link`].
+    Link,
     /// [`Files::sync_dir`].
     SyncDir,
     /// [`Files::create_dir`].
@@ -240,6 +256,16 @@ impl Files for FaultyFiles {
     fn publish(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.check(FileOperation::Publish, to)?;
         self.inner.publish(from, to)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.check(FileOperation::Rename, to)?;
+        self.inner.rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.check(FileOperation::Link, to)?;
+        self.inner.link(from, to)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

@@ -12,7 +12,7 @@ use strandline_index::ColumnReader;
 use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::{Error, Result};
 
-/// Writes the rows of `segment` to `path`, durably, stored as `spec` says. The new segment has the name, the origin and the
+/// Writes the rows of `segment` to `path`, stored as `spec` says. The new segment has the name, the origin and the
 /// schema of the old one: what `spec` says of columns that it lacks is left out.
 ///
 /// Needs about the size of the largest column in memory.

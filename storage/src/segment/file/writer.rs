@@ -125,7 +125,8 @@ impl SegmentFileWriter {
         self.write(bytes)
     }
 
-    /// Completes the file, makes it durable under its name and gives its size and checksum.
+    /// Completes the file under its name and gives its size and checksum. It is not durable yet: what is kept of segments is
+    /// what the deep store has.
     pub(crate) fn finish(mut self) -> Result<(u64, u64)> {
         self.align()?;
         let directory = std::mem::take(&mut self.directory);
@@ -142,8 +143,8 @@ impl SegmentFileWriter {
         self.write(&footer)?;
         self.flush()?;
         self.files
-            .publish(&self.temporary, &self.path)
-            .map_err(|e| file_error("publish", &self.path, &e))?;
+            .rename(&self.temporary, &self.path)
+            .map_err(|e| file_error("write", &self.path, &e))?;
         self.renamed = true;
         Ok((self.written, content_checksum(&self.header, &directory)))
     }

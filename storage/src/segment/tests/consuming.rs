@@ -356,7 +356,7 @@ fn a_build_that_fails_leaves_nothing_and_can_be_tried_again() {
         FileOperation::Open,
         FileOperation::SetLen,
         FileOperation::WriteAt,
-        FileOperation::Publish,
+        FileOperation::Rename,
     ] {
         faulty.set(move |operation, _| {
             (operation == failing).then(|| io::Error::from(io::ErrorKind::StorageFull))
