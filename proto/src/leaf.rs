@@ -15,7 +15,7 @@ use arrow_schema::{DataType as ArrowType, SchemaRef};
 use std::sync::Arc;
 
 /// The version of this structure that this build writes; a server refuses a newer one.
-pub const LEAF_QUERY_VERSION: u16 = 3;
+pub const LEAF_QUERY_VERSION: u16 = 4;
 
 /// The part of a leaf query that a cached plan keeps.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,6 +88,9 @@ pub enum AggregateFunction {
     Count,
     /// `[List<T>]`: the distinct non-null values.
     CountDistinct,
+    /// `[sketch: Binary]`: about how many distinct non-null values, by a HyperLogLog of 16,384 registers in DataFusion's form: a
+    /// byte a register, or (of at most 256 values of a group that is one of several) their hashes.
+    ApproxDistinct,
     /// `[sum: T]`, T one of Int64, UInt64, Float64, Decimal128; null without a non-null row.
     Sum,
     /// `[min: T]`

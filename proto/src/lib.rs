@@ -7,6 +7,7 @@
 pub mod catalog;
 pub mod coverage;
 pub mod error;
+pub mod granularity;
 pub mod ids;
 pub mod json;
 pub mod leaf;

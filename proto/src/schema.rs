@@ -126,6 +126,11 @@ impl Column {
         }
     }
 
+    /// Whether each row holds one time of the type TIMESTAMP.
+    pub fn is_single_timestamp(&self) -> bool {
+        !self.multi_value && self.data_type == DataType::Timestamp
+    }
+
     /// Whether each row holds one text.
     pub fn is_single_text(&self) -> bool {
         !self.multi_value && self.data_type.is_text()

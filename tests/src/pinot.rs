@@ -74,10 +74,19 @@ fn indexing(table: &Table) -> Map<String, Json> {
     index
 }
 
-/// Text and FST indexes.
+/// Text, FST and timestamp indexes.
 fn field_configs(table: &Table) -> Json {
     let is_text = |c: &&Column| matches!(c.data_type, DataType::String | DataType::Json);
     let texts = table.columns.iter().filter(is_text);
+    let is_timestamp = |c: &&Column| c.data_type == DataType::Timestamp && !c.multi_value;
+    let timestamps = table.columns.iter().filter(is_timestamp).map(|column| {
+        let granularities = ["HOUR", "DAY", "WEEK", "MONTH", "QUARTER", "YEAR"];
+        json!({
+            "name": column.name,
+            "indexTypes": ["TIMESTAMP"],
+            "timestampConfig": {"granularities": granularities},
+        })
+    });
     let config = |column: &Column| {
         let kinds = [
             (column.storage.has_text(), "TEXT"),
@@ -87,7 +96,7 @@ fn field_configs(table: &Table) -> Json {
         let kinds: Vec<&str> = kinds.map(|(_, kind)| *kind).collect();
         json!({"name": column.name, "indexTypes": kinds})
     };
-    texts.map(config).collect()
+    texts.map(config).chain(timestamps).collect()
 }
 
 /// The offline half's config.

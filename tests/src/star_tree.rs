@@ -44,7 +44,7 @@ pub fn star_trees(table: &Table) -> Vec<StarTree<'_>> {
 /// The trees of `table` in its config.
 pub fn star_tree_configs(table: &Table) -> Json {
     let config = |tree: &StarTree<'_>| {
-        let functions = ["SUM", "AVG", "MIN", "MAX", "COUNT"];
+        let functions = ["SUM", "AVG", "MIN", "MAX", "COUNT", "DISTINCTCOUNTHLL"];
         let pairs = tree.measured.iter().flat_map(|column| {
             functions.map(|function| Json::from(format!("{function}__{}", column.name)))
         });
@@ -116,7 +116,8 @@ impl Draw<'_> {
     fn of_star_tree(&mut self, tree: &StarTree<'_>) -> Sql {
         let measured = tree.measured[self.below(tree.measured.len())];
         let measured = self.named(measured);
-        let call = match self.below(10) {
+        let call = match self.below(11) {
+            10 => Sql::fill("count(DISTINCT @)", &[&measured]),
             0 | 1 => Sql::same("count(*)"),
             2 => {
                 let dimension = tree.dimensions[self.below(tree.dimensions.len())];

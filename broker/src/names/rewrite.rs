@@ -5,9 +5,9 @@ use super::repeated::tell_apart;
 use super::resolve::{key_of, unique};
 use crate::tables::NamedTable;
 use datafusion::sql::sqlparser::ast::{
-    DataType, DuplicateTreatment, Expr, Function, FunctionArguments, Ident, JoinConstraint,
-    JoinOperator, ObjectNamePart, Select, SelectItem, SelectItemQualifiedWildcardKind, TableFactor,
-    Value, VisitorMut,
+    DataType, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
+    Ident, JoinConstraint, JoinOperator, ObjectNamePart, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, TableFactor, Value, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 use std::collections::{BTreeMap, BTreeSet};
@@ -144,23 +144,50 @@ impl VisitorMut for Rewriter<'_> {
 
 /// Pinot's names of functions that exist under other names.
 fn pinot_function(function: &mut Function) {
-    let [ObjectNamePart::Identifier(name)] = function.name.0.as_mut_slice() else {
+    let [ObjectNamePart::Identifier(name)] = function.name.0.as_slice() else {
         return;
     };
     let renamed = match name.value.to_ascii_lowercase().as_str() {
-        "distinctcount" => {
+        "distinctcount" | "distinctcountbitmap" | "segmentpartitioneddistinctcount" => {
             let FunctionArguments::List(arguments) = &mut function.args else {
                 return;
             };
             arguments.duplicate_treatment = Some(DuplicateTreatment::Distinct);
             "count"
         }
-        "distinctcounthll" => "approx_distinct",
+        "distinctcounthll"
+        | "distinctcounthllplus"
+        | "distinctcountull"
+        | "distinctcountcpcsketch"
+        | "distinctcountthetasketch"
+        | "distinctcountsmarthll" => {
+            less_precision(function);
+            "approx_distinct"
+        }
         "arraylength" => "cardinality",
         "startswith" => "starts_with",
         _ => return,
     };
-    name.value = renamed.to_owned();
+    if let [ObjectNamePart::Identifier(name)] = function.name.0.as_mut_slice() {
+        name.value = renamed.to_owned();
+    }
+}
+
+/// The logarithm of the registers that approximate counts are by.
+const PRECISION: u32 = 14;
+
+/// Takes away an argument that asks for no more registers than there are.
+fn less_precision(function: &mut Function) {
+    if let FunctionArguments::List(list) = &mut function.args
+        && let [
+            _,
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(precision))),
+        ] = list.args.as_slice()
+        && let Value::Number(digits, _) = &precision.value
+        && digits.parse::<u32>().is_ok_and(|p| p <= PRECISION)
+    {
+        list.args.pop();
+    }
 }
 
 /// Makes the type of a timestamp literal milliseconds, as columns are, unless it says more: nanoseconds end in the

@@ -284,6 +284,7 @@ impl Display for Shown<'_, LeafAggregate> {
             AggregateFunction::CountDistinct | AggregateFunction::FinalCountDistinct => {
                 ("count", "DISTINCT ")
             }
+            AggregateFunction::ApproxDistinct => ("approx_distinct", ""),
             AggregateFunction::Sum => ("sum", ""),
             AggregateFunction::Min => ("min", ""),
             AggregateFunction::Max => ("max", ""),

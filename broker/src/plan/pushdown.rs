@@ -291,6 +291,18 @@ fn is_leaf_type(data_type: &DataType) -> bool {
     )
 }
 
+/// Types of whose values a leaf makes DataFusion's sketches, in groups in their short form.
+fn has_sketch(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Int32
+            | DataType::Int64
+            | DataType::Timestamp(..)
+            | DataType::Utf8
+            | DataType::Binary
+    )
+}
+
 fn leaf_aggregate(
     call: &AggregateFunctionExpr,
     filter: Option<LeafFilter>,
@@ -337,6 +349,9 @@ fn leaf_aggregate(
         ("count", false, [DataType::Int64]) => AggregateFunction::Count,
         ("count", true, [DataType::List(field)]) if *field.data_type() == argument_type => {
             AggregateFunction::CountDistinct
+        }
+        ("approx_distinct", _, [DataType::Binary]) if has_sketch(&argument_type) => {
+            AggregateFunction::ApproxDistinct
         }
         ("sum", false, [DataType::Int64]) if argument_type == DataType::Int64 => {
             AggregateFunction::Sum

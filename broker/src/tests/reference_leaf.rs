@@ -11,9 +11,11 @@ use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, UInt32Array, new_empty_array,
 };
 use datafusion::arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
-use datafusion::arrow::datatypes::{DataType as ArrowType, SchemaRef};
+use datafusion::arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::ScalarValue;
+use datafusion::functions_aggregate::approx_distinct::approx_distinct_udaf;
+use datafusion::logical_expr::function::AccumulatorArgs;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
@@ -529,6 +531,9 @@ fn states(
                 true,
             ))]
         }
+        AggregateFunction::ApproxDistinct => {
+            vec![sketch(&values)]
+        }
         AggregateFunction::Min => vec![better(Ordering::Less)],
         AggregateFunction::Max => vec![better(Ordering::Greater)],
         AggregateFunction::Sum => vec![sum(&values, types[0])?],
@@ -540,6 +545,33 @@ fn states(
             sum(&values, types[1])?,
         ],
     })
+}
+
+/// The registers that DataFusion makes of values.
+fn sketch(values: &[ScalarValue]) -> ScalarValue {
+    let data_type = values
+        .first()
+        .map_or(ArrowType::Int64, ScalarValue::data_type);
+    let field = Arc::new(Field::new("value", data_type, true));
+    let schema = Schema::new(vec![Arc::clone(&field)]);
+    let mut accumulator = approx_distinct_udaf()
+        .accumulator(AccumulatorArgs {
+            return_field: Arc::new(Field::new("count", ArrowType::UInt64, true)),
+            schema: &schema,
+            ignore_nulls: false,
+            order_bys: &[],
+            is_reversed: false,
+            name: "approx_distinct",
+            is_distinct: false,
+            exprs: &[],
+            expr_fields: &[field],
+        })
+        .unwrap();
+    if !values.is_empty() {
+        let values = ScalarValue::iter_to_array(values.iter().cloned()).unwrap();
+        accumulator.update_batch(&[values]).unwrap();
+    }
+    accumulator.state().unwrap().remove(0)
 }
 
 fn sum(values: &[ScalarValue], data_type: &ArrowType) -> Result<ScalarValue> {

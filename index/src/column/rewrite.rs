@@ -72,6 +72,38 @@ pub fn gathered_ids(reader: &dyn ColumnReader) -> Result<(Vec<DictId>, Vec<DocId
     Ok((ids, source.null_docs))
 }
 
+/// Writes lists of the values of a single-value column, which `ids` names as [`gathered_ids`] does; `ends`: of each list.
+///
+/// # Errors
+/// As [`gather_column`], and when there are too many ids.
+pub fn write_lists(
+    reader: &dyn ColumnReader,
+    ids: Vec<DictId>,
+    ends: &[usize],
+) -> Result<WrittenColumn, IndexError> {
+    let ends: Option<Vec<u32>> = ends.iter().map(|&end| u32::try_from(end).ok()).collect();
+    let Some(ends) = ends else {
+        return Err(corrupt("lists of 2^32 values or more"));
+    };
+    let dictionary = match Source::read(reader, true)?.values {
+        Values::Ids(ids) => translated(reader, ids)?.1,
+        Values::Raw(values) => encode(&values)?.1,
+    };
+    let shape = Shape {
+        docs: ends.len(),
+        list_ends: Some(&ends),
+        null_docs: &[],
+        null_elements: &[],
+    };
+    let encoded = Encoded::Ids { ids, dictionary };
+    assemble(
+        reader.physical(),
+        &shape,
+        &encoded,
+        &ColumnOptions::default(),
+    )
+}
+
 /// Ids of the dictionary that is written, which holds the values that occur, and its values.
 fn translated(
     reader: &dyn ColumnReader,

@@ -14,10 +14,12 @@ const LEAF_STAR_SHARE_MAX: f64 = 0.5;
 const LEAF_STAR_RECORDS_MIN: usize = 8;
 /// Star nodes are made until there are so many records for each row; those near the root come first.
 const RECORDS_PER_ROW_MAX: usize = 8;
+/// Star nodes' sets hold at most so many ids for each row, all together.
+const IDS_PER_ROW_MAX: usize = 16;
 /// And never more records than this.
 const RECORDS_MAX: usize = 1 << 31;
 
-/// How values of a measure become one.
+/// How numbers of a measure become one. Sets become their union.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fold {
     /// The sum; whole numbers wrap.
@@ -28,12 +30,61 @@ pub enum Fold {
     Max,
 }
 
-/// A measure's numbers, one a row or record.
+/// A measure's values, one a row or record.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "each name is its type")]
 pub enum Numbers {
     I64(Vec<i64>),
     F64(Vec<f64>),
+    Sets(Sets),
+}
+
+/// Sets of ids.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sets {
+    /// For each set the end of its ids in `ids`.
+    pub ends: Vec<usize>,
+    /// The ids, ascending within a set.
+    pub ids: Vec<u32>,
+}
+
+impl Sets {
+    fn get(&self, set: u32) -> &[u32] {
+        let set = set as usize;
+        let start = set.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.ids[start..self.ends[set]]
+    }
+
+    fn fits(&self) -> bool {
+        self.ends.is_sorted() && self.ends.last().copied().unwrap_or(0) == self.ids.len()
+    }
+
+    /// The union of each group's.
+    fn united(&self, groups: &Groups) -> Self {
+        let mut united = Self::default();
+        for group in groups.each() {
+            let start = united.ids.len();
+            match group {
+                [one] => united.ids.extend_from_slice(self.get(*one)),
+                several => {
+                    let mut ids: Vec<u32> = Vec::new();
+                    several.iter().for_each(|&set| ids.extend(self.get(set)));
+                    ids.sort_unstable();
+                    ids.dedup();
+                    united.ids.extend(ids);
+                }
+            }
+            debug_assert!(united.ids[start..].is_sorted());
+            united.ends.push(united.ids.len());
+        }
+        united
+    }
+
+    fn append(&mut self, other: Self) {
+        let before = self.ids.len();
+        self.ids.extend(other.ids);
+        self.ends.extend(other.ends.iter().map(|end| before + end));
+    }
 }
 
 /// What is aggregated.
@@ -97,6 +148,7 @@ pub fn build(
             .len()
             .saturating_mul(RECORDS_PER_ROW_MAX)
             .min(RECORDS_MAX),
+        ids_max: rows.len().saturating_mul(IDS_PER_ROW_MAX),
         nodes: Vec::new(),
         options,
     };
@@ -256,6 +308,8 @@ impl Measure {
         let values = match &self.values {
             Numbers::I64(values) => values.len(),
             Numbers::F64(values) => values.len(),
+            Numbers::Sets(sets) if !sets.fits() => return false,
+            Numbers::Sets(sets) => sets.ends.len(),
         };
         values == rows && (self.valid.is_empty() || self.valid.len() == rows)
     }
@@ -266,8 +320,17 @@ impl Measure {
             values: match self.values {
                 Numbers::I64(_) => Numbers::I64(Vec::new()),
                 Numbers::F64(_) => Numbers::F64(Vec::new()),
+                Numbers::Sets(_) => Numbers::Sets(Sets::default()),
             },
             valid: Vec::new(),
+        }
+    }
+
+    /// Ids of all its sets.
+    fn ids(&self) -> usize {
+        match &self.values {
+            Numbers::Sets(sets) => sets.ids.len(),
+            Numbers::I64(_) | Numbers::F64(_) => 0,
         }
     }
 
@@ -300,6 +363,7 @@ impl Measure {
                 let greatest = |a: f64, b: f64| if b.total_cmp(&a).is_gt() { b } else { a };
                 Numbers::F64(self.fold_by(values, groups, greatest))
             }
+            (Numbers::Sets(sets), _) => Numbers::Sets(sets.united(groups)),
         };
         Self {
             fold: self.fold,
@@ -330,6 +394,7 @@ impl Measure {
         match (&mut self.values, other.values) {
             (Numbers::I64(values), Numbers::I64(others)) => values.extend(others),
             (Numbers::F64(values), Numbers::F64(others)) => values.extend(others),
+            (Numbers::Sets(sets), Numbers::Sets(others)) => sets.append(others),
             // Both come from one measure.
             _ => {}
         }
@@ -340,6 +405,7 @@ impl Measure {
 struct Builder<'a> {
     records: Records,
     records_max: usize,
+    ids_max: usize,
     nodes: Vec<Node>,
     options: &'a Options,
 }
@@ -474,6 +540,10 @@ impl Builder<'_> {
             return None;
         }
         let aggregated = self.records.aggregate(groups, |d| set.contains(d));
+        let mut measures = self.records.measures.iter().zip(&aggregated.measures);
+        if measures.any(|(there, more)| there.ids() + more.ids() > self.ids_max) {
+            return None;
+        }
         let records = self.records.append(aggregated);
         Some(self.add(set.0, level, records))
     }

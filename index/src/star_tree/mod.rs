@@ -11,7 +11,7 @@
 //! Its records are not stored twice. Below a star node no node is split by what is left out. A leaf, too, may have a star
 //! node, which leaves out the dimension of it whose absence saves most.
 //!
-//! This module knows dimensions as ids and measures as numbers. Records' columns are stored by whoever stores
+//! This module knows dimensions as ids, and measures as numbers or sets of ids. Records' columns are stored by whoever stores
 //! the tree; [`StarTree`] is the nodes. Stored, little-endian:
 //!
 //! ```text
@@ -33,7 +33,7 @@
 mod build;
 mod walk;
 
-pub use build::{Built, Fold, Measure, Numbers, Options, build};
+pub use build::{Built, Fold, Measure, Numbers, Options, Sets, build};
 pub use walk::{Need, Selection};
 
 use crate::reader::IndexError;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::kernels::IdSet;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A table of three to five dimensions of few values, one often decided by another, and what a query needs of it.
 #[derive(Clone, Debug)]
@@ -95,13 +95,35 @@ fn measures(case: &Case) -> Vec<Measure> {
         measure(Fold::Sum, floats()),
         measure(Fold::Min, floats()),
         measure(Fold::Max, floats()),
+        Measure {
+            fold: Fold::Sum,
+            values: Numbers::Sets(distinct(case)),
+            valid: Vec::new(),
+        },
     ]
+}
+
+/// What is distinct of a row's value.
+fn id_of(value: i64) -> u32 {
+    (value + 1000) as u32 % 17
+}
+
+fn distinct(case: &Case) -> Sets {
+    let mut sets = Sets::default();
+    for (row, &value) in case.values.iter().enumerate() {
+        if case.valid.is_empty() || case.valid[row] {
+            sets.ids.push(id_of(value));
+        }
+        sets.ends.push(sets.ids.len());
+    }
+    sets
 }
 
 fn number(measure: &Measure, at: usize) -> i64 {
     match &measure.values {
         Numbers::I64(values) => values[at],
         Numbers::F64(values) => values[at] as i64,
+        Numbers::Sets(_) => panic!("sets are no numbers"),
     }
 }
 
@@ -152,6 +174,7 @@ fn check(case: &Case) -> Result<(), TestCaseError> {
             .collect()
     };
     let mut expected: BTreeMap<Vec<u32>, Aggregates> = BTreeMap::new();
+    let mut distinct: BTreeMap<Vec<u32>, BTreeSet<u32>> = BTreeMap::new();
     for row in (0..case.values.len()).filter(|&row| passes(row)) {
         let counts = case.valid.is_empty() || case.valid[row];
         let value = case.values[row];
@@ -161,11 +184,17 @@ fn check(case: &Case) -> Result<(), TestCaseError> {
             counts.then_some((value, value)),
         );
         add(expected.entry(key(row)).or_default(), of_row);
+        let ids = distinct.entry(key(row)).or_default();
+        ids.extend(counts.then_some(id_of(value)));
     }
     let selection = tree.walk(&needs).unwrap();
     prop_assert!(selection.records.is_sorted_by(|a, b| a.end < b.start));
     let mut found = [expected.clone(), expected.clone()];
     found.iter_mut().for_each(BTreeMap::clear);
+    let mut found_ids: BTreeMap<Vec<u32>, BTreeSet<u32>> = BTreeMap::new();
+    let Some(Numbers::Sets(sets)) = built.measures.last().map(|measure| &measure.values) else {
+        panic!("the sets come last")
+    };
     for at in selection.records.iter().flat_map(Clone::clone) {
         let row = built.rows[at as usize] as usize;
         if !passes(row) {
@@ -175,7 +204,14 @@ fn check(case: &Case) -> Result<(), TestCaseError> {
         for (found, aggregates) in found.iter_mut().zip(record(&built, at as usize)) {
             add(found.entry(key(row)).or_default(), aggregates);
         }
+        let start = at
+            .checked_sub(1)
+            .map_or(0, |before| sets.ends[before as usize]);
+        let ids = &sets.ids[start..sets.ends[at as usize]];
+        prop_assert!(ids.is_sorted_by(|a, b| a < b));
+        found_ids.entry(key(row)).or_default().extend(ids);
     }
+    prop_assert_eq!(&found_ids, &distinct);
     prop_assert_eq!(&found[0], &expected);
     prop_assert_eq!(&found[1], &expected);
     Ok(())
@@ -294,6 +330,17 @@ fn rows_that_do_not_fit_are_an_error() {
     };
     assert!(build(vec![vec![1, 2]], vec![measure], &options).is_err());
     assert!(build(Vec::new(), Vec::new(), &options).is_err());
+    for ends in [vec![1], vec![1, 1], vec![2, 1], vec![1, 3]] {
+        let sets = Measure {
+            fold: Fold::Sum,
+            values: Numbers::Sets(Sets {
+                ends,
+                ids: vec![7, 8],
+            }),
+            valid: Vec::new(),
+        };
+        assert!(build(vec![vec![1, 2]], vec![sets], &options).is_err());
+    }
     assert!(build(vec![vec![1], vec![1]], Vec::new(), &options).is_err());
     assert!(StarTree::open(&bytes::Bytes::from_static(b"short")).is_err());
 }

@@ -13,6 +13,7 @@ use datafusion::physical_plan::PhysicalExpr;
 use std::sync::{Arc, OnceLock};
 use strandline_broker::leaf_expr::physical_expr;
 use strandline_index::{DictId, DocSelection, ValueBuffer};
+use strandline_proto::granularity::Granularity;
 use strandline_proto::leaf::LeafExpr;
 use strandline_proto::schema::Schema;
 use strandline_proto::value::Value;
@@ -29,6 +30,8 @@ pub(super) struct Expression {
     pub(super) data_type: ArrowType,
     /// The column's name when it is nothing but a column.
     pub(super) column: Option<String>,
+    /// The same over columns of timestamp indexes, where a segment has them all.
+    truncated: Option<Arc<Expression>>,
 }
 
 impl Expression {
@@ -48,10 +51,16 @@ impl Expression {
             LeafExpr::Column(name) => Some(name.clone()),
             _ => None,
         };
+        let mut over_indexes = expr.clone();
+        let truncated = match truncate(&mut over_indexes, schema, parameters).is_empty() {
+            true => None,
+            false => Some(Self::new(&over_indexes, schema, parameters)?),
+        };
         Ok(Self {
             physical,
             columns,
             input,
+            truncated: truncated.filter(|t| t.data_type == data_type).map(Arc::new),
             data_type,
             column,
         })
@@ -60,6 +69,62 @@ impl Expression {
     /// Whether no dictionary's values stand for those of rows.
     pub(super) fn is_of_several_columns(&self) -> bool {
         self.columns.len() > 1
+    }
+}
+
+/// The functions that truncate a time, by a unit's name.
+const TRUNCATING: [&str; 2] = ["date_trunc", "datetrunc"];
+
+/// The column of a timestamp index that `expr` asks for, if it truncates a column of timestamps.
+fn truncated_column(expr: &LeafExpr, schema: &Schema, parameters: &[Value]) -> Option<String> {
+    let LeafExpr::Call { function, args, .. } = expr else {
+        return None;
+    };
+    let [unit, LeafExpr::Column(name)] = args.as_slice() else {
+        return None;
+    };
+    let unit = match unit {
+        LeafExpr::Literal(unit, _) => unit,
+        LeafExpr::Parameter(number, _) => parameters.get(*number)?,
+        _ => return None,
+    };
+    let Value::String(unit) = unit else {
+        return None;
+    };
+    let truncates = TRUNCATING.contains(&function.as_str());
+    let fits = truncates && schema.column(name)?.is_single_timestamp();
+    let granularity = Granularity::parse(unit).filter(|_| fits)?;
+    Some(granularity.column_of(name))
+}
+
+/// Puts columns of timestamp indexes in the place of what truncates columns of timestamps; gives their names.
+pub(super) fn truncate(expr: &mut LeafExpr, schema: &Schema, parameters: &[Value]) -> Vec<String> {
+    if let Some(column) = truncated_column(expr, schema, parameters) {
+        *expr = LeafExpr::Column(column.clone());
+        return vec![column];
+    }
+    let truncate = |expr: &mut LeafExpr| truncate(expr, schema, parameters);
+    match expr {
+        LeafExpr::Column(_) | LeafExpr::Literal(..) | LeafExpr::Parameter(..) => Vec::new(),
+        LeafExpr::Cast { expr, .. }
+        | LeafExpr::Not(expr)
+        | LeafExpr::Negative(expr)
+        | LeafExpr::IsNull(expr) => truncate(expr),
+        LeafExpr::Binary { left, right, .. } => {
+            let mut found = truncate(left);
+            found.extend(truncate(right));
+            found
+        }
+        LeafExpr::Case {
+            base,
+            branches,
+            otherwise,
+        } => {
+            let parts = branches.iter_mut().flat_map(|(when, then)| [when, then]);
+            let ends = base.iter_mut().chain(otherwise).map(|part| &mut **part);
+            parts.chain(ends).flat_map(truncate).collect()
+        }
+        LeafExpr::Call { args, .. } => args.iter_mut().flat_map(truncate).collect(),
     }
 }
 
@@ -138,7 +203,12 @@ pub(super) struct BoundExpression {
 
 impl BoundExpression {
     /// `shared` in `segment`.
-    pub(super) fn new(shared: Arc<Expression>, segment: &SegmentView) -> Result<Self> {
+    pub(super) fn new(mut shared: Arc<Expression>, segment: &SegmentView) -> Result<Self> {
+        if let Some(truncated) = &shared.truncated
+            && truncated.columns.iter().all(|name| segment.has(name))
+        {
+            shared = Arc::clone(truncated);
+        }
         let columns = shared
             .columns
             .iter()

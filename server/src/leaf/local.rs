@@ -1,5 +1,6 @@
 //! The transport within one process: leaf queries run on this server's own segments.
 
+use super::expression::truncate;
 use super::filter::{Compiler, Cut, Node, PlannedCoverage, PlannedFilter, describe_filter};
 use super::guard::Guard;
 use super::pool::{ScanPool, contained};
@@ -16,7 +17,9 @@ use std::sync::Arc;
 use std::time::Instant;
 use strandline_broker::transport::{LeafContext, LeafTransport, Watermark};
 use strandline_proto::ids::Half;
-use strandline_proto::leaf::{LEAF_QUERY_VERSION, LeafExplanation, LeafOutput, LeafQuery};
+use strandline_proto::leaf::{
+    LEAF_QUERY_VERSION, LeafExplanation, LeafExpr, LeafFilter, LeafOutput, LeafQuery,
+};
 use strandline_proto::stats::LeafCounts;
 use strandline_proto::{Error, Result};
 use tokio_util::sync::DropGuard;
@@ -172,6 +175,44 @@ impl LeafTransport for LocalLeaf {
     }
 }
 
+/// The columns of timestamp indexes that a query could use, each once.
+fn truncated_columns(query: &LeafQuery) -> Vec<String> {
+    let mut exprs = Vec::new();
+    exprs_of_filter(&query.work.filter, &mut exprs);
+    match &query.work.output {
+        LeafOutput::Rows { project, order, .. } => {
+            exprs.extend(project);
+            exprs.extend(order.iter().map(|key| &key.expr));
+        }
+        LeafOutput::Aggregate { group, aggregates } => {
+            exprs.extend(group.iter().map(|key| &key.expr));
+            for aggregate in aggregates {
+                exprs.extend(&aggregate.argument);
+                if let Some(filter) = &aggregate.filter {
+                    exprs_of_filter(filter, &mut exprs);
+                }
+            }
+        }
+    }
+    let truncated = |expr: &LeafExpr| truncate(&mut expr.clone(), &query.schema, &query.parameters);
+    let mut columns: Vec<String> = exprs.into_iter().flat_map(truncated).collect();
+    columns.sort_unstable();
+    columns.dedup();
+    columns
+}
+
+fn exprs_of_filter<'a>(filter: &'a LeafFilter, out: &mut Vec<&'a LeafExpr>) {
+    match filter {
+        LeafFilter::And(children) | LeafFilter::Or(children) => {
+            children
+                .iter()
+                .for_each(|child| exprs_of_filter(child, out));
+        }
+        LeafFilter::Column(_) => {}
+        LeafFilter::Expr(expr) => out.push(expr),
+    }
+}
+
 impl LocalLeaf {
     fn explain_segments(&self, query: &LeafQuery) -> Result<LeafExplanation> {
         let segments = self.segments(query)?;
@@ -237,6 +278,14 @@ impl LocalLeaf {
             lines.push(format!(
                 "index: {predicate} by {by} ({count} of {all} segments)"
             ));
+        }
+        for column in truncated_columns(query) {
+            let count = segments.iter().filter(|s| s.has(&column)).count();
+            if count > 0 {
+                lines.push(format!(
+                    "timestamp index: {column} ({count} of {all} segments)"
+                ));
+            }
         }
         if let Some(coverage) = &query.coverage {
             lines.push(format!(

@@ -152,9 +152,9 @@ impl Shape {
         }
         let function = match aggregate.function {
             AggregateFunction::Count => "COUNT",
-            AggregateFunction::CountDistinct | AggregateFunction::FinalCountDistinct => {
-                "COUNT DISTINCT"
-            }
+            AggregateFunction::CountDistinct
+            | AggregateFunction::FinalCountDistinct
+            | AggregateFunction::ApproxDistinct => "COUNT DISTINCT",
             AggregateFunction::Sum => "SUM",
             AggregateFunction::Min => "MIN",
             AggregateFunction::Max => "MAX",

@@ -6,6 +6,7 @@ use super::constant::{Computed, ComputedColumn, ConstantColumn};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use strandline_index::{CHUNK_DOCS, ColumnReader, Scalar};
+use strandline_proto::granularity::Granularity;
 use strandline_proto::ids::Half;
 use strandline_proto::schema::{Column, DataType, Schema, virtual_columns};
 use strandline_proto::value::Value;
@@ -115,6 +116,11 @@ impl SegmentView {
         Ok(self.add_column(name.to_owned(), data_type, reader))
     }
 
+    /// Whether a column of a timestamp index is there; what the schema names always is.
+    pub(super) fn has(&self, name: &str) -> bool {
+        Granularity::of_column(name).is_none() || self.reader.column(name).is_some()
+    }
+
     fn stored(&self, column: &Column) -> Result<Arc<dyn ColumnReader>> {
         let physical = physical_type(column.data_type);
         let Some(reader) = self.reader.column(&column.name) else {
@@ -148,6 +154,11 @@ impl SegmentView {
     }
 
     fn virtual_column(&self, name: &str) -> Result<(DataType, Arc<dyn ColumnReader>)> {
+        if Granularity::of_column(name).is_some()
+            && let Some(reader) = self.reader.column(name)
+        {
+            return Ok((DataType::Timestamp, reader));
+        }
         let docs = self.num_docs();
         let origin = self.reader.origin();
         Ok(match name {
@@ -207,6 +218,13 @@ impl SegmentView {
 pub(super) fn column_type(schema: &Schema, name: &str) -> Result<(DataType, bool)> {
     if let Some(column) = schema.column(name) {
         return Ok((column.data_type, column.multi_value));
+    }
+    if let Some((column, _)) = Granularity::of_column(name)
+        && schema
+            .column(column)
+            .is_some_and(Column::is_single_timestamp)
+    {
+        return Ok((DataType::Timestamp, false));
     }
     match name {
         virtual_columns::SEGMENT => Ok((DataType::String, false)),

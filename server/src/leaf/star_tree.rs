@@ -45,6 +45,8 @@ enum Wanted {
     SumOfSums { terms: Vec<Term>, narrow: bool },
     /// The least or greatest value of a column: by measure, or the column being a dimension.
     Extreme { column: String, max: bool },
+    /// The distinct values of a column: by measure, or the column being a dimension.
+    Distinct(String),
     /// It is computed from dimensions, however often their values occur.
     Dimensions(Vec<String>),
 }
@@ -61,7 +63,7 @@ pub(super) type Stored = Option<StoredArgument>;
 
 /// Measures that stand for an aggregate's argument.
 pub(super) struct StoredArgument {
-    /// Sums or extremes. Several, which hold no nulls, are added up, those that are marked taken away.
+    /// Sums or extremes, or lists of distinct values. Several, which hold no nulls, are added up, those that are marked taken away.
     pub(super) values: Vec<(Arc<BoundColumn>, bool)>,
     /// How many rows or values a record stands for.
     pub(super) counts: Option<Arc<BoundColumn>>,
@@ -254,6 +256,7 @@ impl StarQuery {
                 counts: Some(counts),
             })
         };
+        let is_dimension = |name: &String| tree.dimensions().any(|dimension| dimension == name);
         for wanted in &self.wanted {
             let argument = match wanted {
                 Wanted::Rows => counts(column(&StarMeasure::Count)),
@@ -304,7 +307,32 @@ impl StarQuery {
                             values: vec![(extremes, false)],
                             counts: None,
                         }),
-                        None if tree.dimensions().any(|dimension| dimension == name) => {
+                        None if is_dimension(name) => {
+                            more.push(name.clone());
+                            stored.push(None);
+                            continue;
+                        }
+                        None => None,
+                    }
+                }
+                // What is among the dimensions anyhow needs no lists.
+                Wanted::Distinct(name) if self.columns.contains(name) => {
+                    stored.push(None);
+                    continue;
+                }
+                Wanted::Distinct(name) => {
+                    let measure = StarMeasure::Distinct(name.clone());
+                    match tree.measure(&measure) {
+                        Some(reader) => {
+                            let data_type = segment.column(name)?.data_type;
+                            let lists = format!("${measure:?}");
+                            let lists = records.add_column(lists, data_type, reader);
+                            Some(StoredArgument {
+                                values: vec![(lists, false)],
+                                counts: None,
+                            })
+                        }
+                        None if is_dimension(name) => {
                             more.push(name.clone());
                             stored.push(None);
                             continue;
@@ -411,9 +439,12 @@ fn want(aggregate: &LeafAggregate, schema: &Schema) -> Option<Wanted> {
             },
             other => Wanted::Dimensions(columns_in(other)),
         },
-        AggregateFunction::CountDistinct | AggregateFunction::FinalCountDistinct => {
-            Wanted::Dimensions(columns_in(argument))
-        }
+        AggregateFunction::CountDistinct
+        | AggregateFunction::FinalCountDistinct
+        | AggregateFunction::ApproxDistinct => match argument {
+            LeafExpr::Column(column) => Wanted::Distinct(column.clone()),
+            other => Wanted::Dimensions(columns_in(other)),
+        },
     })
 }
 

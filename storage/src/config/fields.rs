@@ -7,7 +7,8 @@ use crate::segment::json::JsonSpec;
 use crate::segment::spec::{ColumnSpec, Encoding};
 use std::collections::BTreeMap;
 use strandline_proto::Result;
-use strandline_proto::schema::Schema;
+use strandline_proto::granularity::Granularity;
+use strandline_proto::schema::{Column, Schema};
 
 /// What the two sections say together, with where each wish stands.
 #[derive(Default)]
@@ -135,7 +136,13 @@ impl Storage {
                 }
                 _ => {}
             }
-            field.warn("timestampConfig", NOT_BUILT, warnings);
+            if let Some(timestamp) = field.take("timestampConfig")
+                && !timestamp.is_blank()
+            {
+                let mut index = timestamp.object()?;
+                self.read_timestamp(name, &mut index, schema, warnings)?;
+                index.finish(warnings);
+            }
             field.warn(
                 "compressionCodec",
                 "the codec is chosen by the database",
@@ -243,6 +250,39 @@ impl Storage {
         Ok(())
     }
 
+    /// What a timestamp index truncates to.
+    fn read_timestamp(
+        &mut self,
+        name: &str,
+        index: &mut Object<'_>,
+        schema: &Schema,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<()> {
+        let list = index.require("granularities")?;
+        for (node, granularity) in list.texts()? {
+            match Granularity::parse(granularity) {
+                Some(_) if !schema.column(name).is_some_and(Column::is_single_timestamp) => warnings
+                    .push(node.warning(
+                        "a timestamp index is built of single-value TIMESTAMP columns; queries give the same answers without it",
+                    )),
+                Some(granularity) => {
+                    self.column(name).granularities.insert(granularity);
+                }
+                None if granularity.eq_ignore_ascii_case("MILLISECOND") => warnings.push(
+                    node.warning("times are kept to the millisecond: nothing is truncated"),
+                ),
+                None => {
+                    let names = Granularity::ALL.map(Granularity::name).join(", ");
+                    return Err(node.wrong(format_args!(
+                        "unknown granularity '{}': use {names}",
+                        granularity.escape_debug()
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn want(
         &mut self,
         name: &str,
@@ -271,7 +311,9 @@ impl Storage {
                 self.column(name).fst = true;
                 self.fst_at.insert(name.to_owned(), node.path().to_owned());
             }
-            "H3" | "VECTOR" | "TIMESTAMP" | "MAP" | "OPEN_STRUCT" => {
+            // What it truncates to stands in timestampConfig.
+            "TIMESTAMP" => {}
+            "H3" | "VECTOR" | "MAP" | "OPEN_STRUCT" => {
                 warnings.push(node.warning(NOT_BUILT));
             }
             other => return Err(node.wrong(format_args!("unknown kind of index: {other}"))),

@@ -192,6 +192,23 @@ impl Measures<'_> {
             "SUM" | "AVG" if is_number(column) => vec![values, sum],
             "MIN" if is_ordered(column) => vec![of(StarMeasure::Min)],
             "MAX" if is_ordered(column) => vec![of(StarMeasure::Max)],
+            // The exact values, whatever sketch is asked for: what is counted of them may be approximate.
+            "DISTINCTCOUNT"
+            | "DISTINCTCOUNTBITMAP"
+            | "DISTINCTCOUNTRAWBITMAP"
+            | "SEGMENTPARTITIONEDDISTINCTCOUNT"
+            | "DISTINCTCOUNTHLL"
+            | "DISTINCTCOUNTRAWHLL"
+            | "DISTINCTCOUNTHLLPLUS"
+            | "DISTINCTCOUNTRAWHLLPLUS"
+            | "DISTINCTCOUNTULL"
+            | "DISTINCTCOUNTCPCSKETCH"
+            | "DISTINCTCOUNTTHETASKETCH"
+            | "DISTINCTCOUNTSMARTHLL"
+                if !column.multi_value =>
+            {
+                vec![of(StarMeasure::Distinct)]
+            }
             "MINMAXRANGE" if is_ordered(column) => {
                 vec![of(StarMeasure::Min), of(StarMeasure::Max)]
             }

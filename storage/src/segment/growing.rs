@@ -389,6 +389,11 @@ pub(super) fn check_spec(spec: &SegmentSpec) -> Result<()> {
                 "column {name}: a text or FST index is for columns of text (STRING, JSON)"
             )));
         }
+        if !of_column.granularities.is_empty() && !column.is_none_or(Column::is_single_timestamp) {
+            return Err(Error::invalid(format!(
+                "column {name}: a timestamp index needs a single-value column of type TIMESTAMP"
+            )));
+        }
         if let Some(json) = &of_column.json {
             if !column.is_none_or(Column::is_single_text) {
                 return Err(Error::invalid(format!(

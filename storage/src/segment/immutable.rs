@@ -3,7 +3,9 @@
 use super::SegmentReader;
 use super::arrow::physical_type;
 use super::consuming::append_i64;
-use super::file::{METADATA_KIND, OFFSETS_COLUMN, SectionId, SegmentFile, WHOLE_SEGMENT, damage};
+use super::file::{
+    METADATA_KIND, OFFSETS_COLUMN, SectionId, SegmentFile, TRUNCATED_COLUMNS, WHOLE_SEGMENT, damage,
+};
 use super::json::Coverage;
 use super::metadata::SegmentMetadata;
 use super::star_tree::SegmentStarTree;
@@ -94,6 +96,16 @@ impl ImmutableSegment {
                 text: open_text(file, number as u32, &column.name, rows)?,
             };
             columns.insert(column.name.clone(), stored);
+        }
+        for (number, (name, to)) in (TRUNCATED_COLUMNS..).zip(&metadata.granularities) {
+            let name = to.column_of(name);
+            let reader = open_column(file, number, &name, rows, DataType::Timestamp, false)?;
+            let stored = StoredColumn {
+                reader: Arc::new(reader),
+                bounds: None,
+                text: None,
+            };
+            columns.insert(name, stored);
         }
         let offsets = match metadata.origin {
             Some(_) => Some(Arc::new(open_column(

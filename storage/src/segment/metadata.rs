@@ -7,6 +7,7 @@ use super::star_tree::StarTreeMetadata;
 use serde::{Deserialize, Serialize};
 use strandline_index::Scalar;
 use strandline_proto::catalog::{ColumnStats, SegmentInfo};
+use strandline_proto::granularity::Granularity;
 use strandline_proto::ids::{Half, OffsetRange, SegmentName, StreamPartition};
 use strandline_proto::schema::{DataType, Schema};
 use strandline_proto::value::Value;
@@ -28,6 +29,9 @@ pub(crate) struct SegmentMetadata {
     pub(crate) columns: Vec<ColumnStats>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) star_trees: Vec<StarTreeMetadata>,
+    /// The columns of timestamp indexes, by column and granularity.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) granularities: Vec<(String, Granularity)>,
 }
 
 impl SegmentMetadata {

@@ -13,6 +13,7 @@ pub mod spec;
 mod star_tree;
 mod text;
 mod time_range;
+mod truncated;
 mod values;
 mod write;
 

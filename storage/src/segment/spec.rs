@@ -2,8 +2,9 @@
 
 use super::json::JsonSpec;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use strandline_proto::granularity::Granularity;
 use strandline_proto::schema::{Column, DataType, Schema};
 use strandline_proto::text::TextSettings;
 
@@ -34,6 +35,8 @@ pub struct ColumnSpec {
     pub fst: bool,
     /// A JSON index, of a single-value column of text.
     pub json: Option<JsonSpec>,
+    /// A timestamp index, of a single-value column of timestamps: what it truncates to.
+    pub granularities: BTreeSet<Granularity>,
 }
 
 /// A table's storage.
@@ -65,6 +68,8 @@ pub enum StarMeasure {
     Min(String),
     /// The greatest of them.
     Max(String),
+    /// The distinct ones of them.
+    Distinct(String),
 }
 
 impl StarMeasure {
@@ -72,9 +77,11 @@ impl StarMeasure {
     pub fn column(&self) -> Option<&str> {
         match self {
             Self::Count => None,
-            Self::Values(column) | Self::Sum(column) | Self::Min(column) | Self::Max(column) => {
-                Some(column)
-            }
+            Self::Values(column)
+            | Self::Sum(column)
+            | Self::Min(column)
+            | Self::Max(column)
+            | Self::Distinct(column) => Some(column),
         }
     }
 }
@@ -112,6 +119,7 @@ impl SegmentSpec {
                     text,
                     fst,
                     json,
+                    granularities,
                 } = of_column;
                 // What is not asked for is not written, so that an index of a later version changes nothing for
                 // segments without it.
@@ -132,6 +140,9 @@ impl SegmentSpec {
                 }
                 if let Some(json) = json {
                     wanted.insert("json".to_owned(), serde_json::json!(json));
+                }
+                if !granularities.is_empty() {
+                    wanted.insert("granularities".to_owned(), serde_json::json!(granularities));
                 }
                 (name, wanted.into())
             })

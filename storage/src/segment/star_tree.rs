@@ -1,7 +1,7 @@
 //! Star-trees of a segment: built beside its columns, stored as columns of their records and the nodes.
 //!
 //! Records are read as rows of a segment are: a dimension is a column with a dictionary of its own, a measure is
-//! a raw column of whole or floating numbers.
+//! a raw column of whole or floating numbers, or lists of the distinct values of a column, with a dictionary of their own.
 
 use super::SegmentReader;
 use super::file::{SectionId, SegmentFile, damage};
@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use strandline_index::column::{
     ColumnData, ColumnOptions, ImmutableColumn, WrittenColumn, gather_column, gathered_ids,
-    write_column,
+    write_column, write_lists,
 };
-use strandline_index::star_tree::{self, Fold, Measure, Numbers, Options, StarTree};
+use strandline_index::star_tree::{self, Fold, Measure, Numbers, Options, Sets, StarTree};
 use strandline_index::{ColumnReader, DocId, DocSelection, IndexError, ValueBuffer, null_docs};
 use strandline_proto::ids::{OffsetRange, StreamPartition};
 use strandline_proto::{Error, Result};
@@ -103,6 +103,8 @@ pub(super) fn write_tree(
         readers.push(reader);
     }
     let rows = dimensions.first().map_or(0, Vec::len);
+    // What each measure is of: for lists, whose values they are.
+    let mut sources: Vec<Option<Arc<dyn ColumnReader>>> = vec![None];
     let mut measures = vec![StarMeasure::Count];
     let mut values = vec![Measure {
         fold: Fold::Sum,
@@ -120,6 +122,7 @@ pub(super) fn write_tree(
         }
         values.push(read_measure(measure, &*reader).map_err(|e| of_column(name, &e))?);
         measures.push(measure.clone());
+        sources.push(Some(reader));
     }
     let options = Options {
         leaf_records_max: spec.leaf_records_max,
@@ -134,8 +137,8 @@ pub(super) fn write_tree(
         let written = gather_column(&*reader, &built.rows, &ColumnOptions::default());
         columns.push(written.map_err(|e| of_column(name, &e))?);
     }
-    for measure in built.measures {
-        columns.push(write_measure(measure).map_err(whole)?);
+    for (measure, source) in built.measures.into_iter().zip(&sources) {
+        columns.push(write_measure(measure, source.as_deref()).map_err(whole)?);
     }
     Ok(WrittenTree {
         metadata: StarTreeMetadata {
@@ -153,6 +156,9 @@ fn of_column(name: &str, error: &IndexError) -> Error {
 
 fn read_measure(measure: &StarMeasure, reader: &dyn ColumnReader) -> Result<Measure, IndexError> {
     let docs = reader.num_docs();
+    if matches!(measure, StarMeasure::Distinct(_)) {
+        return distinct(reader);
+    }
     let mut valid = Vec::new();
     if reader.has_nulls() {
         valid.resize(docs as usize, true);
@@ -163,7 +169,10 @@ fn read_measure(measure: &StarMeasure, reader: &dyn ColumnReader) -> Result<Meas
         }
     }
     let fold = match measure {
-        StarMeasure::Count | StarMeasure::Values(_) | StarMeasure::Sum(_) => Fold::Sum,
+        StarMeasure::Count
+        | StarMeasure::Values(_)
+        | StarMeasure::Sum(_)
+        | StarMeasure::Distinct(_) => Fold::Sum,
         StarMeasure::Min(_) => Fold::Min,
         StarMeasure::Max(_) => Fold::Max,
     };
@@ -198,10 +207,34 @@ fn read_measure(measure: &StarMeasure, reader: &dyn ColumnReader) -> Result<Meas
     })
 }
 
-fn write_measure(measure: Measure) -> Result<WrittenColumn, IndexError> {
-    let values = match measure.values {
-        Numbers::I64(values) => ValueBuffer::I64(values),
-        Numbers::F64(values) => ValueBuffer::F64(values),
+/// Of each document the set of its value; of a null one the empty set.
+fn distinct(reader: &dyn ColumnReader) -> Result<Measure, IndexError> {
+    let (values, nulls) = gathered_ids(reader)?;
+    let mut nulls = nulls.into_iter().peekable();
+    let mut sets = Sets::default();
+    for (doc, id) in (0..).zip(values) {
+        if nulls.next_if_eq(&doc).is_none() {
+            sets.ids.push(id);
+        }
+        sets.ends.push(sets.ids.len());
+    }
+    Ok(Measure {
+        fold: Fold::Sum,
+        values: Numbers::Sets(sets),
+        valid: Vec::new(),
+    })
+}
+
+/// `source`: the column that the measure is of.
+fn write_measure(
+    measure: Measure,
+    source: Option<&dyn ColumnReader>,
+) -> Result<WrittenColumn, IndexError> {
+    let values = match (measure.values, source) {
+        (Numbers::I64(values), _) => ValueBuffer::I64(values),
+        (Numbers::F64(values), _) => ValueBuffer::F64(values),
+        (Numbers::Sets(sets), Some(source)) => return write_lists(source, sets.ids, &sets.ends),
+        (Numbers::Sets(_), None) => return Err(IndexError("sets of no column".to_owned())),
     };
     let null_docs: Vec<DocId> = (0..)
         .zip(&measure.valid)
@@ -251,7 +284,7 @@ impl SegmentStarTree {
             next += 1;
             let column =
                 ImmutableColumn::open(sections).map_err(|e| damage(&part, &e.to_string()))?;
-            if column.num_docs() != tree.records() || column.is_multi_value() {
+            if column.num_docs() != tree.records() {
                 return Err(contradiction());
             }
             Ok(Arc::new(column))
@@ -259,14 +292,23 @@ impl SegmentStarTree {
         let mut dimensions = Vec::with_capacity(metadata.dimensions.len());
         for name in &metadata.dimensions {
             let column = open()?;
-            if column.dictionary().is_none() {
+            if column.dictionary().is_none() || column.is_multi_value() {
                 return Err(contradiction());
             }
             dimensions.push((name.clone(), column));
         }
         let mut measures = Vec::with_capacity(metadata.measures.len());
         for measure in &metadata.measures {
-            measures.push((measure.clone(), open()?));
+            let column = open()?;
+            let is_lists = column.is_multi_value() && column.dictionary().is_some();
+            let fits = match measure {
+                StarMeasure::Distinct(_) => is_lists,
+                _ => !column.is_multi_value(),
+            };
+            if !fits {
+                return Err(contradiction());
+            }
+            measures.push((measure.clone(), column));
         }
         Ok(Self {
             segment: segment.to_owned(),

@@ -1,6 +1,8 @@
 //! Pinned rows become a segment file: sorted, one column after the other.
 
-use super::file::{METADATA_KIND, OFFSETS_COLUMN, SectionId, SegmentFileWriter, WHOLE_SEGMENT};
+use super::file::{
+    METADATA_KIND, OFFSETS_COLUMN, SectionId, SegmentFileWriter, TRUNCATED_COLUMNS, WHOLE_SEGMENT,
+};
 use super::growing::column_options;
 use super::json::json_section;
 use super::metadata::{SegmentMetadata, lower_bound, scalar_value, upper_bound};
@@ -8,6 +10,7 @@ use super::spec::{SegmentSpec, StarMeasure, StarTreeSpec};
 use super::star_tree::{WrittenTree, write_tree};
 use super::text::write_text;
 use super::time_range::time_range;
+use super::truncated::write_truncated;
 use crate::environment::Files;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -18,6 +21,7 @@ use strandline_index::column::{
 };
 use strandline_index::{ColumnReader, DocId, IndexError, null_docs};
 use strandline_proto::catalog::{ColumnStats, SegmentInfo};
+use strandline_proto::granularity::Granularity;
 use strandline_proto::ids::{Half, OffsetRange, SegmentName, StreamPartition};
 use strandline_proto::schema::Column;
 use strandline_proto::value::Value;
@@ -75,6 +79,7 @@ pub(super) fn write_segment(
     let mut stats = Vec::with_capacity(columns.len());
     let mut time_ms = None;
     let mut star_trees = Vec::new();
+    let mut granularities = Vec::new();
     let named: Vec<_> = schema.columns.iter().zip(columns).collect();
     // Trees take longest, so they come first.
     let trees = spec.star_trees.iter().filter(|_| rows > 0).map(|tree| {
@@ -86,12 +91,22 @@ pub(super) fn write_segment(
         let columns = columns.map(|(column, reader)| (*column, Arc::clone(reader)));
         Part::Tree(tree, columns.collect())
     });
-    let parts: Vec<Part<'_>> = trees.collect();
+    let truncated = named.iter().flat_map(|(column, reader)| {
+        let of_column = spec.columns.get(&column.name);
+        let wanted = of_column.into_iter().flat_map(|spec| &spec.granularities);
+        wanted.map(move |&to| Part::Truncated(column, to, Arc::clone(reader)))
+    });
+    let parts: Vec<Part<'_>> = trees.chain(truncated).collect();
     let columns = named.into_iter().map(|(c, reader)| Part::Column(c, reader));
     let parts = parts.into_iter().chain(columns).collect();
     let rewritten = |part: Part<'_>| {
         let (column, reader) = match part {
             Part::Column(column, reader) => (column, reader),
+            Part::Truncated(column, to, reader) => {
+                let written = write_truncated(&*reader, order.as_deref(), to)
+                    .map_err(|e| column_error(&to.column_of(&column.name), &e))?;
+                return Ok(Written::Truncated(column.name.clone(), to, written));
+            }
             Part::Tree(tree, columns) => {
                 let of_name = |name: &str| {
                     let found = columns.iter().find(|(column, _)| column.name == name);
@@ -133,6 +148,13 @@ pub(super) fn write_segment(
             stats.push(of_column);
             Ok(())
         }
+        Written::Truncated(column, to, Some(written)) => {
+            let number = TRUNCATED_COLUMNS + granularities.len() as u32;
+            write_sections(&mut writer, number, &written)?;
+            granularities.push((column, to));
+            Ok(())
+        }
+        Written::Truncated(_, _, None) => Ok(()),
         Written::Tree(tree) => {
             for (id, bytes) in tree.sections(star_trees.len()) {
                 writer.section(id, bytes)?;
@@ -160,6 +182,7 @@ pub(super) fn write_segment(
         schema: schema.clone(),
         columns: stats,
         star_trees,
+        granularities,
     };
     let json = serde_json::to_vec(&metadata)
         .map_err(|e| Error::internal(format!("metadata of {}: {e}", metadata.name)))?;
@@ -177,6 +200,8 @@ pub(super) fn write_segment(
 /// What is made ready at a time.
 enum Part<'a> {
     Column(&'a Column, Arc<dyn ColumnReader>),
+    /// A column of timestamps, of which one is made that is truncated.
+    Truncated(&'a Column, Granularity, Arc<dyn ColumnReader>),
     /// With the columns that it is of.
     Tree(&'a StarTreeSpec, Vec<(&'a Column, Arc<dyn ColumnReader>)>),
 }
@@ -185,6 +210,8 @@ enum Part<'a> {
 enum Written {
     /// With its times, if it is the time column.
     Column(ColumnStats, WrittenColumn, Option<(i64, i64)>),
+    /// With the column that it is of; none where some of its times can't be truncated.
+    Truncated(String, Granularity, Option<WrittenColumn>),
     Tree(WrittenTree),
 }
 

@@ -80,6 +80,10 @@ impl Argument {
         match self {
             Self::Ids(column) => column.reader.dictionary().map(Numbered::Dictionary),
             Self::Numbers(column) => column.reader.distinct().map(Numbered::Distinct),
+            // Lists of distinct values have one, numbers have none.
+            Self::Stored(stored) => (stored.values.first())
+                .and_then(|(column, _)| column.reader.dictionary())
+                .map(Numbered::Dictionary),
             _ => None,
         }
     }
@@ -231,11 +235,16 @@ impl StoredArgument {
             }
             return Ok(Values::I64(sums));
         }
-        let values = || match self.values.first() {
-            Some((column, _)) => Ok(numbers(column)),
-            None => Err(lacking()),
-        };
+        let first = || self.values.first().map(|(column, _)| column);
+        let values = || first().map(|column| numbers(column)).ok_or_else(lacking);
         match kind {
+            Kind::Distinct { .. } => {
+                let column = first().ok_or_else(lacking)?;
+                let (mut ends, mut ids) = (Vec::new(), Vec::new());
+                let reader = &column.reader;
+                reader.multi_dict_ids(docs.clone(), &mut ends, &mut ids);
+                Ok(Values::IdLists { ends, ids })
+            }
             Kind::Count => Ok(Values::Counts(counts()?)),
             Kind::Avg(SumType::F64) => {
                 let sums = match values()? {

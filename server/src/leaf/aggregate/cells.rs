@@ -190,14 +190,97 @@ impl<T: Copy + Ord + Default> Extremes<T> {
 pub(super) enum Pairs {
     /// One group: a bit for each value.
     Bits(Vec<u64>),
+    /// A bit for each value, by group, as long as few of them are in vain.
+    Grid(Grid),
     /// Pairs packed as `group << 32 | value`.
     Hash(HashTable<u64>),
 }
 
+/// Words of bits that a grid may have whatever is in it.
+const WORDS_FREE: usize = 4_096;
+/// And more for each pair: a table of them takes as much.
+const WORDS_PER_PAIR: usize = 2;
+/// What a group takes besides, in words.
+const WORDS_PER_GROUP: usize = size_of::<Vec<u64>>() / size_of::<u64>();
+
+/// Bits of values by group.
+#[derive(Debug, Default)]
+pub(super) struct Grid {
+    groups: Vec<Vec<u64>>,
+    words: usize,
+    pairs: usize,
+}
+
+impl Grid {
+    /// Adds a pair; false where that would take too many bits.
+    #[inline]
+    fn insert(&mut self, group: usize, value: u32) -> bool {
+        let word = value as usize / 64;
+        if self.groups.get(group).is_none_or(|bits| word >= bits.len()) && !self.grow(group, word) {
+            return false;
+        }
+        let word = &mut self.groups[group][word];
+        let bit = 1 << (value % 64);
+        self.pairs += usize::from(*word & bit == 0);
+        *word |= bit;
+        true
+    }
+
+    #[cold]
+    fn grow(&mut self, group: usize, word: usize) -> bool {
+        let len = (word + 1).next_power_of_two();
+        let groups = (group + 1).saturating_sub(self.groups.len());
+        let there = self.groups.get(group).map_or(0, Vec::len);
+        let words = self.words + groups * WORDS_PER_GROUP + len - there;
+        if words > WORDS_FREE + self.pairs * WORDS_PER_PAIR {
+            return false;
+        }
+        self.groups
+            .resize_with(self.groups.len() + groups, Vec::new);
+        self.groups[group].resize(len, 0);
+        self.words = words;
+        true
+    }
+
+    fn for_each(&self, mut f: impl FnMut(u32, u32)) {
+        for (group, bits) in (0..).zip(&self.groups) {
+            each_bit(bits, |value| f(group, value));
+        }
+    }
+}
+
+/// Calls `f` with the number of each bit that is set.
+fn each_bit(words: &[u64], mut f: impl FnMut(u32)) {
+    for (i, &word) in words.iter().enumerate() {
+        let mut rest = word;
+        while rest != 0 {
+            f(i as u32 * 64 + rest.trailing_zeros());
+            rest &= rest - 1;
+        }
+    }
+}
+
 impl Pairs {
+    /// None yet. `one`: of one group only.
+    pub(super) fn new(one: bool) -> Self {
+        match one {
+            true => Self::Bits(Vec::new()),
+            false => Self::Grid(Grid::default()),
+        }
+    }
+
     #[inline]
     pub(super) fn insert(&mut self, group: usize, value: u32) {
+        if let Self::Grid(grid) = self {
+            if grid.insert(group, value) {
+                return;
+            }
+            let mut table = Self::Hash(HashTable::with_capacity(2 * grid.pairs));
+            grid.for_each(|group, value| table.insert(group as usize, value));
+            *self = table;
+        }
         match self {
+            Self::Grid(_) => {}
             Self::Bits(words) => {
                 let word = value as usize / 64;
                 if word >= words.len() {
@@ -216,15 +299,8 @@ impl Pairs {
 
     pub(super) fn for_each(&self, mut f: impl FnMut(u32, u32)) {
         match self {
-            Self::Bits(words) => {
-                for (i, &word) in words.iter().enumerate() {
-                    let mut rest = word;
-                    while rest != 0 {
-                        f(0, i as u32 * 64 + rest.trailing_zeros());
-                        rest &= rest - 1;
-                    }
-                }
-            }
+            Self::Bits(words) => each_bit(words, |value| f(0, value)),
+            Self::Grid(grid) => grid.for_each(f),
             Self::Hash(table) => table
                 .iter()
                 .for_each(|&pair| f((pair >> 32) as u32, pair as u32)),
@@ -235,6 +311,7 @@ impl Pairs {
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Bits(words) => words.iter().map(|word| word.count_ones() as usize).sum(),
+            Self::Grid(grid) => grid.pairs,
             Self::Hash(table) => table.len(),
         }
     }
@@ -242,7 +319,49 @@ impl Pairs {
     pub(super) fn memory(&self) -> usize {
         match self {
             Self::Bits(words) => words.capacity() * 8,
+            Self::Grid(grid) => grid.words * 8,
             Self::Hash(table) => table.capacity() * 10,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn pairs_are_kept_once_whatever_holds_them() {
+        let mut rng = StdRng::seed_from_u64(5);
+        // Few values of few groups, many, and so few of so many that bits would be in vain.
+        for (groups, values, inserted, is_grid) in [
+            (1, 300, 1_000, None),
+            (4, 700, 20_000, Some(true)),
+            (50, 3_000, 60_000, Some(true)),
+            (3, u32::MAX, 100, Some(false)),
+            (100_000, 1_000, 50_000, Some(false)),
+        ] {
+            let mut pairs = Pairs::new(is_grid.is_none());
+            let mut expected = BTreeSet::new();
+            for _ in 0..inserted {
+                let pair = (rng.random_range(0..groups), rng.random_range(0..values));
+                pairs.insert(pair.0 as usize, pair.1);
+                expected.insert(pair);
+            }
+            let mut found = Vec::new();
+            pairs.for_each(|group, value| found.push((group, value)));
+            found.sort_unstable();
+            assert_eq!(pairs.len(), expected.len());
+            assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
+            if let Some(is_grid) = is_grid {
+                assert_eq!(matches!(pairs, Pairs::Grid(_)), is_grid, "{groups} groups");
+                assert!(
+                    pairs.memory()
+                        <= 8 * (WORDS_FREE + WORDS_PER_PAIR * found.len()) + 40 * found.len()
+                );
+            }
         }
     }
 }

@@ -27,7 +27,7 @@ impl Merged {
         let mut states: Vec<_> = plan
             .aggregates
             .iter()
-            .map(|a| State::new(a.kind, false, one, true))
+            .map(|aggregate| State::merged(aggregate, one))
             .collect();
         if one {
             states.iter_mut().for_each(|state| state.resize(1));

@@ -13,6 +13,7 @@ mod local;
 mod merged;
 mod numeric;
 mod plan;
+mod sketch;
 mod state;
 
 use super::filter::{Cut, PlannedFilter};

@@ -152,6 +152,7 @@ fn kind(
         (AggregateFunction::FinalCountDistinct, Some(argument), [DataType::Int64]) => {
             Ok(Kind::Distinct {
                 domain: Domain::of(argument),
+                approximate: false,
             })
         }
         (AggregateFunction::Min | AggregateFunction::Max, Some(argument), [state]) => {
@@ -164,12 +165,23 @@ fn kind(
                 domain,
             })
         }
+        (AggregateFunction::ApproxDistinct, Some(argument), [DataType::Binary])
+            if Domain::of(argument) != Domain::Rows =>
+        {
+            Ok(Kind::Distinct {
+                domain: Domain::of(argument),
+                approximate: true,
+            })
+        }
         (AggregateFunction::CountDistinct, Some(argument), [DataType::List(field)]) => {
             let domain = Domain::of(argument);
             if domain != Domain::of(field.data_type()) {
                 return Err(unfit());
             }
-            Ok(Kind::Distinct { domain })
+            Ok(Kind::Distinct {
+                domain,
+                approximate: false,
+            })
         }
         _ => Err(unfit()),
     }

@@ -1,12 +1,13 @@
 //! States of aggregates by group, typed; updated in blocks, merged by value, emitted as DataFusion's partial states.
 
 use super::cells::{Extremes, Pairs, Rows, Sums};
+use super::plan::AggregatePlan;
+use super::sketch::Sketches;
 use crate::leaf::compare::f64_key;
 use crate::leaf::values::{Canonical, Domain, Interner, array_of, binary};
 use arrow::array::*;
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, i256};
-use hashbrown::HashTable;
 use std::sync::Arc;
 use strandline_index::{Dictionary, DistinctValues, PhysicalType, Scalar, ValueBuffer};
 use strandline_proto::{Error, Result};
@@ -27,8 +28,15 @@ pub(super) enum Kind {
     Count,
     Sum(SumType),
     Avg(SumType),
-    Extreme { max: bool, domain: Domain },
-    Distinct { domain: Domain },
+    Extreme {
+        max: bool,
+        domain: Domain,
+    },
+    /// `approximate`: what is emitted is a sketch of them.
+    Distinct {
+        domain: Domain,
+        approximate: bool,
+    },
 }
 
 /// What the ids of a segment stand for.
@@ -71,6 +79,11 @@ pub(super) enum Values {
     Bytes(BinaryArray),
     /// Ids of the segment's dictionary, or numbers of its distinct values.
     Ids(Vec<u32>),
+    /// As `Ids`, a list of them each.
+    IdLists {
+        ends: Vec<u32>,
+        ids: Vec<u32>,
+    },
     /// How many rows each stands for.
     Counts(Vec<i64>),
     /// Sums, and how many values each is of.
@@ -104,19 +117,15 @@ pub(super) enum State {
     },
     /// As [`Values::Ids`].
     DistinctIds(Pairs),
+    /// Of the values of all segments.
+    Sketches(Sketches),
 }
 
 impl State {
     /// No groups yet. `ids`: values come as dictionary ids. `one`: there is but one group. `counted`: sums must know whether
     /// a group has any value.
     pub(super) fn new(kind: Kind, ids: bool, one: bool, counted: bool) -> Self {
-        let pairs = || {
-            if one {
-                Pairs::Bits(Vec::new())
-            } else {
-                Pairs::Hash(HashTable::new())
-            }
-        };
+        let pairs = || Pairs::new(one);
         match kind {
             Kind::Count => Self::Count(Vec::new()),
             Kind::Sum(sum) | Kind::Avg(sum) => {
@@ -139,10 +148,23 @@ impl State {
                 },
             },
             Kind::Distinct { .. } if ids => Self::DistinctIds(pairs()),
-            Kind::Distinct { domain } => Self::Distinct {
+            Kind::Distinct { domain, .. } => Self::Distinct {
                 pairs: pairs(),
                 values: Interner::new(domain),
             },
+        }
+    }
+
+    /// No groups yet, for what comes of all segments. `one`: there is but one group.
+    pub(super) fn merged(aggregate: &AggregatePlan, one: bool) -> Self {
+        match (aggregate.kind, &aggregate.argument) {
+            (
+                Kind::Distinct {
+                    approximate: true, ..
+                },
+                Some((_, argument)),
+            ) => Self::Sketches(Sketches::new(argument.data_type.clone(), one)),
+            (kind, _) => Self::new(kind, false, one, true),
         }
     }
 
@@ -159,6 +181,7 @@ impl State {
             Self::ExtremeIds(extremes) => extremes.resize(groups),
             Self::ExtremeBytes { values, .. } => values.resize(groups, None),
             Self::Distinct { .. } | Self::DistinctIds(_) => {}
+            Self::Sketches(sketches) => sketches.resize(groups),
         }
     }
 
@@ -176,6 +199,7 @@ impl State {
             Self::ExtremeBytes { values, bytes, .. } => values.capacity() * 24 + bytes,
             Self::Distinct { pairs, values } => pairs.memory() + values.memory(),
             Self::DistinctIds(pairs) => pairs.memory(),
+            Self::Sketches(sketches) => sketches.memory(),
         }
     }
 
@@ -256,6 +280,12 @@ impl State {
             (Self::DistinctIds(pairs), Values::Ids(values)) => {
                 rows.each(|group, row| pairs.insert(group, values[row]))
             }
+            (Self::DistinctIds(pairs), Values::IdLists { ends, ids }) => rows.each(|group, row| {
+                let start = row.checked_sub(1).map_or(0, |before| ends[before]);
+                for &id in &ids[start as usize..ends[row] as usize] {
+                    pairs.insert(group, id);
+                }
+            }),
             (
                 Self::Distinct {
                     pairs,
@@ -363,6 +393,28 @@ impl State {
                     pairs.insert(map[group as usize] as usize, *value);
                 });
             }
+            (Self::Sketches(sketches), Self::Sketches(other)) => sketches.merge(other, map),
+            (Self::Sketches(sketches), Self::Distinct { pairs, values }) => {
+                sketches.add(pairs, values, map)?;
+            }
+            (Self::Sketches(sketches), Self::DistinctIds(_)) => {
+                // Their values are hashed as those of other segments are, not the ids.
+                let domain = sketches.domain();
+                let mut values = Self::new(
+                    Kind::Distinct {
+                        domain,
+                        approximate: true,
+                    },
+                    false,
+                    false,
+                    true,
+                );
+                let groups: Vec<u32> = (0..map.len() as u32).collect();
+                values.merge(other, &groups, numbered)?;
+                if let Self::Distinct { pairs, values } = &values {
+                    sketches.add(pairs, values, map)?;
+                }
+            }
             (Self::Distinct { pairs, values }, Self::DistinctIds(other)) => {
                 let numbered = numbered.ok_or_else(lost_values)?;
                 let mut met = Vec::with_capacity(other.len());
@@ -460,6 +512,7 @@ impl State {
                 let array = binary(values.iter().map(|v| v.as_deref().unwrap_or_default()))?;
                 vec![array_of(Canonical::Bytes(array), Some(seen), first)?]
             }
+            (_, Self::Sketches(sketches)) => vec![Arc::new(sketches.emit()?)],
             (_, Self::Distinct { pairs, .. }) if *first == DataType::Int64 => {
                 let mut counts = vec![0i64; groups];
                 pairs.for_each(|group, _| counts[group as usize] += 1);

@@ -3,13 +3,14 @@
 
 use super::memory::{MemoryColumn, MemoryHost, MemorySegment, Storage};
 use super::stored::ToStore;
-use arrow::datatypes::{DataType as ArrowType, Field, Schema as ArrowSchema};
+use arrow::datatypes::{DataType as ArrowType, Field, Schema as ArrowSchema, TimeUnit};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use std::collections::HashMap;
 use std::sync::Arc;
 use strandline_index::ColumnReader;
+use strandline_proto::granularity::Granularity;
 use strandline_proto::ids::{Half, OffsetRange, StreamPartition};
 use strandline_proto::leaf::*;
 use strandline_proto::schema::{Column, ColumnRole, DataType, Schema, virtual_columns};
@@ -135,7 +136,10 @@ pub(super) fn value(rng: &mut StdRng, data_type: DataType) -> Value {
             scale: 2,
         },
         DataType::Boolean => Value::Boolean(rng.random_bool(0.5)),
-        DataType::Timestamp => Value::Timestamp(small * 1_000),
+        DataType::Timestamp => {
+            let step = [1_000, 50 * 60_000, 11 * 86_400_000].choose(rng).unwrap();
+            Value::Timestamp(small * step)
+        }
         DataType::String => Value::String(words(rng)),
         DataType::Json => Value::String(document(rng)),
         DataType::Bytes => Value::Bytes(words(rng).into_bytes()),
@@ -683,8 +687,22 @@ fn any_expr(rng: &mut StdRng, schema: &Schema) -> (LeafExpr, ArrowType) {
         4 => (condition(rng, schema), ArrowType::Boolean),
         _ => {
             let picked = schema.columns.choose(rng).unwrap();
-            (column(&picked.name), picked.arrow_type())
+            let expr = match picked.is_single_timestamp() && rng.random_bool(0.7) {
+                true => truncated(rng, &picked.name),
+                false => column(&picked.name),
+            };
+            (expr, picked.arrow_type())
         }
+    }
+}
+
+fn truncated(rng: &mut StdRng, name: &str) -> LeafExpr {
+    let unit = Granularity::ALL.choose(rng).unwrap();
+    let unit = Value::String(unit.name().to_lowercase());
+    LeafExpr::Call {
+        function: "date_trunc".to_owned(),
+        args: vec![LeafExpr::Literal(unit, ArrowType::Utf8), column(name)],
+        returns: ArrowType::Timestamp(TimeUnit::Millisecond, None),
     }
 }
 
@@ -756,7 +774,7 @@ fn aggregate(
             return (expr, data_type);
         }
     };
-    let (function, argument) = match rng.random_range(0..11) {
+    let (function, argument) = match rng.random_range(0..12) {
         0 => {
             fields.push(state("count", ArrowType::Int64, false));
             (AggregateFunction::Count, None)
@@ -780,6 +798,17 @@ fn aggregate(
                 AggregateFunction::FinalCountDistinct,
                 Some(any_expr(rng, schema).0),
             )
+        }
+        11 => {
+            let (expr, _) = loop {
+                let (expr, data_type) = scalar(rng);
+                let sketched = [ArrowType::Int32, ArrowType::Int64, ArrowType::Utf8];
+                if sketched.contains(&data_type) || matches!(data_type, ArrowType::Timestamp(..)) {
+                    break (expr, data_type);
+                }
+            };
+            fields.push(state("hll_registers", ArrowType::Binary, false));
+            (AggregateFunction::ApproxDistinct, Some(expr))
         }
         10 => {
             fields.push(state("mean", ArrowType::Float64, true));

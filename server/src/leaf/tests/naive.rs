@@ -1,10 +1,13 @@
 //! The same queries, one row at a time, from the words of the contract.
 
 use super::generate::{Rows, Table};
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices, take};
 use arrow::datatypes::{DataType as ArrowType, Field, Schema as ArrowSchema};
 use datafusion::common::ScalarValue;
+use datafusion::functions_aggregate::approx_distinct::approx_distinct_udaf;
+use datafusion::logical_expr::EmitTo;
+use datafusion::logical_expr::function::AccumulatorArgs;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -376,7 +379,7 @@ impl Whole {
                         .copied()
                         .filter(|&row| filter.as_ref().is_none_or(|f| f[row]))
                         .collect();
-                    out.extend(state(*function, argument.as_ref(), &rows));
+                    out.extend(state(*function, argument.as_ref(), &rows, group.is_empty()));
                 }
                 out
             })
@@ -492,7 +495,43 @@ fn scalar_text(scalar: &ScalarValue) -> String {
     }
 }
 
-fn state(function: AggregateFunction, argument: Option<&ArrayRef>, rows: &[usize]) -> Vec<String> {
+/// What DataFusion's own accumulators make of values.
+fn sketch(values: &ArrayRef, one: bool) -> ScalarValue {
+    let field = Arc::new(Field::new("value", values.data_type().clone(), true));
+    let schema = ArrowSchema::new(vec![Arc::clone(&field)]);
+    let function = approx_distinct_udaf();
+    let arguments = AccumulatorArgs {
+        return_field: Arc::new(Field::new("count", ArrowType::UInt64, true)),
+        schema: &schema,
+        ignore_nulls: false,
+        order_bys: &[],
+        is_reversed: false,
+        name: "approx_distinct",
+        is_distinct: false,
+        exprs: &[],
+        expr_fields: &[field],
+    };
+    if one {
+        let mut accumulator = function.accumulator(arguments).unwrap();
+        accumulator.update_batch(&[Arc::clone(values)]).unwrap();
+        return accumulator.state().unwrap().remove(0);
+    }
+    let mut accumulator = function.create_groups_accumulator(arguments).unwrap();
+    let groups = vec![0; values.len()];
+    accumulator
+        .update_batch(&[Arc::clone(values)], &groups, None, 1)
+        .unwrap();
+    let states = accumulator.state(EmitTo::All).unwrap();
+    ScalarValue::try_from_array(&states[0], 0).unwrap()
+}
+
+/// `one`: the rows are all there are, not those of a group.
+fn state(
+    function: AggregateFunction,
+    argument: Option<&ArrayRef>,
+    rows: &[usize],
+    one: bool,
+) -> Vec<String> {
     let Some(array) = argument else {
         return vec![format!("Int64({})", rows.len())];
     };
@@ -514,6 +553,11 @@ fn state(function: AggregateFunction, argument: Option<&ArrayRef>, rows: &[usize
             let values: std::collections::HashSet<_> =
                 rows.iter().map(|&row| text(array, row)).collect();
             vec![format!("Int64({})", values.len())]
+        }
+        AggregateFunction::ApproxDistinct => {
+            let indices: UInt32Array = rows.iter().map(|&row| Some(row as u32)).collect();
+            let values = take(array, &indices, None).unwrap();
+            vec![format!("{:?}", sketch(&values, one))]
         }
         AggregateFunction::FinalAvg => {
             let values = array.as_primitive::<arrow::datatypes::Float64Type>();

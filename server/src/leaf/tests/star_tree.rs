@@ -157,7 +157,7 @@ async fn star_trees_give_the_naive_answers() {
         "{queries} queries, {segments} segments by star-tree; {functions:?}, {grouped} grouped, {filtered} with FILTER"
     );
     assert!(queries >= 10 * (seeds.end - seeds.start), "{queries}");
-    assert_eq!(functions.len(), 9);
+    assert_eq!(functions.len(), 10);
     assert!(
         functions
             .values()

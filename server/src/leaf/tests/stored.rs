@@ -3,9 +3,10 @@
 use super::memory::Storage;
 use arrow::array::{ArrayRef, RecordBatch, new_empty_array};
 use datafusion::common::ScalarValue;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use strandline_broker::literal::scalar_of;
+use strandline_proto::granularity::Granularity;
 use strandline_proto::ids::{Half, OffsetRange, StreamPartition};
 use strandline_proto::schema::{Column, DataType, Schema};
 use strandline_proto::text::TextSettings;
@@ -73,6 +74,10 @@ impl ToStore {
                     text: storage.text.then(TextSettings::default),
                     fst: storage.text && storage.dictionary,
                     json: json_spec(column, storage),
+                    granularities: match storage.range && column.is_single_timestamp() {
+                        true => Granularity::ALL.into(),
+                        false => BTreeSet::new(),
+                    },
                 };
                 (column.name.clone(), spec)
             })
@@ -97,6 +102,9 @@ impl ToStore {
         let singles = self.columns.iter().map(|(column, ..)| column);
         let singles: Vec<&Column> = singles.filter(|column| !column.multi_value).collect();
         let names = |columns: &[&Column]| columns.iter().map(|c| c.name.clone()).collect();
+        let distinct = singles
+            .iter()
+            .map(|c| StarMeasure::Distinct(c.name.clone()));
         let measures: Vec<StarMeasure> = (singles.iter())
             .filter(|column| {
                 matches!(
@@ -113,6 +121,7 @@ impl ToStore {
                     of(StarMeasure::Max),
                 ]
             })
+            .chain(distinct)
             .collect();
         let (first, rest) = singles.split_at(singles.len().div_ceil(2));
         let backwards: Vec<&Column> = rest.iter().rev().copied().collect();

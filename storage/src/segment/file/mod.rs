@@ -62,6 +62,8 @@ const ALIGNMENT: usize = 64;
 pub(crate) const WHOLE_SEGMENT: u32 = u32::MAX;
 /// The column of the stream offsets.
 pub(crate) const OFFSETS_COLUMN: u32 = u32::MAX - 1;
+/// The first of the columns of timestamp indexes.
+pub(crate) const TRUNCATED_COLUMNS: u32 = 1 << 30;
 /// The kind of the metadata section.
 pub(crate) const METADATA_KIND: u16 = 1;
 

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use strandline_index::json::Kind;
 use strandline_index::{DocSelection, DocSet, ValueBuffer};
+use strandline_proto::granularity::Granularity;
 use strandline_proto::ids::{Half, OffsetRange, StreamPartition};
 use strandline_proto::schema::{Column, DataType, Schema};
 use strandline_proto::text::TextSettings;
@@ -222,7 +223,7 @@ fn fingerprints_tell_storages_apart_and_nothing_else() {
     assert_eq!(of(&base), of(&other_queries));
     // Stored with segments: it must never change.
     assert_eq!(of(&plain()), "7137934c8ff380b0");
-    let changes: [fn(&mut SegmentSpec); 13] = [
+    let changes: [fn(&mut SegmentSpec); 14] = [
         |s| s.sorted_column = Some("n".to_owned()),
         |s| s.star_trees.clear(),
         |s| s.star_trees[0].leaf_records_max = 2,
@@ -232,6 +233,10 @@ fn fingerprints_tell_storages_apart_and_nothing_else() {
         |s| s.columns.get_mut("n").unwrap().bloom = false,
         |s| s.columns.get_mut("doc").unwrap().encoding = Encoding::Dictionary,
         |s| s.columns.get_mut("note").unwrap().fst = false,
+        |s| {
+            let n = s.columns.get_mut("n").unwrap();
+            n.granularities.insert(Granularity::Day);
+        },
         |s| s.columns.get_mut("note").unwrap().text = None,
         |s| text(s).case_sensitive = true,
         |s| text(s).stop_words.clear(),

@@ -10,20 +10,37 @@ use crate::segment::file::{
 };
 use crate::segment::immutable::ImmutableSegment;
 use crate::segment::json::{JsonSpec, matching};
+use crate::segment::spec::StarMeasure;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use strandline_index::DocSelection;
 use strandline_index::star_tree::Need;
+use strandline_proto::granularity::Granularity;
 use strandline_proto::ids::Half;
 use strandline_proto::json::JsonFilter;
+use strandline_proto::schema::DataType;
 use strandline_proto::{ErrorKind, Result};
+
+/// Columns with a timestamp index, and its granularity.
+const TIMES: [&str; 2] = ["TIMESTAMP", "TIMESTAMP_raw"];
+const TRUNCATED_TO: Granularity = Granularity::Day;
+/// Columns whose distinct values star-trees hold.
+const DISTINCT: [&str; 2] = ["STRING", "LONG_raw"];
 
 fn segment(folder: &Path) -> PathBuf {
     let mut spec = (*spec_with_trees()).clone();
     for name in ["JSON", "JSON_raw"] {
         let column = spec.columns.entry(name.to_owned()).or_default();
         column.json = Some(JsonSpec::default());
+    }
+    for name in TIMES {
+        let column = spec.columns.entry(name.to_owned()).or_default();
+        column.granularities.insert(TRUNCATED_TO);
+    }
+    for tree in &mut spec.star_trees {
+        let distinct = DISTINCT.map(|name| StarMeasure::Distinct(name.to_owned()));
+        tree.measures.extend(distinct);
     }
     let spec = Arc::new(spec);
     let mut builder = SegmentBuilder::new(spec.clone(), "s", Half::Offline, None).unwrap();
@@ -119,7 +136,19 @@ fn read_all(segment: &ImmutableSegment) -> Result<()> {
             }
         }
     }
+    for name in TIMES {
+        let reader = segment.column(&TRUNCATED_TO.column_of(name)).unwrap();
+        let all = DocSelection::Range(0..segment.num_docs());
+        read_array(&*reader, DataType::Timestamp, false, all)?;
+    }
     for tree in segment.star_trees() {
+        for name in DISTINCT {
+            let data_type = segment.schema().column(name).unwrap().data_type;
+            let measure = StarMeasure::Distinct(name.to_owned());
+            let reader = tree.measure(&measure).unwrap();
+            let all = DocSelection::Range(0..tree.num_docs());
+            read_array(&*reader, data_type, true, all)?;
+        }
         let of_all = vec![Need::Values; tree.dimensions().count()];
         let found = tree.tree().walk(&of_all);
         found.map_err(|e| strandline_proto::Error::data_loss(e.to_string()))?;
