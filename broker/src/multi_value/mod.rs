@@ -7,6 +7,7 @@
 //! Null when the list or an operand is null; null elements match nothing. `-0.0` equals zero, as in DataFusion's own
 //! comparisons, which Arrow's are not.
 
+mod fold;
 mod rewrite;
 #[cfg(test)]
 mod tests;
@@ -80,6 +81,7 @@ static FUNCTIONS: LazyLock<Vec<Arc<ScalarUDF>>> = LazyLock::new(|| {
     all.push(Arc::new(ScalarUDF::from(Elements {
         signature: Signature::user_defined(Volatility::Immutable),
     })));
+    all.extend(fold::functions());
     all
 });
 

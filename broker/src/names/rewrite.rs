@@ -5,9 +5,10 @@ use super::repeated::tell_apart;
 use super::resolve::{key_of, unique};
 use crate::tables::NamedTable;
 use datafusion::sql::sqlparser::ast::{
-    DataType, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
-    Ident, JoinConstraint, JoinOperator, ObjectNamePart, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, TableFactor, Value, VisitorMut,
+    BinaryOperator, CastKind, DataType, DuplicateTreatment, ExactNumberInfo, Expr, Function,
+    FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, JoinConstraint,
+    JoinOperator, ObjectName, ObjectNamePart, Select, SelectItem, SelectItemQualifiedWildcardKind,
+    TableFactor, Value, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 use std::collections::{BTreeMap, BTreeSet};
@@ -116,7 +117,10 @@ impl VisitorMut for Rewriter<'_> {
         match expr {
             Expr::Identifier(ident) => settle(ident, &self.scope.columns),
             Expr::CompoundIdentifier(parts) => self.settle_parts(parts),
-            Expr::Function(function) => pinot_function(function),
+            Expr::Function(function) => match of_lists(function) {
+                Some(other) => *expr = other,
+                None => pinot_function(function),
+            },
             Expr::TypedString(typed) => in_milliseconds(&mut typed.data_type, &typed.value.value),
             Expr::Cast {
                 expr, data_type, ..
@@ -171,6 +175,74 @@ fn pinot_function(function: &mut Function) {
     if let [ObjectNamePart::Identifier(name)] = function.name.0.as_mut_slice() {
         name.value = renamed.to_owned();
     }
+}
+
+/// An aggregate of a multi-value column's elements as one of what each row's list comes to; none when it is another function.
+fn of_lists(function: &Function) -> Option<Expr> {
+    let [ObjectNamePart::Identifier(name)] = function.name.0.as_slice() else {
+        return None;
+    };
+    let sum = || aggregated(function, "sum", "mv_sum");
+    let count = || aggregated(function, "sum", "mv_count");
+    Some(match name.value.to_ascii_lowercase().as_str() {
+        "summv" => sum()?,
+        "minmv" => aggregated(function, "min", "mv_min")?,
+        "maxmv" => aggregated(function, "max", "mv_max")?,
+        "countmv" => call(function, "coalesce", vec![count()?, zero()]),
+        "avgmv" => {
+            let sum = Expr::Cast {
+                kind: CastKind::Cast,
+                expr: Box::new(sum()?),
+                data_type: DataType::Double(ExactNumberInfo::None),
+                array: false,
+                format: None,
+            };
+            let count = call(function, "nullif", vec![count()?, zero()]);
+            Expr::Nested(Box::new(Expr::BinaryOp {
+                left: Box::new(sum),
+                op: BinaryOperator::Divide,
+                right: Box::new(count),
+            }))
+        }
+        _ => return None,
+    })
+}
+
+fn zero() -> Expr {
+    Expr::Value(Value::Number("0".to_owned(), false).with_empty_span())
+}
+
+/// The aggregate `outer`, filtered as `function` is, of `inner` of its argument.
+fn aggregated(function: &Function, outer: &str, inner: &str) -> Option<Expr> {
+    let mut aggregate = function.clone();
+    aggregate.name = ObjectName::from(vec![Ident::new(outer)]);
+    let FunctionArguments::List(arguments) = &mut aggregate.args else {
+        return None;
+    };
+    let [FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))] = arguments.args.as_mut_slice()
+    else {
+        return None;
+    };
+    *argument = call(function, inner, vec![argument.clone()]);
+    Some(Expr::Function(aggregate))
+}
+
+/// The function `name` of `arguments`, written where `like` is.
+fn call(like: &Function, name: &str, arguments: Vec<Expr>) -> Expr {
+    let arguments = arguments.into_iter().map(FunctionArgExpr::Expr);
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args: arguments.map(FunctionArg::Unnamed).collect(),
+            clauses: Vec::new(),
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+        ..like.clone()
+    })
 }
 
 /// The logarithm of the registers that approximate counts are by.

@@ -30,8 +30,10 @@ const SEGMENT_BYTES_MAX: u64 = 160 << 20;
 const MEMORY_PART_MAX: u64 = 16;
 /// Rows read together.
 const BATCH_ROWS: usize = 8_192;
-/// Batches that are read before the one that is built.
-const BATCHES_AHEAD: usize = 2;
+/// Places for batches that are read before the one that is built: while a segment is written, nothing is taken.
+const PLACES_AHEAD: usize = 12;
+/// Bytes of rows to a place; larger batches take several.
+const PLACE_BYTES: usize = 8 << 20;
 
 /// Called with what was done so far.
 pub type Progress = Arc<dyn Fn(LoadCount) + Send + Sync>;
@@ -62,6 +64,9 @@ pub struct BuiltSegment {
     pub path: PathBuf,
 }
 
+/// A place on the way to the builder: rows, or none where the next ones take more than it.
+type Place = Option<Read>;
+
 /// Rows on their way to the builder.
 struct Read {
     rows: RecordBatch,
@@ -80,7 +85,7 @@ impl SegmentBuild {
         made: UnboundedSender<BuiltSegment>,
     ) -> Result<()> {
         let inputs: Arc<[PathBuf]> = self.inputs.into();
-        let (batches, read) = sync_channel(BATCHES_AHEAD);
+        let (batches, read) = sync_channel(PLACES_AHEAD);
         let reading = Reading {
             config: Arc::clone(&self.config),
             inputs: Arc::clone(&inputs),
@@ -124,7 +129,7 @@ struct Reading {
 }
 
 impl Reading {
-    fn run(self, batches: &SyncSender<Read>) -> Result<()> {
+    fn run(self, batches: &SyncSender<Place>) -> Result<()> {
         // Whatever ends the reading early, also a panic, must not look like the end of the files.
         let stop_builder = self.stop.clone().drop_guard();
         let mut before = 0;
@@ -132,7 +137,10 @@ impl Reading {
             let mut source = input::open(file, self.format, &self.config, BATCH_ROWS)?;
             while let Some(rows) = source.next_batch()? {
                 let bytes = before + source.bytes_read();
-                if self.stop.is_cancelled() || batches.send(Read { rows, bytes }).is_err() {
+                let more = rows.get_array_memory_size() / PLACE_BYTES;
+                let empty = std::iter::repeat_with(|| None).take(more);
+                let mut places = empty.chain([Some(Read { rows, bytes })]);
+                if self.stop.is_cancelled() || places.any(|place| batches.send(place).is_err()) {
                     // The builder says why.
                     return Ok(());
                 }
@@ -171,10 +179,13 @@ struct Building {
 }
 
 impl Building {
-    fn run(mut self, batches: &Receiver<Read>) -> Result<()> {
+    fn run(mut self, batches: &Receiver<Place>) -> Result<()> {
         self.count.bytes_total = input::total_bytes(&self.inputs);
-        while let Ok(Read { rows, bytes }) = batches.recv() {
+        while let Ok(place) = batches.recv() {
             self.check_stop()?;
+            let Some(Read { rows, bytes }) = place else {
+                continue;
+            };
             self.add(&rows)?;
             self.count.rows += rows.num_rows() as u64;
             self.count.bytes_read = bytes;

@@ -39,7 +39,9 @@ enum Wanted {
     Rows,
     /// How many values of a column are not null.
     Values(String),
-    /// The sum of a column, and with `mean` how many values it is of.
+    /// How many elements that are not null a multi-value column's lists have.
+    Elements(String),
+    /// The sum of a column, or of a multi-value column's elements, and with `mean` how many values it is of.
     Sum { column: String, mean: bool },
     /// The sum of columns of whole numbers, some of them taken away; `narrow`: in arithmetic of 32 bits.
     SumOfSums { terms: Vec<Term>, narrow: bool },
@@ -259,6 +261,13 @@ impl StarQuery {
         let is_dimension = |name: &String| tree.dimensions().any(|dimension| dimension == name);
         for wanted in &self.wanted {
             let argument = match wanted {
+                Wanted::Elements(name) => {
+                    let elements = column(&StarMeasure::Values(name.clone()));
+                    elements.map(|elements| StoredArgument {
+                        values: vec![(elements, false)],
+                        counts: None,
+                    })
+                }
                 Wanted::Rows => counts(column(&StarMeasure::Count)),
                 Wanted::Values(name) => counts(values(name)?),
                 Wanted::Sum { column: name, mean } => {
@@ -404,9 +413,25 @@ fn want(aggregate: &LeafAggregate, schema: &Schema) -> Option<Wanted> {
     let Some(argument) = &aggregate.argument else {
         return (aggregate.function == AggregateFunction::Count).then_some(Wanted::Rows);
     };
+    if let Some((function, column)) = of_lists(argument, schema) {
+        let column = column.to_owned();
+        return match (aggregate.function, function) {
+            (AggregateFunction::Sum, "mv_count") => Some(Wanted::Elements(column)),
+            (AggregateFunction::Sum, "mv_sum") => Some(Wanted::Sum {
+                column,
+                mean: false,
+            }),
+            (AggregateFunction::Min, "mv_min") => Some(Wanted::Extreme { column, max: false }),
+            (AggregateFunction::Max, "mv_max") => Some(Wanted::Extreme { column, max: true }),
+            _ => None,
+        };
+    }
     Some(match aggregate.function {
         AggregateFunction::Count => match argument {
-            LeafExpr::Column(column) => Wanted::Values(column.clone()),
+            // Of a multi-value column the tree has how many elements, and it is lists that are counted.
+            LeafExpr::Column(column) if !schema.column(column)?.multi_value => {
+                Wanted::Values(column.clone())
+            }
             _ => return None,
         },
         AggregateFunction::Sum | AggregateFunction::Avg | AggregateFunction::FinalAvg => {
@@ -446,6 +471,18 @@ fn want(aggregate: &LeafAggregate, schema: &Schema) -> Option<Wanted> {
             other => Wanted::Dimensions(columns_in(other)),
         },
     })
+}
+
+/// The function that `expr` is of a multi-value column's lists, and the column.
+fn of_lists<'a>(expr: &'a LeafExpr, schema: &Schema) -> Option<(&'a str, &'a str)> {
+    let LeafExpr::Call { function, args, .. } = expr else {
+        return None;
+    };
+    let [LeafExpr::Column(column)] = args.as_slice() else {
+        return None;
+    };
+    let is_list = schema.column(column)?.multi_value;
+    is_list.then_some((function.as_str(), column.as_str()))
 }
 
 /// The column that a sum or `mean` adds up, where a tree's sum of it is the same: whole numbers as whole numbers, which

@@ -189,9 +189,13 @@ impl Measures<'_> {
         let (values, sum) = (of(StarMeasure::Values), of(StarMeasure::Sum));
         let measures = match function.as_str() {
             "COUNT" if !column.multi_value => vec![values],
+            "COUNTMV" if column.multi_value => vec![values],
             "SUM" | "AVG" if is_number(column) => vec![values, sum],
+            "SUMMV" | "AVGMV" if is_numbers(column) => vec![values, sum],
             "MIN" if is_ordered(column) => vec![of(StarMeasure::Min)],
             "MAX" if is_ordered(column) => vec![of(StarMeasure::Max)],
+            "MINMV" if is_numbers(column) => vec![of(StarMeasure::Min)],
+            "MAXMV" if is_numbers(column) => vec![of(StarMeasure::Max)],
             // The exact values, whatever sketch is asked for: what is counted of them may be approximate.
             "DISTINCTCOUNT"
             | "DISTINCTCOUNTBITMAP"
@@ -232,11 +236,18 @@ impl Measures<'_> {
 }
 
 fn is_number(column: &Column) -> bool {
-    let number = matches!(
+    has_numbers(column) && !column.multi_value
+}
+
+fn is_numbers(column: &Column) -> bool {
+    has_numbers(column) && column.multi_value
+}
+
+fn has_numbers(column: &Column) -> bool {
+    matches!(
         column.data_type,
         DataType::Int | DataType::Long | DataType::Float | DataType::Double
-    );
-    number && !column.multi_value
+    )
 }
 
 fn is_ordered(column: &Column) -> bool {

@@ -54,7 +54,7 @@ pub struct SegmentSpec {
     pub star_trees: Vec<StarTreeSpec>,
 }
 
-/// What a star-tree holds for each of its records.
+/// What a star-tree holds for each of its records. Of a multi-value column the values are its lists' elements.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StarMeasure {

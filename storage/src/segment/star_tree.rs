@@ -117,7 +117,8 @@ pub(super) fn write_tree(
         };
         let reader = column(name)?;
         // Where no value is null, the rows' number is the values'.
-        if matches!(measure, StarMeasure::Values(_)) && !reader.has_nulls() {
+        let one_each = !reader.has_nulls() && !reader.is_multi_value();
+        if matches!(measure, StarMeasure::Values(_)) && one_each {
             continue;
         }
         values.push(read_measure(measure, &*reader).map_err(|e| of_column(name, &e))?);
@@ -159,6 +160,9 @@ fn read_measure(measure: &StarMeasure, reader: &dyn ColumnReader) -> Result<Meas
     if matches!(measure, StarMeasure::Distinct(_)) {
         return distinct(reader);
     }
+    if reader.is_multi_value() {
+        return read_lists(measure, reader);
+    }
     let mut valid = Vec::new();
     if reader.has_nulls() {
         valid.resize(docs as usize, true);
@@ -168,14 +172,7 @@ fn read_measure(measure: &StarMeasure, reader: &dyn ColumnReader) -> Result<Meas
             }
         }
     }
-    let fold = match measure {
-        StarMeasure::Count
-        | StarMeasure::Values(_)
-        | StarMeasure::Sum(_)
-        | StarMeasure::Distinct(_) => Fold::Sum,
-        StarMeasure::Min(_) => Fold::Min,
-        StarMeasure::Max(_) => Fold::Max,
-    };
+    let fold = fold_of(measure);
     if matches!(measure, StarMeasure::Values(_)) {
         let counts = valid.iter().map(|&valid| i64::from(valid));
         return Ok(Measure {
@@ -195,9 +192,7 @@ fn read_measure(measure: &StarMeasure, reader: &dyn ColumnReader) -> Result<Meas
         ValueBuffer::F32(values) => Numbers::F64(values.into_iter().map(f64::from).collect()),
         ValueBuffer::F64(values) => Numbers::F64(values),
         ValueBuffer::I128(_) | ValueBuffer::Bytes { .. } => {
-            return Err(IndexError(
-                "not supported: a measure that is no whole or floating number".to_owned(),
-            ));
+            return Err(no_numbers());
         }
     };
     Ok(Measure {
@@ -205,6 +200,87 @@ fn read_measure(measure: &StarMeasure, reader: &dyn ColumnReader) -> Result<Meas
         values,
         valid,
     })
+}
+
+fn fold_of(measure: &StarMeasure) -> Fold {
+    match measure {
+        StarMeasure::Count
+        | StarMeasure::Values(_)
+        | StarMeasure::Sum(_)
+        | StarMeasure::Distinct(_) => Fold::Sum,
+        StarMeasure::Min(_) => Fold::Min,
+        StarMeasure::Max(_) => Fold::Max,
+    }
+}
+
+/// Of each document's list what its elements come to that are not null.
+fn read_lists(measure: &StarMeasure, reader: &dyn ColumnReader) -> Result<Measure, IndexError> {
+    let all = || DocSelection::Range(0..reader.num_docs());
+    let (mut ends, mut values) = (Vec::new(), ValueBuffer::new(reader.physical()));
+    reader.multi_values(all(), &mut ends, &mut values);
+    let mut nulls = Vec::new();
+    reader.null_elements(all(), &mut nulls);
+    if let Some(fault) = reader.fault() {
+        return Err(fault);
+    }
+    let fold = fold_of(measure);
+    let is_value = |at: &usize| !nulls.get(*at).copied().unwrap_or(false);
+    let mut start = 0;
+    let lists: Vec<Vec<usize>> = ends
+        .iter()
+        .map(|&end| {
+            let elements = std::mem::replace(&mut start, end as usize)..end as usize;
+            elements.filter(is_value).collect()
+        })
+        .collect();
+    if matches!(measure, StarMeasure::Values(_)) {
+        let counts = lists.iter().map(|list| list.len() as i64);
+        return Ok(Measure {
+            fold,
+            values: Numbers::I64(counts.collect()),
+            valid: Vec::new(),
+        });
+    }
+    let whole = |value: &dyn Fn(usize) -> i64| {
+        let folded = |list: &Vec<usize>| {
+            let values = list.iter().map(|&at| value(at));
+            let folded = match fold {
+                Fold::Sum => values.reduce(i64::wrapping_add),
+                Fold::Min => values.min(),
+                Fold::Max => values.max(),
+            };
+            folded.unwrap_or_default()
+        };
+        Numbers::I64(lists.iter().map(folded).collect())
+    };
+    let floating = |value: &dyn Fn(usize) -> f64| {
+        let folded = |list: &Vec<usize>| {
+            let values = list.iter().map(|&at| value(at));
+            let folded = match fold {
+                Fold::Sum => values.reduce(|a, b| a + b),
+                Fold::Min => values.min_by(f64::total_cmp),
+                Fold::Max => values.max_by(f64::total_cmp),
+            };
+            folded.unwrap_or_default()
+        };
+        Numbers::F64(lists.iter().map(folded).collect())
+    };
+    let values = match &values {
+        ValueBuffer::I32(values) => whole(&|at| values.get(at).copied().map_or(0, i64::from)),
+        ValueBuffer::I64(values) => whole(&|at| values.get(at).copied().unwrap_or(0)),
+        ValueBuffer::F32(values) => floating(&|at| values.get(at).copied().map_or(0.0, f64::from)),
+        ValueBuffer::F64(values) => floating(&|at| values.get(at).copied().unwrap_or(0.0)),
+        ValueBuffer::I128(_) | ValueBuffer::Bytes { .. } => return Err(no_numbers()),
+    };
+    Ok(Measure {
+        fold,
+        values,
+        valid: lists.iter().map(|list| !list.is_empty()).collect(),
+    })
+}
+
+fn no_numbers() -> IndexError {
+    IndexError("not supported: a measure that is no whole or floating number".to_owned())
 }
 
 /// Of each document the set of its value; of a null one the empty set.

@@ -696,6 +696,45 @@ fn any_expr(rng: &mut StdRng, schema: &Schema) -> (LeafExpr, ArrowType) {
     }
 }
 
+/// An aggregate of what a row's list of numbers comes to.
+fn of_lists(
+    rng: &mut StdRng,
+    schema: &Schema,
+    state: &dyn Fn(&str, ArrowType, bool) -> Field,
+    fields: &mut Vec<Field>,
+) -> (AggregateFunction, Option<LeafExpr>) {
+    let numbers = [
+        (DataType::Int, ArrowType::Int32, ArrowType::Int64),
+        (DataType::Long, ArrowType::Int64, ArrowType::Int64),
+        (DataType::Float, ArrowType::Float32, ArrowType::Float64),
+        (DataType::Double, ArrowType::Float64, ArrowType::Float64),
+    ];
+    let lists = schema.columns.iter().filter(|column| column.multi_value);
+    let lists: Vec<_> = lists
+        .filter_map(|column| {
+            let types = numbers.iter().find(|n| n.0 == column.data_type)?;
+            Some((column.name.clone(), types.1.clone(), types.2.clone()))
+        })
+        .collect();
+    let Some((name, one, sum)) = lists.choose(rng).cloned() else {
+        fields.push(state("count", ArrowType::Int64, false));
+        return (AggregateFunction::Count, None);
+    };
+    let (aggregate, function, returns) = match rng.random_range(0..4) {
+        0 => (AggregateFunction::Sum, "mv_sum", sum),
+        1 => (AggregateFunction::Sum, "mv_count", ArrowType::Int64),
+        2 => (AggregateFunction::Min, "mv_min", one),
+        _ => (AggregateFunction::Max, "mv_max", one),
+    };
+    fields.push(state("folded", returns.clone(), true));
+    let call = LeafExpr::Call {
+        function: function.to_owned(),
+        args: vec![column(&name)],
+        returns,
+    };
+    (aggregate, Some(call))
+}
+
 fn truncated(rng: &mut StdRng, name: &str) -> LeafExpr {
     let unit = Granularity::ALL.choose(rng).unwrap();
     let unit = Value::String(unit.name().to_lowercase());
@@ -774,7 +813,8 @@ fn aggregate(
             return (expr, data_type);
         }
     };
-    let (function, argument) = match rng.random_range(0..12) {
+    let (function, argument) = match rng.random_range(0..13) {
+        12 => of_lists(rng, schema, &state, fields),
         0 => {
             fields.push(state("count", ArrowType::Int64, false));
             (AggregateFunction::Count, None)

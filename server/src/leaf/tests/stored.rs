@@ -105,7 +105,9 @@ impl ToStore {
         let distinct = singles
             .iter()
             .map(|c| StarMeasure::Distinct(c.name.clone()));
-        let measures: Vec<StarMeasure> = (singles.iter())
+        let lists = self.columns.iter().map(|(column, ..)| column);
+        let lists = lists.filter(|column| column.multi_value);
+        let measures: Vec<StarMeasure> = (singles.iter().copied().chain(lists))
             .filter(|column| {
                 matches!(
                     column.data_type,
