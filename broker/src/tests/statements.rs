@@ -532,6 +532,35 @@ async fn pinots_functions_of_time_count_milliseconds() {
 }
 
 #[tokio::test]
+async fn pinots_aggregates_of_lists_are_those_of_their_elements() {
+    let fixture = Fixture::new(22);
+    let lists = "SELECT Carrier, COUNTMV(codes), SUMMV(codes), minmv(codes), MaxMV(codes), AVGMV(codes), \
+                 SUMMV(codes) FILTER (WHERE delay > 0) FROM trips GROUP BY Carrier";
+    let elements = r#"SELECT "Carrier", count(x), sum(x), min(x), max(x), avg(x), sum(x) FILTER (WHERE "Delay" > 0)
+                    FROM (SELECT "Carrier", "Delay", unnest(codes) AS x FROM trips WHERE cardinality(codes) > 0
+                    UNION ALL SELECT "Carrier", "Delay", NULL FROM trips WHERE codes IS NULL OR cardinality(codes) = 0)
+                    GROUP BY "Carrier""#;
+    let sorted = |mut rows: Vec<String>| {
+        rows.sort();
+        rows
+    };
+    let expected = sorted(fixture.plain_rows(elements).await.unwrap());
+    assert!(expected.len() > 3, "{expected:?}");
+    for set in ["", "SET useLeafPushdown = false; "] {
+        let found = fixture.rows(&format!("{set}{lists}")).await.unwrap();
+        assert_eq!(sorted(found), expected);
+    }
+    let none = fixture
+        .rows("SELECT COUNTMV(codes), SUMMV(codes), AVGMV(codes) FROM trips WHERE delay > 1000")
+        .await
+        .unwrap();
+    assert_eq!(none, ["0|NULL|NULL"]);
+    let error = fixture.rows("SELECT SUMMV(tags) FROM trips").await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("multi-value column of type INT"), "{error}");
+}
+
+#[tokio::test]
 async fn a_list_of_the_negative_zero_finds_zeros_wherever_it_is_evaluated() {
     let fixture = Fixture::new(20);
     let zeros = fixture

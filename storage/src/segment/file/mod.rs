@@ -15,6 +15,7 @@
 //!            8   8  length in bytes
 //!           16   4  column: its number in the segment's schema, 0xffff_ffff: the whole segment,
 //!                   0xffff_fffe: the stream offsets, one a document,
+//!                   0x4000_0000 + i: column i of timestamp indexes, by the order of the metadata,
 //!                   0x8000_0000 + t * 0x1_0000 + i: column i of star-tree t, 0xffff for i: its nodes
 //!           20   2  kind, see below
 //!           22   2  zero
