@@ -76,11 +76,33 @@ impl Made {
     }
 }
 
-/// What a push has added so far.
+/// What a push has added so far. It is removed when the push is given up before all of it is there.
 struct Added {
+    loader: Loader,
+    name: String,
     table: Arc<HostedTable>,
     claims: Vec<Claim>,
     segments: Vec<(SegmentName, u64)>,
+}
+
+impl Drop for Added {
+    fn drop(&mut self) {
+        let (segments, claims) = (
+            std::mem::take(&mut self.segments),
+            std::mem::take(&mut self.claims),
+        );
+        // When the process ends, the next start removes them.
+        if segments.is_empty() || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        let (loader, name) = (self.loader.clone(), self.name.clone());
+        let discard = async move {
+            loader.discard(&name, segments).await;
+            drop(claims);
+        };
+        let spawner = &self.loader.environment.spawner;
+        spawner.spawn("discard a load", Box::pin(discard));
+    }
 }
 
 impl Added {
@@ -201,16 +223,18 @@ impl Loader {
         made: Made,
     ) -> Result<LoadResult> {
         let mut added = Added {
+            loader: self.clone(),
+            name: config.name.clone(),
             table: self.publisher.registry().table(&config.name),
             claims: Vec::new(),
             segments: Vec::new(),
         };
         let stored = self.store(config, &request, made, &mut added).await;
-        let added = added.segments;
+        let segments = std::mem::take(&mut added.segments);
         let outcome = match stored {
             Ok(outcome) => outcome,
             Err(e) => {
-                self.discard(config, added).await;
+                self.discard(&config.name, segments).await;
                 // The first try of this push may have ended since its id was looked up.
                 return match e.kind() {
                     ErrorKind::AlreadyExists => self.done_before(config, &request).await?.ok_or(e),
@@ -221,7 +245,7 @@ impl Loader {
         let already_done = outcome.is_already_done();
         if already_done {
             // Another request with this id came first: its segments stand, these go.
-            self.discard(config, added).await;
+            self.discard(&config.name, segments).await;
         }
         let pushed = outcome.into_inner();
         if !already_done {
@@ -263,29 +287,32 @@ impl Loader {
             declared: request.declared,
             result_json: result.write()?,
         };
-        self.metastore.push_offline(push).await
+        let segments = std::mem::take(&mut added.segments);
+        let pushed = self.metastore.push_offline(push).await;
+        added.segments = segments;
+        pushed
     }
 
     /// Removes what a push added and the metastore does not name. Whether it does is asked, because a push whose
     /// answer was lost may have happened; when it can't be asked, the next start removes what is not named.
-    async fn discard(&self, config: &TableConfig, added: Vec<(SegmentName, u64)>) {
+    async fn discard(&self, table: &str, added: Vec<(SegmentName, u64)>) {
         let state = match self.metastore.state().await {
             Ok(state) => state,
             Err(e) => {
-                tracing::warn!(table = %config.name, error = %e, "segments of a failed push stay until the next start");
+                tracing::warn!(table, error = %e, "segments of a failed push stay until the next start");
                 return;
             }
         };
         let named = |name: &SegmentName| {
-            let table = state.table(&config.name);
+            let table = state.table(table);
             table.is_some_and(|t| t.segments.iter().any(|s| s.name == *name))
         };
         for (name, checksum) in added.iter().filter(|(name, _)| !named(name)) {
             self.publisher
                 .registry()
-                .table(&config.name)
+                .table(table)
                 .forget(name, *checksum);
-            if let Err(e) = self.deep_store.delete(&config.name, name, *checksum).await {
+            if let Err(e) = self.deep_store.delete(table, name, *checksum).await {
                 tracing::warn!(segment = %name, error = %e, "cannot remove an unused segment file; the next start does");
             }
         }
@@ -409,3 +436,6 @@ fn check_columns(table: &Schema, segment: &Schema) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

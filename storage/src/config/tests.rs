@@ -83,15 +83,13 @@ fn the_airline_offline_config_is_accepted_and_what_is_not_honoured_is_listed() {
         config.transforms.columns().collect::<Vec<_>>(),
         ["ts", "tsRaw"]
     );
+    assert_eq!(config.spec.star_trees.len(), 2);
+    assert!(!config.spec.column("ts").granularities.is_empty());
     assert!(config.stream.is_none());
     assert_eq!(
         paths(&warnings),
         [
             "segmentsConfig.timeType",
-            "tableIndexConfig.starTreeIndexConfigs[1].functionColumnPairs[0]",
-            "tableIndexConfig.starTreeIndexConfigs[1].functionColumnPairs[1]",
-            "tableIndexConfig.starTreeIndexConfigs[1].functionColumnPairs[2]",
-            "tableIndexConfig.starTreeIndexConfigs[1]",
             "tableIndexConfig.enableDynamicStarTreeCreation",
             "tableIndexConfig.tierOverwrites",
             "fieldConfigList[1].tierOverwrites",
