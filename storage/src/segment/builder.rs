@@ -87,7 +87,8 @@ impl SegmentBuilder {
         self.rows.bytes()
     }
 
-    /// Sorts the rows as the spec says and writes them to `path`, durably: the file is there completely or not at all.
+    /// Sorts the rows as the spec says and writes them to `path`: the file is there completely or not at all, and
+    /// not yet durable.
     ///
     /// # Errors
     /// When writing fails; nothing is left behind then.

@@ -177,7 +177,7 @@ impl ConsumingSegment {
         self.source.start_offset
     }
 
-    /// Writes all rows published by now as an immutable segment file, sorted as the spec says, durably. Reading and
+    /// Writes all rows published by now as an immutable segment file, sorted as the spec says. Reading and
     /// appending go on; the file's origin ends at the offset up to which its rows go.
     ///
     /// # Errors
