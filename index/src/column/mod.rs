@@ -39,7 +39,9 @@ use section::Description;
 use std::sync::OnceLock;
 
 pub use crate::text_blocks::Compression;
-pub use rewrite::{gather_column, gathered_ids, rewrite_column, sorted_order, write_lists};
+pub use rewrite::{
+    Gathered, gather_column, gathered_ids, rewrite_column, sorted_order, write_lists,
+};
 pub use section::SectionKind;
 pub use write::{ColumnData, ColumnOptions, ColumnStats, WrittenColumn, write_column};
 

@@ -58,26 +58,40 @@ pub fn gather_column(
     source.arrange(docs).write(reader, options)
 }
 
-/// For each document of a single-value column the id that its value gets where [`gather_column`] writes it with a
-/// dictionary, every value being among the gathered; and the null documents, ascending.
+/// A single-value column as [`gather_column`] writes it with a dictionary, every value being among the gathered.
+#[derive(Debug)]
+pub struct Gathered {
+    /// The id of each document's value.
+    pub ids: Vec<DictId>,
+    /// The null documents, ascending.
+    pub null_docs: Vec<DocId>,
+    /// The dictionary's values.
+    pub values: ValueBuffer,
+}
+
+/// The ids that the values of a single-value column get where they are written, and what they stand for.
 ///
 /// # Errors
 /// As [`gather_column`].
-pub fn gathered_ids(reader: &dyn ColumnReader) -> Result<(Vec<DictId>, Vec<DocId>), IndexError> {
+pub fn gathered_ids(reader: &dyn ColumnReader) -> Result<Gathered, IndexError> {
     let source = Source::read(reader, true)?;
-    let ids = match source.values {
-        Values::Ids(ids) => translated(reader, ids)?.0,
-        Values::Raw(values) => encode(&values)?.0,
+    let (ids, values) = match source.values {
+        Values::Ids(ids) => translated(reader, ids)?,
+        Values::Raw(values) => encode(&values)?,
     };
-    Ok((ids, source.null_docs))
+    Ok(Gathered {
+        ids,
+        null_docs: source.null_docs,
+        values,
+    })
 }
 
-/// Writes lists of the values of a single-value column, which `ids` names as [`gathered_ids`] does; `ends`: of each list.
+/// Writes lists of `values`, a dictionary's: their ids, and the end of each list among them.
 ///
 /// # Errors
-/// As [`gather_column`], and when there are too many ids.
+/// When there are too many ids.
 pub fn write_lists(
-    reader: &dyn ColumnReader,
+    values: ValueBuffer,
     ids: Vec<DictId>,
     ends: &[usize],
 ) -> Result<WrittenColumn, IndexError> {
@@ -85,23 +99,16 @@ pub fn write_lists(
     let Some(ends) = ends else {
         return Err(corrupt("lists of 2^32 values or more"));
     };
-    let dictionary = match Source::read(reader, true)?.values {
-        Values::Ids(ids) => translated(reader, ids)?.1,
-        Values::Raw(values) => encode(&values)?.1,
-    };
     let shape = Shape {
         docs: ends.len(),
         list_ends: Some(&ends),
         null_docs: &[],
         null_elements: &[],
     };
+    let physical = values.physical();
+    let dictionary = values;
     let encoded = Encoded::Ids { ids, dictionary };
-    assemble(
-        reader.physical(),
-        &shape,
-        &encoded,
-        &ColumnOptions::default(),
-    )
+    assemble(physical, &shape, &encoded, &ColumnOptions::default())
 }
 
 /// Ids of the dictionary that is written, which holds the values that occur, and its values.

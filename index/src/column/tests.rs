@@ -288,7 +288,11 @@ fn gathered_documents_keep_their_values_and_nulls() {
                 .unwrap()
         };
         let column = open(write_column(&data, &options).unwrap());
-        let (ids, nulls) = gathered_ids(&column).unwrap();
+        let Gathered {
+            ids,
+            null_docs: nulls,
+            ..
+        } = gathered_ids(&column).unwrap();
         assert_eq!(
             (ids.as_slice(), nulls.as_slice()),
             (&[2, 0, 1, 0, 3, 2][..], &[1, 3][..])

@@ -326,6 +326,32 @@ impl Measure {
         }
     }
 
+    /// The measure of lists of these values, `ends` being the end of each. That of a list does not count when none of its values
+    /// does.
+    ///
+    /// # Errors
+    /// When the lists are not these values'.
+    pub fn of_lists(&self, ends: &[u32]) -> Result<Self, IndexError> {
+        let len = ends.last().map_or(0, |&end| end as usize);
+        if !ends.is_sorted() || !self.fits(len) {
+            return Err(corrupt("a measure's lists don't fit its values"));
+        }
+        let lists = Groups {
+            order: (0..len as u32).collect(),
+            ends: ends.to_vec(),
+        };
+        let counts = |list: &[u32]| list.iter().any(|&value| self.counts(value));
+        Ok(Self {
+            valid: lists.each().map(counts).collect(),
+            ..self.folded(&lists)
+        })
+    }
+
+    /// Whether a value counts.
+    fn counts(&self, at: u32) -> bool {
+        self.valid.is_empty() || self.valid[at as usize]
+    }
+
     /// Ids of all its sets.
     fn ids(&self) -> usize {
         match &self.values {
@@ -339,7 +365,7 @@ impl Measure {
         let valid = if self.valid.is_empty() {
             Vec::new()
         } else {
-            let counts = |group: &[u32]| group.iter().any(|&record| self.valid[record as usize]);
+            let counts = |group: &[u32]| group.iter().any(|&record| self.counts(record));
             groups.each().map(counts).collect()
         };
         let values = match (&self.values, self.fold) {
@@ -382,7 +408,7 @@ impl Measure {
         let one = |group: &[u32]| {
             group
                 .iter()
-                .filter(|&&record| self.valid.is_empty() || self.valid[record as usize])
+                .filter(|&&record| self.counts(record))
                 .map(|&record| values[record as usize])
                 .reduce(&fold)
                 .unwrap_or_default()

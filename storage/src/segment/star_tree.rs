@@ -93,8 +93,9 @@ pub(super) fn write_tree(
     let mut dimensions = Vec::with_capacity(spec.dimensions.len());
     for name in &spec.dimensions {
         let reader = column(name)?;
-        let (mut ids, nulls) = gathered_ids(&*reader).map_err(|e| of_column(name, &e))?;
-        for doc in nulls {
+        let gathered = gathered_ids(&*reader).map_err(|e| of_column(name, &e))?;
+        let mut ids = gathered.ids;
+        for doc in gathered.null_docs {
             if let Some(id) = ids.get_mut(doc as usize) {
                 *id = star_tree::NULL;
             }
@@ -103,8 +104,8 @@ pub(super) fn write_tree(
         readers.push(reader);
     }
     let rows = dimensions.first().map_or(0, Vec::len);
-    // What each measure is of: for lists, whose values they are.
-    let mut sources: Vec<Option<Arc<dyn ColumnReader>>> = vec![None];
+    // What the ids of each measure's sets stand for.
+    let mut dictionaries = vec![None];
     let mut measures = vec![StarMeasure::Count];
     let mut values = vec![Measure {
         fold: Fold::Sum,
@@ -121,9 +122,14 @@ pub(super) fn write_tree(
         if matches!(measure, StarMeasure::Values(_)) && one_each {
             continue;
         }
-        values.push(read_measure(measure, &*reader).map_err(|e| of_column(name, &e))?);
+        let (read, dictionary) = match measure {
+            StarMeasure::Distinct(_) => distinct(&*reader),
+            _ => read_measure(measure, &*reader).map(|measure| (measure, None)),
+        }
+        .map_err(|e| of_column(name, &e))?;
+        values.push(read);
         measures.push(measure.clone());
-        sources.push(Some(reader));
+        dictionaries.push(dictionary);
     }
     let options = Options {
         leaf_records_max: spec.leaf_records_max,
@@ -138,8 +144,8 @@ pub(super) fn write_tree(
         let written = gather_column(&*reader, &built.rows, &ColumnOptions::default());
         columns.push(written.map_err(|e| of_column(name, &e))?);
     }
-    for (measure, source) in built.measures.into_iter().zip(&sources) {
-        columns.push(write_measure(measure, source.as_deref()).map_err(whole)?);
+    for (measure, dictionary) in built.measures.into_iter().zip(dictionaries) {
+        columns.push(write_measure(measure, dictionary).map_err(whole)?);
     }
     Ok(WrittenTree {
         metadata: StarTreeMetadata {
@@ -155,162 +161,97 @@ fn of_column(name: &str, error: &IndexError) -> Error {
     Error::internal(format!("a star-tree's column {name}: {error}"))
 }
 
+/// The measure of a column's values that are not null: of a multi-value column, of each list's elements.
 fn read_measure(measure: &StarMeasure, reader: &dyn ColumnReader) -> Result<Measure, IndexError> {
-    let docs = reader.num_docs();
-    if matches!(measure, StarMeasure::Distinct(_)) {
-        return distinct(reader);
-    }
+    let all = || DocSelection::Range(0..reader.num_docs());
+    let mut values = ValueBuffer::new(reader.physical());
+    let (mut ends, mut valid) = (Vec::new(), Vec::new());
     if reader.is_multi_value() {
-        return read_lists(measure, reader);
-    }
-    let mut valid = Vec::new();
-    if reader.has_nulls() {
-        valid.resize(docs as usize, true);
+        reader.multi_values(all(), &mut ends, &mut values);
+        let mut nulls = Vec::new();
+        reader.null_elements(all(), &mut nulls);
+        valid.extend(nulls.iter().map(|is_null| !is_null));
+    } else {
+        reader.values(all(), &mut values);
+        if reader.has_nulls() {
+            valid.resize(values.len(), true);
+        }
         for doc in null_docs(reader) {
             if let Some(valid) = valid.get_mut(doc as usize) {
                 *valid = false;
             }
         }
     }
-    let fold = fold_of(measure);
-    if matches!(measure, StarMeasure::Values(_)) {
-        let counts = valid.iter().map(|&valid| i64::from(valid));
-        return Ok(Measure {
-            fold,
-            values: Numbers::I64(counts.collect()),
-            valid: Vec::new(),
-        });
-    }
-    let mut values = ValueBuffer::new(reader.physical());
-    reader.values(DocSelection::Range(0..docs), &mut values);
     if let Some(fault) = reader.fault() {
         return Err(fault);
     }
-    let values = match values {
-        ValueBuffer::I32(values) => Numbers::I64(values.into_iter().map(i64::from).collect()),
-        ValueBuffer::I64(values) => Numbers::I64(values),
-        ValueBuffer::F32(values) => Numbers::F64(values.into_iter().map(f64::from).collect()),
-        ValueBuffer::F64(values) => Numbers::F64(values),
-        ValueBuffer::I128(_) | ValueBuffer::Bytes { .. } => {
-            return Err(no_numbers());
-        }
-    };
-    Ok(Measure {
-        fold,
-        values,
+    let is_count = matches!(measure, StarMeasure::Values(_));
+    let one_each = Measure {
+        fold: match measure {
+            StarMeasure::Min(_) => Fold::Min,
+            StarMeasure::Max(_) => Fold::Max,
+            _ => Fold::Sum,
+        },
+        values: match values {
+            _ if is_count => {
+                let one = |at| i64::from(valid.get(at).is_none_or(|valid| *valid));
+                Numbers::I64((0..values.len()).map(one).collect())
+            }
+            ValueBuffer::I32(values) => Numbers::I64(values.into_iter().map(i64::from).collect()),
+            ValueBuffer::I64(values) => Numbers::I64(values),
+            ValueBuffer::F32(values) => Numbers::F64(values.into_iter().map(f64::from).collect()),
+            ValueBuffer::F64(values) => Numbers::F64(values),
+            ValueBuffer::I128(_) | ValueBuffer::Bytes { .. } => {
+                return Err(IndexError(
+                    "not supported: a measure that is no whole or floating number".to_owned(),
+                ));
+            }
+        },
         valid,
-    })
-}
-
-fn fold_of(measure: &StarMeasure) -> Fold {
-    match measure {
-        StarMeasure::Count
-        | StarMeasure::Values(_)
-        | StarMeasure::Sum(_)
-        | StarMeasure::Distinct(_) => Fold::Sum,
-        StarMeasure::Min(_) => Fold::Min,
-        StarMeasure::Max(_) => Fold::Max,
-    }
-}
-
-/// Of each document's list what its elements come to that are not null.
-fn read_lists(measure: &StarMeasure, reader: &dyn ColumnReader) -> Result<Measure, IndexError> {
-    let all = || DocSelection::Range(0..reader.num_docs());
-    let (mut ends, mut values) = (Vec::new(), ValueBuffer::new(reader.physical()));
-    reader.multi_values(all(), &mut ends, &mut values);
-    let mut nulls = Vec::new();
-    reader.null_elements(all(), &mut nulls);
-    if let Some(fault) = reader.fault() {
-        return Err(fault);
-    }
-    let fold = fold_of(measure);
-    let is_value = |at: &usize| !nulls.get(*at).copied().unwrap_or(false);
-    let mut start = 0;
-    let lists: Vec<Vec<usize>> = ends
-        .iter()
-        .map(|&end| {
-            let elements = std::mem::replace(&mut start, end as usize)..end as usize;
-            elements.filter(is_value).collect()
-        })
-        .collect();
-    if matches!(measure, StarMeasure::Values(_)) {
-        let counts = lists.iter().map(|list| list.len() as i64);
-        return Ok(Measure {
-            fold,
-            values: Numbers::I64(counts.collect()),
+    };
+    let folded = match reader.is_multi_value() {
+        true => one_each.of_lists(&ends)?,
+        false => one_each,
+    };
+    Ok(match is_count {
+        // No values are a number of them, too.
+        true => Measure {
             valid: Vec::new(),
-        });
-    }
-    let whole = |value: &dyn Fn(usize) -> i64| {
-        let folded = |list: &Vec<usize>| {
-            let values = list.iter().map(|&at| value(at));
-            let folded = match fold {
-                Fold::Sum => values.reduce(i64::wrapping_add),
-                Fold::Min => values.min(),
-                Fold::Max => values.max(),
-            };
-            folded.unwrap_or_default()
-        };
-        Numbers::I64(lists.iter().map(folded).collect())
-    };
-    let floating = |value: &dyn Fn(usize) -> f64| {
-        let folded = |list: &Vec<usize>| {
-            let values = list.iter().map(|&at| value(at));
-            let folded = match fold {
-                Fold::Sum => values.reduce(|a, b| a + b),
-                Fold::Min => values.min_by(f64::total_cmp),
-                Fold::Max => values.max_by(f64::total_cmp),
-            };
-            folded.unwrap_or_default()
-        };
-        Numbers::F64(lists.iter().map(folded).collect())
-    };
-    let values = match &values {
-        ValueBuffer::I32(values) => whole(&|at| values.get(at).copied().map_or(0, i64::from)),
-        ValueBuffer::I64(values) => whole(&|at| values.get(at).copied().unwrap_or(0)),
-        ValueBuffer::F32(values) => floating(&|at| values.get(at).copied().map_or(0.0, f64::from)),
-        ValueBuffer::F64(values) => floating(&|at| values.get(at).copied().unwrap_or(0.0)),
-        ValueBuffer::I128(_) | ValueBuffer::Bytes { .. } => return Err(no_numbers()),
-    };
-    Ok(Measure {
-        fold,
-        values,
-        valid: lists.iter().map(|list| !list.is_empty()).collect(),
+            ..folded
+        },
+        false => folded,
     })
 }
 
-fn no_numbers() -> IndexError {
-    IndexError("not supported: a measure that is no whole or floating number".to_owned())
-}
-
-/// Of each document the set of its value; of a null one the empty set.
-fn distinct(reader: &dyn ColumnReader) -> Result<Measure, IndexError> {
-    let (values, nulls) = gathered_ids(reader)?;
-    let mut nulls = nulls.into_iter().peekable();
+/// Of each document the set of its value; of a null one the empty set. With what the ids stand for.
+fn distinct(reader: &dyn ColumnReader) -> Result<(Measure, Option<ValueBuffer>), IndexError> {
+    let gathered = gathered_ids(reader)?;
+    let mut nulls = gathered.null_docs.into_iter().peekable();
     let mut sets = Sets::default();
-    for (doc, id) in (0..).zip(values) {
+    for (doc, id) in (0..).zip(gathered.ids) {
         if nulls.next_if_eq(&doc).is_none() {
             sets.ids.push(id);
         }
         sets.ends.push(sets.ids.len());
     }
-    Ok(Measure {
+    let measure = Measure {
         fold: Fold::Sum,
         values: Numbers::Sets(sets),
         valid: Vec::new(),
-    })
+    };
+    Ok((measure, Some(gathered.values)))
 }
 
-/// `source`: the column that the measure is of.
+/// `dictionary`: what the ids of sets stand for.
 fn write_measure(
     measure: Measure,
-    source: Option<&dyn ColumnReader>,
+    dictionary: Option<ValueBuffer>,
 ) -> Result<WrittenColumn, IndexError> {
-    let values = match (measure.values, source) {
+    let values = match (measure.values, dictionary) {
         (Numbers::I64(values), _) => ValueBuffer::I64(values),
         (Numbers::F64(values), _) => ValueBuffer::F64(values),
-        (Numbers::Sets(sets), Some(source)) => return write_lists(source, sets.ids, &sets.ends),
-        (Numbers::Sets(_), None) => return Err(IndexError("sets of no column".to_owned())),
+        (Numbers::Sets(sets), Some(values)) => return write_lists(values, sets.ids, &sets.ends),
+        (Numbers::Sets(_), None) => return Err(IndexError("sets of no values".to_owned())),
     };
     let null_docs: Vec<DocId> = (0..)
         .zip(&measure.valid)
