@@ -240,6 +240,68 @@ pub enum LeafExpr {
     },
 }
 
+impl LeafExpr {
+    /// Calls `each` with the expressions that this one is made of, not with those that they are made of.
+    pub fn for_each_part<'a>(&'a self, each: &mut dyn FnMut(&'a LeafExpr)) {
+        match self {
+            Self::Column(_) | Self::Literal(..) | Self::Parameter(..) => {}
+            Self::Cast { expr, .. }
+            | Self::Not(expr)
+            | Self::Negative(expr)
+            | Self::IsNull(expr) => {
+                each(expr);
+            }
+            Self::Binary { left, right, .. } => {
+                each(left);
+                each(right);
+            }
+            Self::Case {
+                base,
+                branches,
+                otherwise,
+            } => {
+                base.iter().for_each(|base| each(base));
+                for (when, then) in branches {
+                    each(when);
+                    each(then);
+                }
+                otherwise.iter().for_each(|otherwise| each(otherwise));
+            }
+            Self::Call { args, .. } => args.iter().for_each(each),
+        }
+    }
+
+    /// The same to change them.
+    pub fn for_each_part_mut(&mut self, each: &mut dyn FnMut(&mut LeafExpr)) {
+        match self {
+            Self::Column(_) | Self::Literal(..) | Self::Parameter(..) => {}
+            Self::Cast { expr, .. }
+            | Self::Not(expr)
+            | Self::Negative(expr)
+            | Self::IsNull(expr) => {
+                each(expr);
+            }
+            Self::Binary { left, right, .. } => {
+                each(left);
+                each(right);
+            }
+            Self::Case {
+                base,
+                branches,
+                otherwise,
+            } => {
+                base.iter_mut().for_each(|base| each(base));
+                for (when, then) in branches {
+                    each(when);
+                    each(then);
+                }
+                otherwise.iter_mut().for_each(|otherwise| each(otherwise));
+            }
+            Self::Call { args, .. } => args.iter_mut().for_each(each),
+        }
+    }
+}
+
 /// Operators of [`LeafExpr::Binary`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "each name is its operator")]

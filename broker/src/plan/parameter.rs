@@ -50,27 +50,9 @@ impl ScalarUDFImpl for Parameter {
 
 /// Whether an expression holds parameters.
 pub(crate) fn has_parameters(expr: &LeafExpr) -> bool {
-    match expr {
-        LeafExpr::Parameter(..) => true,
-        LeafExpr::Column(_) | LeafExpr::Literal(..) => false,
-        LeafExpr::Cast { expr, .. }
-        | LeafExpr::Not(expr)
-        | LeafExpr::Negative(expr)
-        | LeafExpr::IsNull(expr) => has_parameters(expr),
-        LeafExpr::Binary { left, right, .. } => has_parameters(left) || has_parameters(right),
-        LeafExpr::Case {
-            base,
-            branches,
-            otherwise,
-        } => {
-            base.as_deref().is_some_and(has_parameters)
-                || branches
-                    .iter()
-                    .any(|(when, then)| has_parameters(when) || has_parameters(then))
-                || otherwise.as_deref().is_some_and(has_parameters)
-        }
-        LeafExpr::Call { args, .. } => args.iter().any(has_parameters),
-    }
+    let mut found = matches!(expr, LeafExpr::Parameter(..));
+    expr.for_each_part(&mut |part| found |= has_parameters(part));
+    found
 }
 
 /// The expression with its parameters' values, and casts of those computed.

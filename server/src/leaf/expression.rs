@@ -51,10 +51,15 @@ impl Expression {
             LeafExpr::Column(name) => Some(name.clone()),
             _ => None,
         };
-        let mut over_indexes = expr.clone();
-        let truncated = match truncate(&mut over_indexes, schema, parameters).is_empty() {
+        let mut over_indexes = Vec::new();
+        truncated_columns(expr, schema, parameters, &mut over_indexes);
+        let truncated = match over_indexes.is_empty() {
             true => None,
-            false => Some(Self::new(&over_indexes, schema, parameters)?),
+            false => {
+                let mut truncated = expr.clone();
+                truncate(&mut truncated, schema, parameters);
+                Some(Self::new(&truncated, schema, parameters)?)
+            }
         };
         Ok(Self {
             physical,
@@ -97,34 +102,24 @@ fn truncated_column(expr: &LeafExpr, schema: &Schema, parameters: &[Value]) -> O
     Some(granularity.column_of(name))
 }
 
-/// Puts columns of timestamp indexes in the place of what truncates columns of timestamps; gives their names.
-pub(super) fn truncate(expr: &mut LeafExpr, schema: &Schema, parameters: &[Value]) -> Vec<String> {
-    if let Some(column) = truncated_column(expr, schema, parameters) {
-        *expr = LeafExpr::Column(column.clone());
-        return vec![column];
+/// Appends the columns of timestamp indexes that `expr` asks for to `out`.
+pub(super) fn truncated_columns(
+    expr: &LeafExpr,
+    schema: &Schema,
+    parameters: &[Value],
+    out: &mut Vec<String>,
+) {
+    match truncated_column(expr, schema, parameters) {
+        Some(column) => out.push(column),
+        None => expr.for_each_part(&mut |part| truncated_columns(part, schema, parameters, out)),
     }
-    let truncate = |expr: &mut LeafExpr| truncate(expr, schema, parameters);
-    match expr {
-        LeafExpr::Column(_) | LeafExpr::Literal(..) | LeafExpr::Parameter(..) => Vec::new(),
-        LeafExpr::Cast { expr, .. }
-        | LeafExpr::Not(expr)
-        | LeafExpr::Negative(expr)
-        | LeafExpr::IsNull(expr) => truncate(expr),
-        LeafExpr::Binary { left, right, .. } => {
-            let mut found = truncate(left);
-            found.extend(truncate(right));
-            found
-        }
-        LeafExpr::Case {
-            base,
-            branches,
-            otherwise,
-        } => {
-            let parts = branches.iter_mut().flat_map(|(when, then)| [when, then]);
-            let ends = base.iter_mut().chain(otherwise).map(|part| &mut **part);
-            parts.chain(ends).flat_map(truncate).collect()
-        }
-        LeafExpr::Call { args, .. } => args.iter_mut().flat_map(truncate).collect(),
+}
+
+/// Puts the columns of timestamp indexes in the place of what asks for them.
+fn truncate(expr: &mut LeafExpr, schema: &Schema, parameters: &[Value]) {
+    match truncated_column(expr, schema, parameters) {
+        Some(column) => *expr = LeafExpr::Column(column),
+        None => expr.for_each_part_mut(&mut |part| truncate(part, schema, parameters)),
     }
 }
 
@@ -156,40 +151,12 @@ pub(super) fn truths(values: &ArrayRef) -> Result<BooleanBuffer> {
 
 /// Appends the columns that `expr` names to `out`, each once.
 pub(super) fn columns_of(expr: &LeafExpr, out: &mut Vec<String>) {
-    match expr {
-        LeafExpr::Column(name) => {
-            if !out.contains(name) {
-                out.push(name.clone());
-            }
-        }
-        LeafExpr::Literal(..) | LeafExpr::Parameter(..) => {}
-        LeafExpr::Cast { expr, .. }
-        | LeafExpr::Not(expr)
-        | LeafExpr::Negative(expr)
-        | LeafExpr::IsNull(expr) => columns_of(expr, out),
-        LeafExpr::Binary { left, right, .. } => {
-            columns_of(left, out);
-            columns_of(right, out);
-        }
-        LeafExpr::Case {
-            base,
-            branches,
-            otherwise,
-        } => {
-            let parts = base
-                .iter()
-                .map(|b| &**b)
-                .chain(branches.iter().flat_map(|(when, then)| [when, then]));
-            for part in parts.chain(otherwise.iter().map(|o| &**o)) {
-                columns_of(part, out);
-            }
-        }
-        LeafExpr::Call { args, .. } => {
-            for arg in args {
-                columns_of(arg, out);
-            }
-        }
+    if let LeafExpr::Column(name) = expr
+        && !out.contains(name)
+    {
+        out.push(name.clone());
     }
+    expr.for_each_part(&mut |part| columns_of(part, out));
 }
 
 /// An expression over the rows of one segment.

@@ -1,6 +1,6 @@
 //! The transport within one process: leaf queries run on this server's own segments.
 
-use super::expression::truncate;
+use super::expression::truncated_columns;
 use super::filter::{Compiler, Cut, Node, PlannedCoverage, PlannedFilter, describe_filter};
 use super::guard::Guard;
 use super::pool::{ScanPool, contained};
@@ -176,7 +176,7 @@ impl LeafTransport for LocalLeaf {
 }
 
 /// The columns of timestamp indexes that a query could use, each once.
-fn truncated_columns(query: &LeafQuery) -> Vec<String> {
+fn truncated_columns_of(query: &LeafQuery) -> Vec<String> {
     let mut exprs = Vec::new();
     exprs_of_filter(&query.work.filter, &mut exprs);
     match &query.work.output {
@@ -194,8 +194,10 @@ fn truncated_columns(query: &LeafQuery) -> Vec<String> {
             }
         }
     }
-    let truncated = |expr: &LeafExpr| truncate(&mut expr.clone(), &query.schema, &query.parameters);
-    let mut columns: Vec<String> = exprs.into_iter().flat_map(truncated).collect();
+    let mut columns = Vec::new();
+    for expr in exprs {
+        truncated_columns(expr, &query.schema, &query.parameters, &mut columns);
+    }
     columns.sort_unstable();
     columns.dedup();
     columns
@@ -279,7 +281,7 @@ impl LocalLeaf {
                 "index: {predicate} by {by} ({count} of {all} segments)"
             ));
         }
-        for column in truncated_columns(query) {
+        for column in truncated_columns_of(query) {
             let count = segments.iter().filter(|s| s.has(&column)).count();
             if count > 0 {
                 lines.push(format!(
