@@ -38,6 +38,16 @@ pub struct DeepStore {
     environment: Environment,
 }
 
+/// A finished segment file on its way into a store.
+#[derive(Clone, Copy, Debug)]
+pub enum Finished<'a> {
+    /// Made for it, and written to by nobody any more: a folder on the file's own file system takes it in under another name,
+    /// and nothing is copied.
+    Ours(&'a Path),
+    /// Somebody else's, who may do with it what they like afterwards.
+    Theirs(&'a Path),
+}
+
 /// One stored file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredSegment {
@@ -158,37 +168,18 @@ impl DeepStore {
         }
     }
 
-    /// Keeps a copy of `file`. One that is there and whole is left as it is, one that isn't is replaced.
+    /// Keeps `file`, or a copy of it. One that is there and whole is left as it is, one that isn't is replaced.
     pub async fn put(
         &self,
         table: &str,
         segment: &SegmentName,
         checksum: u64,
-        file: &Path,
+        file: Finished<'_>,
     ) -> Result<()> {
-        self.keep(table, segment, checksum, file, false).await
-    }
-
-    /// Keeps `file`, which nobody writes to any more. As [`Self::put`], but a folder on the file's own file system takes it in
-    /// under another name, and nothing is copied.
-    pub async fn take(
-        &self,
-        table: &str,
-        segment: &SegmentName,
-        checksum: u64,
-        file: &Path,
-    ) -> Result<()> {
-        self.keep(table, segment, checksum, file, true).await
-    }
-
-    async fn keep(
-        &self,
-        table: &str,
-        segment: &SegmentName,
-        checksum: u64,
-        file: &Path,
-        link: bool,
-    ) -> Result<()> {
+        let (file, may_link) = match file {
+            Finished::Ours(file) => (file, true),
+            Finished::Theirs(file) => (file, false),
+        };
         let folder = folder(table, segment)?;
         let source = file.to_owned();
         let (crc, bytes) = blocking(&self.environment.spawner, "check segment file", move || {
@@ -204,7 +195,7 @@ impl DeepStore {
         match self.store.head(&path).await {
             Ok(there) if there.size == bytes && self.check(&path, content).await.is_ok() => {}
             Ok(_) | Err(object_store::Error::NotFound { .. }) => {
-                if !(link && self.link(file, &path).await) {
+                if !(may_link && self.link(file, &path).await) {
                     self.upload(file, &path, content).await?;
                 }
             }

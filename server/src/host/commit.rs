@@ -6,14 +6,14 @@
 use super::catalog::Publisher;
 use super::consumer::Backoff;
 use super::step::{Side, Step, Steps};
-use super::stored::{Finished, store_and_hold};
+use super::stored::store_and_hold;
 use super::tail::Tail;
 use std::path::PathBuf;
 use std::sync::Arc;
 use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::ids::{CatalogVersion, OffsetRange};
 use strandline_proto::{Error, Result};
-use strandline_storage::deep_store::DeepStore;
+use strandline_storage::deep_store::{DeepStore, Finished};
 use strandline_storage::environment::{Environment, blocking, in_background};
 use strandline_storage::meta::{CommitRealtime, Metastore, SkipOffsets};
 use strandline_storage::segment::consuming::ConsumingSegment;

@@ -3,7 +3,7 @@
 use super::build::{BuiltSegment, Progress, SEGMENT_ROWS_DEFAULT, SegmentBuild, check_times};
 use super::catalog::Publisher;
 use super::registry::{Claim, HostedTable};
-use super::stored::{Finished, store_and_hold};
+use super::stored::store_and_hold;
 use std::path::PathBuf;
 use std::sync::Arc;
 use strandline_proto::catalog::SegmentInfo;
@@ -13,7 +13,7 @@ use strandline_proto::schema::{Column, Schema};
 use strandline_proto::v1::{LoadOptions, LoadResult, PushMode};
 use strandline_proto::{Error, ErrorKind, Result};
 use strandline_storage::config::{PushType, TableConfig};
-use strandline_storage::deep_store::DeepStore;
+use strandline_storage::deep_store::{DeepStore, Finished};
 use strandline_storage::environment::{Environment, blocking, file_error};
 use strandline_storage::input::{self, InputFormat};
 use strandline_storage::meta::{Metastore, Outcome, PUSH_ID_BYTES_MAX, PushOffline, Pushed};
@@ -287,6 +287,7 @@ impl Loader {
             declared: request.declared,
             result_json: result.write()?,
         };
+        // From here on only the metastore knows whether they are to go: not when this is given up, but at the next start.
         let segments = std::mem::take(&mut added.segments);
         let pushed = self.metastore.push_offline(push).await;
         added.segments = segments;

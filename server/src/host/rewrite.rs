@@ -8,7 +8,7 @@
 //! puts it in the old one's place, and the old one goes when no query can name it any more: every query reads one of the two.
 
 use super::catalog::Publisher;
-use super::stored::{Finished, store_and_hold};
+use super::stored::store_and_hold;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use strandline_broker::transport::CatalogSource;
 use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::ids::Half;
 use strandline_proto::{Error, Result};
-use strandline_storage::deep_store::DeepStore;
+use strandline_storage::deep_store::{DeepStore, Finished};
 use strandline_storage::environment::{Environment, blocking, in_background};
 use strandline_storage::meta::{Metastore, ReplaceSegment};
 use strandline_storage::segment::rewrite::rewrite_segment;

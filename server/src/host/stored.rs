@@ -1,12 +1,11 @@
 //! Into the deep store, and from it to an open segment.
 
 use super::registry::{Held, HostedTable};
-use std::path::Path;
 use std::sync::Arc;
 use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::ids::SegmentName;
 use strandline_proto::{Error, Result};
-use strandline_storage::deep_store::DeepStore;
+use strandline_storage::deep_store::{DeepStore, Finished};
 use strandline_storage::environment::{Environment, blocking};
 use strandline_storage::segment::immutable::ImmutableSegment;
 
@@ -40,15 +39,6 @@ pub async fn open_stored(
     }
 }
 
-/// A finished segment file.
-#[derive(Clone, Copy, Debug)]
-pub enum Finished<'a> {
-    /// Made here, and written to by nobody any more.
-    Ours(&'a Path),
-    /// Somebody else's, who may do with it what they like afterwards.
-    Theirs(&'a Path),
-}
-
 /// Puts a finished segment file into the deep store, opens it from there, and holds it in `hosted`, so that a
 /// snapshot may name it.
 ///
@@ -62,11 +52,8 @@ pub async fn store_and_hold(
     file: Finished<'_>,
 ) -> Result<()> {
     let (name, checksum) = (&info.name, info.checksum);
-    match file {
-        Finished::Ours(path) => deep_store.take(table, name, checksum, path).await?,
-        Finished::Theirs(path) => deep_store.put(table, name, checksum, path).await?,
-    }
-    let opened = open_stored(deep_store, environment, table, &info.name, info.checksum).await?;
-    hosted.hold(info.name.clone(), info.checksum, Held::Open(opened));
+    deep_store.put(table, name, checksum, file).await?;
+    let opened = open_stored(deep_store, environment, table, name, checksum).await?;
+    hosted.hold(name.clone(), checksum, Held::Open(opened));
     Ok(())
 }

@@ -16,8 +16,14 @@ async fn contract(store: &DeepStore) {
             SegmentName::new(&format!("a ~%ü*__0__{}", bytes.len())),
             bytes.len() as u64,
         );
-        store.put("t", &name, checksum, &file).await.unwrap();
-        store.put("t", &name, checksum, &file).await.unwrap();
+        store
+            .put("t", &name, checksum, Finished::Theirs(&file))
+            .await
+            .unwrap();
+        store
+            .put("t", &name, checksum, Finished::Theirs(&file))
+            .await
+            .unwrap();
         store.get("t", &name, checksum, &back).await.unwrap();
         store.get("t", &name, checksum, &back).await.unwrap();
         assert_eq!(std::fs::read(&back).unwrap(), bytes);
@@ -69,7 +75,7 @@ async fn contract(store: &DeepStore) {
     ] {
         assert_eq!(
             store
-                .put("t", &SegmentName::new(name), 1, &file)
+                .put("t", &SegmentName::new(name), 1, Finished::Theirs(&file))
                 .await
                 .unwrap_err()
                 .kind(),
@@ -87,7 +93,12 @@ async fn contract(store: &DeepStore) {
         );
     }
     let missing = store
-        .put("t", &SegmentName::new("s"), 1, &dir.path().join("none"))
+        .put(
+            "t",
+            &SegmentName::new("s"),
+            1,
+            Finished::Theirs(&dir.path().join("none")),
+        )
         .await
         .unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::NotFound);
@@ -116,7 +127,10 @@ async fn what_a_cut_off_upload_left_is_swept_and_never_listed() {
     let file = dir.path().join("segment");
     std::fs::write(&file, b"content").unwrap();
     let store = DeepStore::local(&deep, Environment::real()).await.unwrap();
-    store.put("t", &name, 7, &file).await.unwrap();
+    store
+        .put("t", &name, 7, Finished::Theirs(&file))
+        .await
+        .unwrap();
     let whole = store.local_path("t", &name, 7).await.unwrap().unwrap();
     let mut left = whole.clone().into_os_string();
     left.push("#1");
@@ -146,7 +160,10 @@ async fn a_file_that_nobody_writes_to_is_taken_in_without_a_copy_where_it_can_be
         let name = SegmentName::new(segment);
         // What was cut off before its folders were synced is tried again.
         for _ in 0..2 {
-            store.take("t", &name, 7, &file).await.unwrap();
+            store
+                .put("t", &name, 7, Finished::Ours(&file))
+                .await
+                .unwrap();
         }
         let path = store.local_path("t", &name, 7).await.unwrap().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), segment.as_bytes());
@@ -155,7 +172,10 @@ async fn a_file_that_nobody_writes_to_is_taken_in_without_a_copy_where_it_can_be
         // One that is there and damaged is replaced, not written over.
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, vec![b'x'; segment.len()]).unwrap();
-        store.take("t", &name, 7, &file).await.unwrap();
+        store
+            .put("t", &name, 7, Finished::Ours(&file))
+            .await
+            .unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), segment.as_bytes());
         std::fs::remove_file(&file).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), segment.as_bytes());
@@ -174,7 +194,10 @@ async fn a_damaged_copy_is_never_handed_out_and_put_repairs_it() {
         SegmentName::new("s"),
     );
     std::fs::write(&file, b"the content").unwrap();
-    store.put("t", &name, 7, &file).await.unwrap();
+    store
+        .put("t", &name, 7, Finished::Theirs(&file))
+        .await
+        .unwrap();
     let stored = std::fs::read_dir(dir.path().join("deep/t/s"))
         .unwrap()
         .next()
@@ -186,7 +209,10 @@ async fn a_damaged_copy_is_never_handed_out_and_put_repairs_it() {
         let error = store.get("t", &name, 7, &back).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::DataLoss, "{error}");
         assert!(!back.exists() && !dir.path().join("back.get").exists());
-        store.put("t", &name, 7, &file).await.unwrap();
+        store
+            .put("t", &name, 7, Finished::Theirs(&file))
+            .await
+            .unwrap();
         store.get("t", &name, 7, &back).await.unwrap();
         assert_eq!(std::fs::read(&back).unwrap(), b"the content");
         std::fs::remove_file(&back).unwrap();
