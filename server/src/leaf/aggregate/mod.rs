@@ -7,6 +7,7 @@
 
 mod argument;
 mod cells;
+mod emit;
 mod grouper;
 mod keys;
 mod local;

@@ -172,54 +172,21 @@ impl Sketches {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{ArrayRef, AsArray, Int64Array};
-    use arrow::datatypes::{Field, Schema};
-    use datafusion::functions_aggregate::approx_distinct::approx_distinct_udaf;
-    use datafusion::logical_expr::function::AccumulatorArgs;
-    use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
+    use crate::leaf::tests::naive::sketch;
+    use arrow::array::{ArrayRef, Int64Array};
+    use datafusion::common::ScalarValue;
     use std::sync::Arc;
-
-    /// What DataFusion's own states are for values and their groups.
-    fn expected(values: &[i64], groups: &[usize], count: usize) -> Box<dyn GroupsAccumulator> {
-        let field = Arc::new(Field::new("value", DataType::Int64, true));
-        let schema = Schema::new(vec![Arc::clone(&field)]);
-        let mut accumulator = approx_distinct_udaf()
-            .create_groups_accumulator(AccumulatorArgs {
-                return_field: Arc::new(Field::new("count", DataType::UInt64, true)),
-                schema: &schema,
-                ignore_nulls: false,
-                order_bys: &[],
-                is_reversed: false,
-                name: "approx_distinct",
-                is_distinct: false,
-                exprs: &[],
-                expr_fields: &[field],
-            })
-            .unwrap();
-        let values: ArrayRef = Arc::new(Int64Array::from(values.to_vec()));
-        accumulator
-            .update_batch(&[values], groups, None, count)
-            .unwrap();
-        accumulator
-    }
 
     #[test]
     fn few_and_many_values_give_the_states_of_datafusion() {
         // Groups of 5, 256, 257 and 20,000 values, in segments that share some.
         let sizes = [5, 256, 257, 20_000];
-        let mut values = Vec::new();
-        let mut groups = Vec::new();
-        for (group, size) in sizes.into_iter().enumerate() {
-            values.extend((0..size).map(|i: i64| i * 7_919));
-            groups.extend(std::iter::repeat_n(group, size as usize));
-        }
+        let values_of = |size: i64| (0..size).map(|i| i * 7_919);
         let mut parts = [Vec::new(), Vec::new(), Vec::new()];
-        for (row, pair) in groups
-            .iter()
-            .copied()
-            .zip(values.iter().copied())
-            .enumerate()
-        {
+        let groups = sizes.into_iter().enumerate();
+        let pairs =
+            groups.flat_map(|(group, size)| values_of(size).map(move |value| (group, value)));
+        for (row, pair) in pairs.enumerate() {
             parts[row % 3].push(pair);
             parts[(row + 1) % 3].push(pair);
         }
@@ -238,9 +205,11 @@ mod tests {
             all.merge(&one, &map);
         }
         let states = all.emit().unwrap();
-        let mut expected = expected(&values, &groups, sizes.len());
-        let theirs = expected.state(EmitTo::All).unwrap();
-        assert_eq!(&states, theirs[0].as_binary::<i32>());
+        for (group, size) in sizes.into_iter().enumerate() {
+            let of_group: ArrayRef = Arc::new(Int64Array::from_iter_values(values_of(size)));
+            let state = ScalarValue::Binary(Some(states.value(group).to_vec()));
+            assert_eq!(state, sketch(&of_group, false), "{size} values");
+        }
         assert_eq!(states.value(1).len(), 256 * 8);
         assert_eq!(states.value(2).len(), REGISTERS);
     }

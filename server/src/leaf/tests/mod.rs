@@ -4,7 +4,7 @@ mod behaviour;
 mod differential;
 mod generate;
 mod memory;
-mod naive;
+pub(super) mod naive;
 mod star_tree;
 mod stored;
 mod text;

@@ -496,7 +496,7 @@ fn scalar_text(scalar: &ScalarValue) -> String {
 }
 
 /// What DataFusion's own accumulators make of values.
-fn sketch(values: &ArrayRef, one: bool) -> ScalarValue {
+pub(in crate::leaf) fn sketch(values: &ArrayRef, one: bool) -> ScalarValue {
     let field = Arc::new(Field::new("value", values.data_type().clone(), true));
     let schema = ArrowSchema::new(vec![Arc::clone(&field)]);
     let function = approx_distinct_udaf();
