@@ -161,16 +161,45 @@ pub(crate) async fn execute(
             let (segments, rows) = admin.force_commit(&name).await?;
             batch([
                 ("table", texts([name])),
-                ("segments", Arc::new(UInt64Array::from(vec![segments]))),
-                ("rows", Arc::new(UInt64Array::from(vec![rows]))),
+                ("segments", count(segments)),
+                ("rows", count(rows)),
             ])
+        }
+        AdminStatement::SetPaused { table, paused } => {
+            let name = named(table)?;
+            admin.set_paused(&name, *paused).await?;
+            let state = if *paused { "PAUSED" } else { "CONSUMING" };
+            batch([("table", texts([name])), ("state", texts([state]))])
+        }
+        AdminStatement::RevertPush { table, push_id } => {
+            let name = named(table)?;
+            let (gone, back) = admin.revert_push(&name, push_id).await?;
+            batch([
+                ("table", texts([name])),
+                ("rowsRemoved", count(gone)),
+                ("rowsRestored", count(back)),
+            ])
+        }
+        AdminStatement::DropOffline { table, from, to } => {
+            let name = named(table)?;
+            let (from_ms, to_ms) = (parse_time_ms(from)?, parse_time_ms(to)?);
+            let rows = admin.drop_offline(&name, from_ms, to_ms).await?;
+            batch([("table", texts([name])), ("rowsRemoved", count(rows))])
+        }
+        AdminStatement::Delete { table, predicate } => {
+            let name = named(table)?;
+            let rows = admin.delete_rows(&name, predicate.as_deref()).await?;
+            batch([("table", texts([name])), ("rowsDeleted", count(rows))])
         }
     }
 }
 
+fn count(n: u64) -> ArrayRef {
+    Arc::new(UInt64Array::from(vec![n]))
+}
+
 fn boundary_batch(boundary: &BoundaryDescription) -> Result<RecordBatch> {
     let coverage = boundary.coverage.clone().unwrap_or_default();
-    let count = |n: u64| -> ArrayRef { Arc::new(UInt64Array::from(vec![n])) };
     batch([
         ("table", texts([coverage.table])),
         ("boundary", texts([&boundary.boundary])),

@@ -124,6 +124,13 @@ fn leaf(scan: &LeafExec, run: &QueryRun, indent: &str, lines: &mut Vec<String>) 
             join_or(&intervals, "none"),
             if table.pinned { ", pinned" } else { "" }
         ));
+        let shared: Vec<_> = table.shared.intervals().iter().map(interval).collect();
+        if !shared.is_empty() {
+            push(format!(
+                "taken over from the stream: {} (realtime rows that came later count there, too)",
+                shared.join(", ")
+            ));
+        }
         let gaps: Vec<_> = table.gaps.iter().map(interval).collect();
         if !gaps.is_empty() {
             push(format!(

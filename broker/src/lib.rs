@@ -32,3 +32,4 @@ pub mod transport;
 pub use broker::Broker;
 pub use request::{BrokerOptions, QueryAnswer, QueryRequest, QueryStats};
 pub use server_side::{AdminStatements, ReadOnly, SystemTables};
+pub use statement::check_predicate;

@@ -17,8 +17,9 @@ pub trait SystemTables: Send + Sync + std::fmt::Debug {
     async fn rows(&self, table: &str) -> Result<Vec<RecordBatch>>;
 }
 
-/// Statements that change tables: `DROP TABLE [IF EXISTS] t`, `ALTER TABLE t PIN BOUNDARY '2014-01-22'`,
-/// `ALTER TABLE t RELEASE BOUNDARY`, `ALTER TABLE t FORCE COMMIT`.
+/// Statements that change tables: `DROP TABLE [IF EXISTS] t`, `DELETE FROM t WHERE ...`, and `ALTER TABLE t` with
+/// `PIN BOUNDARY '2014-01-22'`, `RELEASE BOUNDARY`, `FORCE COMMIT`, `PAUSE CONSUMPTION`, `RESUME CONSUMPTION`,
+/// `REVERT PUSH 'id'`, `DROP OFFLINE FROM '2014-01-21' TO '2014-01-22'`.
 #[async_trait]
 pub trait AdminStatements: Send + Sync + std::fmt::Debug {
     /// Drops `T`, `T_OFFLINE` or `T_REALTIME`; gives the number of segments that went.
@@ -32,6 +33,18 @@ pub trait AdminStatements: Send + Sync + std::fmt::Debug {
 
     /// Seals and commits what the table's consuming segments hold; gives segments and rows.
     async fn force_commit(&self, table: &str) -> Result<(u64, u64)>;
+
+    /// Pauses or resumes the reading of a table's stream; holds over restarts.
+    async fn set_paused(&self, table: &str, paused: bool) -> Result<()>;
+
+    /// Undoes a push; gives the rows that went, and those that are there again.
+    async fn revert_push(&self, table: &str, push_id: &str) -> Result<(u64, u64)>;
+
+    /// Drops the offline rows of times from `from_ms` up to `to_ms`, for which realtime answers then; gives their number.
+    async fn drop_offline(&self, table: &str, from_ms: i64, to_ms: i64) -> Result<u64>;
+
+    /// Deletes the rows of `T`, `T_OFFLINE` or `T_REALTIME` for which a predicate is true; gives their number.
+    async fn delete_rows(&self, table: &str, predicate: Option<&str>) -> Result<u64>;
 }
 
 /// No system tables and no statements that change tables.
@@ -68,6 +81,22 @@ impl AdminStatements for ReadOnly {
     }
 
     async fn force_commit(&self, _table: &str) -> Result<(u64, u64)> {
+        Err(refused())
+    }
+
+    async fn set_paused(&self, _table: &str, _paused: bool) -> Result<()> {
+        Err(refused())
+    }
+
+    async fn revert_push(&self, _table: &str, _push_id: &str) -> Result<(u64, u64)> {
+        Err(refused())
+    }
+
+    async fn drop_offline(&self, _table: &str, _from_ms: i64, _to_ms: i64) -> Result<u64> {
+        Err(refused())
+    }
+
+    async fn delete_rows(&self, _table: &str, _predicate: Option<&str>) -> Result<u64> {
         Err(refused())
     }
 }

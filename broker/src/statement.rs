@@ -2,6 +2,11 @@
 //!
 //! Only what is listed here runs: queries, EXPLAIN, SHOW TABLES, DESCRIBE, and statements of ours that change tables.
 
+mod change;
+
+pub(crate) use change::AdminStatement;
+pub use change::check_predicate;
+
 use crate::names::nearest;
 use datafusion::sql::sqlparser::ast::{Query, SetExpr};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
@@ -34,15 +39,6 @@ pub(crate) enum Statement {
     Admin(AdminStatement),
 }
 
-/// A statement that changes a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum AdminStatement {
-    DropTable { table: String, if_exists: bool },
-    PinBoundary { table: String, boundary: String },
-    ReleaseBoundary { table: String },
-    ForceCommit { table: String },
-}
-
 /// A parsed request.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Parsed {
@@ -73,17 +69,7 @@ pub(crate) fn parse(sql: &str) -> Result<Parsed> {
             sql.len()
         )));
     }
-    let tokens = Tokenizer::new(&GenericDialect {}, sql)
-        .tokenize_with_location()
-        .map_err(|e| {
-            Error::invalid(format!(
-                "{}, {}: {}",
-                place(e.location),
-                "syntax error",
-                crate::error::tidy(&e.message)
-            ))
-        })?;
-    let mut statements = split(tokens);
+    let mut statements = split(tokens(sql)?);
     let Some(last) = statements.pop() else {
         return Err(Error::invalid("the statement is empty"));
     };
@@ -109,6 +95,18 @@ pub(crate) fn parse(sql: &str) -> Result<Parsed> {
         settings,
         statement: statement(&last)?,
     })
+}
+
+fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>> {
+    Tokenizer::new(&GenericDialect {}, sql)
+        .tokenize_with_location()
+        .map_err(|e| {
+            Error::invalid(format!(
+                "{}, syntax error: {}",
+                place(e.location),
+                crate::error::tidy(&e.message)
+            ))
+        })
 }
 
 /// The statements between semicolons, without empty ones.
@@ -192,46 +190,27 @@ fn statement(tokens: &[TokenWithSpan]) -> Result<Statement> {
                 if_exists,
             }))
         }
+        "DELETE" => {
+            cursor.advance();
+            change::delete(cursor).map(Statement::Admin)
+        }
         "ALTER" => {
             cursor.advance();
-            alter(cursor)
+            change::alter(cursor).map(Statement::Admin)
         }
         other => Err(refused(other, &cursor)),
     }
 }
 
-fn alter(mut cursor: Cursor<'_>) -> Result<Statement> {
-    cursor.require("TABLE")?;
-    let table = cursor.table()?;
-    let statement = if cursor.take("PIN") {
-        cursor.require("BOUNDARY")?;
-        AdminStatement::PinBoundary {
-            table,
-            boundary: cursor.text()?,
-        }
-    } else if cursor.take("RELEASE") {
-        cursor.require("BOUNDARY")?;
-        AdminStatement::ReleaseBoundary { table }
-    } else if cursor.take("FORCE") {
-        cursor.require("COMMIT")?;
-        AdminStatement::ForceCommit { table }
-    } else {
-        return Err(cursor.expected("PIN BOUNDARY '2014-01-22', RELEASE BOUNDARY or FORCE COMMIT"));
-    };
-    cursor.end()?;
-    Ok(Statement::Admin(statement))
-}
-
 fn refused(word: &str, cursor: &Cursor<'_>) -> Error {
-    const KNOWN: [&str; 9] = [
-        "SELECT", "WITH", "VALUES", "EXPLAIN", "SET", "SHOW", "DESCRIBE", "DROP", "ALTER",
+    const KNOWN: [&str; 10] = [
+        "SELECT", "WITH", "VALUES", "EXPLAIN", "SET", "SHOW", "DESCRIBE", "DROP", "ALTER", "DELETE",
     ];
-    const FOREIGN: [&str; 22] = [
+    const FOREIGN: [&str; 21] = [
         "COPY",
         "CREATE",
         "INSERT",
         "UPDATE",
-        "DELETE",
         "MERGE",
         "TRUNCATE",
         "GRANT",
@@ -541,7 +520,8 @@ mod tests {
             "INSERT INTO t VALUES (1)",
             "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x",
             "EXPLAIN INSERT INTO t VALUES (1)",
-            "DELETE FROM t",
+            "UPDATE t SET a = 1",
+            "EXPLAIN DELETE FROM t",
         ] {
             assert_eq!(
                 error(sql).kind(),

@@ -37,8 +37,11 @@ pub struct TableSnapshot {
     pub segments: Vec<Arc<SegmentInfo>>,
     /// Stream partitions with the first offset that no committed segment holds.
     pub tails: Vec<TailStart>,
-    /// Times for which offline is complete, with the pin applied. Only used when both halves exist.
+    /// Times at which offline rows count, with the pin applied. Only used when both halves exist.
     pub coverage: Coverage,
+    /// Those of them at which realtime rows count, too: the database took over what had come by then, and realtime holds
+    /// what came later.
+    pub shared: Coverage,
     /// Times that neither half is known to hold completely.
     pub gaps: Vec<Interval>,
     /// Whether an operator holds the boundary.
@@ -87,6 +90,10 @@ pub struct SegmentInfo {
     /// What names the storage and the indexes it was built with; none: not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored_as: Option<String>,
+    /// Whether an offline segment holds rows that the database itself took over from the stream: they stand for what was
+    /// read up to some offsets, not for all there is of their times.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub moved: bool,
 }
 
 /// What is known of one column of a segment.

@@ -104,6 +104,27 @@ impl Coverage {
         }))
     }
 
+    /// This and all of `other`.
+    pub fn union(&self, other: &Self) -> Self {
+        Self::new(self.0.iter().chain(&other.0).copied())
+    }
+
+    /// This without all of `other`.
+    pub fn minus(&self, other: &Self) -> Self {
+        other
+            .0
+            .iter()
+            .fold(self.clone(), |left, i| left.without(*i))
+    }
+
+    /// What of this lies within `interval`.
+    pub fn within(&self, interval: Interval) -> Self {
+        Self::new(self.0.iter().map(|i| Interval {
+            start_ms: i.start_ms.max(interval.start_ms),
+            end_ms: i.end_ms.min(interval.end_ms),
+        }))
+    }
+
     /// Everything before `boundary_ms`, except the holes that this has before it: what an operator's pin makes of it.
     pub fn pinned_at(&self, boundary_ms: i64) -> Self {
         let extended = match self.0.last() {

@@ -15,7 +15,7 @@ use arrow_schema::{DataType as ArrowType, SchemaRef};
 use std::sync::Arc;
 
 /// The version of this structure that this build writes; a server refuses a newer one.
-pub const LEAF_QUERY_VERSION: u16 = 4;
+pub const LEAF_QUERY_VERSION: u16 = 5;
 
 /// The part of a leaf query that a cached plan keeps.
 #[derive(Clone, Debug, PartialEq)]
@@ -372,14 +372,15 @@ pub struct TailTask {
     pub to_offset: u64,
 }
 
-/// Coverage in the time column's own domain. Offline rows count inside the intervals, realtime rows
-/// outside; a null time is outside.
+/// Coverage in the time column's own domain, as disjoint, ascending, half-open intervals. A null time is outside.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CoverageFilter {
     /// The time column.
     pub column: String,
-    /// Disjoint, ascending, half-open.
-    pub intervals: Vec<(Value, Value)>,
+    /// Inside these offline rows count.
+    pub offline: Vec<(Value, Value)>,
+    /// Outside these realtime rows count. Where both count, they are different rows.
+    pub hiding: Vec<(Value, Value)>,
 }
 
 /// How a leaf would answer a query, for EXPLAIN.

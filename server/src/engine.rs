@@ -4,6 +4,7 @@
 //! of it can be had in one process without a network.
 
 mod admin;
+mod change;
 mod open;
 mod queries;
 mod system;
@@ -18,6 +19,7 @@ use crate::host::data_dir::DataDir;
 use crate::host::load::Loader;
 use crate::host::realtime::RealtimeTables;
 use crate::host::rewrite::Rewriter;
+use crate::host::upkeep::Upkeep;
 use crate::leaf::query_log::QueryLog;
 use queries::QueryThreads;
 use std::path::PathBuf;
@@ -81,6 +83,7 @@ pub struct Engine {
     realtime: Arc<RealtimeTables>,
     loader: Loader,
     rewriter: Arc<Rewriter>,
+    pub(crate) upkeep: Arc<Upkeep>,
     /// Ends what runs beside queries and consumers.
     stop: CancellationToken,
     broker: Arc<Broker>,

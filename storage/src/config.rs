@@ -15,6 +15,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod text;
+mod upkeep;
 
 use crate::segment::spec::SegmentSpec;
 use crate::transform::Transforms;
@@ -83,6 +84,12 @@ pub struct TableConfig {
     pub push_period: PushPeriod,
     /// What a load does to the rows that are there.
     pub push_type: PushType,
+    /// How long rows are kept, by their times, in milliseconds; none: for ever.
+    pub retention_ms: Option<u64>,
+    /// How long what a push replaced is kept, so that the push can be reverted, in milliseconds.
+    pub kept_ms: u64,
+    /// When the offline half takes over rows of a realtime half.
+    pub take_over: Option<TakeOver>,
     /// The schema and how its columns are stored.
     pub spec: Arc<SegmentSpec>,
     /// Columns computed while rows come in.
@@ -91,6 +98,15 @@ pub struct TableConfig {
     pub stream: Option<StreamConfig>,
     /// The document, as it was given.
     pub json: String,
+}
+
+/// When rows of the stream become rows of the offline half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TakeOver {
+    /// Milliseconds of the periods that are taken over, one after the other.
+    pub period_ms: i64,
+    /// Milliseconds that pass after a period's end before it is.
+    pub buffer_ms: i64,
 }
 
 /// The kind of a stream.

@@ -27,3 +27,4 @@ pub mod star_tree;
 pub mod table;
 pub mod tally;
 pub mod variants;
+pub mod versions;

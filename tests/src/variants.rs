@@ -185,6 +185,7 @@ impl Subject {
             declared_coverage,
             input_format: String::new(),
             segment_rows_max: (rows.num_rows() as u64 / 2).max(1) + 1,
+            replaced: None,
         };
         let result = self
             .engine

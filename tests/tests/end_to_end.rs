@@ -17,6 +17,8 @@ use strandline_tests::slt;
 mod json;
 #[path = "end_to_end/reload.rs"]
 mod reload;
+#[path = "end_to_end/versions.rs"]
+mod versions;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_strandline-under-test");
 

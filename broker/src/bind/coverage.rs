@@ -1,6 +1,8 @@
 //! Coverage as a leaf sees it: in the time column's own domain.
 
+use std::borrow::Cow;
 use strandline_proto::catalog::{SegmentInfo, TableSnapshot};
+use strandline_proto::coverage::Coverage;
 use strandline_proto::ids::Half;
 use strandline_proto::leaf::CoverageFilter;
 use strandline_proto::schema::ColumnRole;
@@ -19,30 +21,36 @@ pub(super) fn filter_of(table: &TableSnapshot) -> Result<CoverageFilter> {
             column.name, table.name
         )));
     };
-    let intervals = table
-        .coverage
-        .intervals()
-        .iter()
-        .map(|i| {
-            (
-                format.first_at_or_after(i.start_ms, column.data_type),
-                format.first_at_or_after(i.end_ms, column.data_type),
-            )
-        })
-        .collect::<Vec<_>>();
-    if intervals
-        .iter()
-        .any(|(start, end)| start.is_null() || end.is_null())
-    {
-        return Err(Error::internal(format!(
-            "the coverage of {} can't be written in its time column {}",
-            table.name, column.name
-        )));
-    }
+    let in_column = |coverage: &Coverage| {
+        let ends = coverage.intervals().iter().map(|i| {
+            let at = |ms| format.first_at_or_after(ms, column.data_type);
+            (at(i.start_ms), at(i.end_ms))
+        });
+        let intervals: Vec<_> = ends.collect();
+        if intervals
+            .iter()
+            .any(|(start, end)| start.is_null() || end.is_null())
+        {
+            return Err(Error::internal(format!(
+                "the coverage of {} can't be written in its time column {}",
+                table.name, column.name
+            )));
+        }
+        Ok(intervals)
+    };
     Ok(CoverageFilter {
         column: column.name.clone(),
-        intervals,
+        offline: in_column(&table.coverage)?,
+        hiding: in_column(&hiding(table))?,
     })
+}
+
+/// Times at which realtime rows do not count.
+fn hiding(table: &TableSnapshot) -> Cow<'_, Coverage> {
+    match table.shared.is_empty() {
+        true => Cow::Borrowed(&table.coverage),
+        false => Cow::Owned(table.coverage.minus(&table.shared)),
+    }
 }
 
 /// Whether coverage hides every row of a segment of a hybrid table.
@@ -57,7 +65,7 @@ pub(super) fn hides(table: &TableSnapshot, segment: &SegmentInfo) -> bool {
                 .iter()
                 .find(|c| Some(c.name.as_str()) == table.time_column.as_deref())
                 .is_some_and(|c| c.nulls == 0);
-            times_are_known && table.coverage.contains_range(min, max)
+            times_are_known && hiding(table).contains_range(min, max)
         }
     }
 }

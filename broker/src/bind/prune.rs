@@ -113,6 +113,7 @@ mod tests {
             }],
             origin: None,
             stored_as: None,
+            moved: false,
         }
     }
 

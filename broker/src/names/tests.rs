@@ -24,6 +24,7 @@ fn tables() -> Tables {
         segments: vec![],
         tails: vec![],
         coverage: Coverage::default(),
+        shared: Default::default(),
         gaps: vec![],
         pinned: false,
         text: Default::default(),

@@ -216,6 +216,7 @@ fn info(
         columns,
         origin,
         stored_as: None,
+        moved: false,
     })
 }
 
@@ -344,6 +345,7 @@ impl Fixture {
                 start_ms: 0,
                 end_ms: i64::from(BOUNDARY_DAY) * DAY_MS,
             }]),
+            shared: Coverage::default(),
             gaps: vec![],
             pinned: false,
             text: Default::default(),

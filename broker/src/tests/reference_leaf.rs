@@ -151,7 +151,11 @@ impl ReferenceLeaf {
                     None => true,
                     Some(coverage) => {
                         let time = cell(&rows, &coverage.column, row);
-                        let inside = coverage.intervals.iter().any(|(s, e)| {
+                        let intervals = match half {
+                            Half::Offline => &coverage.offline,
+                            Half::Realtime => &coverage.hiding,
+                        };
+                        let inside = intervals.iter().any(|(s, e)| {
                             compare(&time, s).is_some_and(|o| o != Ordering::Less)
                                 && compare(&time, e) == Some(Ordering::Less)
                         });

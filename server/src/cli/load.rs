@@ -54,6 +54,9 @@ pub struct OptionArgs {
     /// Times that these files hold completely, half-open, as in 2014-01-01..2014-01-25.
     #[arg(long, value_name = "FROM..TO")]
     coverage: Option<String>,
+    /// Times whose offline rows these files take the place of, half-open; all of their rows lie within.
+    #[arg(long, value_name = "FROM..TO", conflicts_with = "refresh")]
+    replace: Option<String>,
     /// Name of this push: repeating it adds nothing.
     #[arg(long, value_name = "ID")]
     push_id: Option<String>,
@@ -62,12 +65,10 @@ pub struct OptionArgs {
 impl OptionArgs {
     /// The options of a push, under an id that a repetition can use when the answer is lost.
     pub(super) fn resolve(&self) -> Result<LoadOptions, Failure> {
-        let coverage = self
-            .coverage
-            .as_deref()
-            .map(parse_coverage)
-            .transpose()
-            .map_err(Failure::Usage)?;
+        let interval = |text: &Option<String>| {
+            let text = text.as_deref();
+            text.map(parse_interval).transpose().map_err(Failure::Usage)
+        };
         Ok(LoadOptions {
             push_id: self
                 .push_id
@@ -79,16 +80,17 @@ impl OptionArgs {
                 PushMode::Append
             }
             .into(),
-            declared_coverage: coverage,
+            declared_coverage: interval(&self.coverage)?,
+            replaced: interval(&self.replace)?,
             ..LoadOptions::default()
         })
     }
 }
 
-fn parse_coverage(text: &str) -> Result<TimeInterval, Error> {
+fn parse_interval(text: &str) -> Result<TimeInterval, Error> {
     let (start, end) = text.split_once("..").ok_or_else(|| {
         Error::invalid(format!(
-            "coverage \"{text}\" is not FROM..TO, as in 2014-01-01..2014-01-25"
+            "\"{text}\" is not FROM..TO, as in 2014-01-01..2014-01-25"
         ))
     })?;
     let interval = TimeInterval {
@@ -97,7 +99,7 @@ fn parse_coverage(text: &str) -> Result<TimeInterval, Error> {
     };
     if interval.start_ms >= interval.end_ms {
         return Err(Error::invalid(format!(
-            "coverage \"{text}\" is empty: its end must be after its start"
+            "\"{text}\" is empty: its end must be after its start"
         )));
     }
     Ok(interval)
@@ -292,10 +294,10 @@ mod tests {
 
     #[test]
     fn coverage_is_read_half_open_and_never_empty() {
-        let interval = parse_coverage("2014-01-01..2014-01-25").unwrap();
+        let interval = parse_interval("2014-01-01..2014-01-25").unwrap();
         assert_eq!(interval.end_ms - interval.start_ms, 24 * 86_400_000);
         for wrong in ["2014-01-01", "2014-01-25..2014-01-25", "..", "a..b"] {
-            assert!(parse_coverage(wrong).is_err(), "{wrong}");
+            assert!(parse_interval(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -9,7 +9,7 @@ use strandline_proto::v1::{
     BoundaryDescription, CreateTableRequest, DropTableRequest, ForceCommitRequest,
     GetBoundaryRequest, GetTableRequest, ListSegmentsRequest, ListTablesRequest,
     PinBoundaryRequest, PutSchemaRequest, ReleaseBoundaryRequest, ReloadStatus, ReloadTableRequest,
-    UpdateTableRequest,
+    RevertPushRequest, SetPausedRequest, UpdateTableRequest,
 };
 
 /// What to do with tables.
@@ -80,6 +80,32 @@ pub enum TableCommand {
     Release {
         /// The table.
         table: String,
+        /// The server.
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// End the reading of the table's stream; what was read is committed.
+    Pause {
+        /// The table.
+        table: String,
+        /// The server.
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Have the reading of the table's stream go on.
+    Resume {
+        /// The table.
+        table: String,
+        /// The server.
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Undo a push: what it added goes, what it replaced is there again.
+    Revert {
+        /// The table.
+        table: String,
+        /// The push's id.
+        push_id: String,
         /// The server.
         #[command(flatten)]
         server: ServerArgs,
@@ -201,6 +227,27 @@ pub(crate) async fn run(command: TableCommand) -> Outcome {
                 .map_err(|status| refused(&status))?;
             writeln!(out, "{}", boundary_text(answer.get_ref()))?;
         }
+        TableCommand::Pause { table, server } => {
+            set_paused(&server, table, true).await?;
+        }
+        TableCommand::Resume { table, server } => {
+            set_paused(&server, table, false).await?;
+        }
+        TableCommand::Revert {
+            table,
+            push_id,
+            server,
+        } => {
+            let mut admin = Connection::open(&server.server).await?.admin();
+            let request = RevertPushRequest { table, push_id };
+            let answer = admin.revert_push(request).await;
+            let answer = answer.map_err(|status| refused(&status))?.into_inner();
+            writeln!(
+                out,
+                "{} rows went, {} are there again",
+                answer.rows_removed, answer.rows_restored
+            )?;
+        }
         TableCommand::Commit { table, server } => {
             let mut admin = Connection::open(&server.server).await?.admin();
             let request = ForceCommitRequest { table };
@@ -216,6 +263,17 @@ pub(crate) async fn run(command: TableCommand) -> Outcome {
             )?;
         }
     }
+    Ok(())
+}
+
+async fn set_paused(server: &ServerArgs, table: String, paused: bool) -> Outcome {
+    let mut admin = Connection::open(&server.server).await?.admin();
+    let state = if paused { "paused" } else { "resumed" };
+    let line = format!("{state} the consumption of {table}");
+    let request = SetPausedRequest { table, paused };
+    let answer = admin.set_paused(request).await;
+    answer.map_err(|status| refused(&status))?;
+    writeln!(std::io::stdout(), "{line}")?;
     Ok(())
 }
 

@@ -126,6 +126,7 @@ impl Engine {
             .await?;
         self.publisher.publish().await?;
         self.rewriter.wake();
+        self.upkeep.wake();
         Ok((full, warning_messages(warnings)))
     }
 
@@ -278,7 +279,7 @@ impl Engine {
         Ok(all)
     }
 
-    fn table_and_half(&self, name: &str) -> Result<(Arc<TableSnapshot>, Option<Half>)> {
+    pub(super) fn table_and_half(&self, name: &str) -> Result<(Arc<TableSnapshot>, Option<Half>)> {
         match self.table_snapshot(name) {
             Ok(table) => Ok((table, None)),
             Err(e) => {
@@ -459,5 +460,21 @@ impl AdminStatements for EngineStatements {
 
     async fn force_commit(&self, table: &str) -> Result<(u64, u64)> {
         self.engine()?.force_commit(table).await
+    }
+
+    async fn set_paused(&self, table: &str, paused: bool) -> Result<()> {
+        self.engine()?.set_paused(table, paused).await
+    }
+
+    async fn revert_push(&self, table: &str, push_id: &str) -> Result<(u64, u64)> {
+        self.engine()?.revert_push(table, push_id).await
+    }
+
+    async fn drop_offline(&self, table: &str, from_ms: i64, to_ms: i64) -> Result<u64> {
+        self.engine()?.drop_offline(table, from_ms, to_ms).await
+    }
+
+    async fn delete_rows(&self, table: &str, predicate: Option<&str>) -> Result<u64> {
+        self.engine()?.delete_rows(table, predicate).await
     }
 }

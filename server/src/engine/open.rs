@@ -4,6 +4,7 @@ use super::admin::EngineStatements;
 use super::queries::QueryThreads;
 use super::{Engine, EngineOptions};
 use crate::host::Registry;
+use crate::host::added::Places;
 use crate::host::catalog::Publisher;
 use crate::host::consumer::ConsumingBudget;
 use crate::host::data_dir::DataDir;
@@ -12,6 +13,7 @@ use crate::host::realtime::{RealtimeTables, Shared};
 use crate::host::rewrite::Rewriter;
 use crate::host::step::{KillPoint, Steps};
 use crate::host::system::EngineSystemTables;
+use crate::host::upkeep::Upkeep;
 use crate::leaf::{LocalLeaf, ScanPool};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -95,13 +97,17 @@ impl Engine {
             environment: environment.clone(),
         };
         let realtime = Arc::new(RealtimeTables::new(shared));
-        let loader = Loader {
+        let places = Places {
             metastore: Arc::clone(&metastore),
             deep_store: Arc::clone(&deep_store),
             publisher: Arc::clone(&publisher),
             staging: data_dir.staging(),
             environment: environment.clone(),
         };
+        let loader = Loader {
+            places: places.clone(),
+        };
+        let upkeep = Arc::new(Upkeep::new(places));
         let rewriter = Arc::new(Rewriter::new(
             Arc::clone(&metastore),
             Arc::clone(&deep_store),
@@ -141,6 +147,7 @@ impl Engine {
             realtime: Arc::clone(&realtime),
             loader,
             rewriter: Arc::clone(&rewriter),
+            upkeep: Arc::clone(&upkeep),
             stop: stop.clone(),
             broker,
             query_log,
@@ -160,7 +167,10 @@ impl Engine {
         engine.spawn_upkeep();
         environment
             .spawner
-            .spawn("rewrite segments", Box::pin(rewriter.run(stop)));
+            .spawn("rewrite segments", Box::pin(rewriter.run(stop.clone())));
+        environment
+            .spawner
+            .spawn("upkeep of segments", Box::pin(upkeep.run(stop)));
         Ok(engine)
     }
 

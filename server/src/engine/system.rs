@@ -2,6 +2,7 @@
 
 use super::Engine;
 use crate::host::system::Cell;
+use crate::host::upkeep::{Task, UpkeepNote};
 use std::collections::HashMap;
 use std::sync::Arc;
 use strandline_broker::transport::CatalogSource;
@@ -40,6 +41,7 @@ impl Engine {
             "ingestion" => self.system_ingestion().await,
             "queries" => self.system_queries(),
             "columns" => Ok(self.system_columns()),
+            "upkeep" => Ok(self.system_upkeep()),
             _ => self.system_dead_letters().await,
         }
     }
@@ -104,6 +106,19 @@ impl Engine {
         Ok(rows)
     }
 
+    fn system_upkeep(&self) -> Vec<Vec<Cell>> {
+        let notes = self.upkeep.notes().into_iter();
+        let row = |(table, task, note): (String, Task, UpkeepNote)| {
+            vec![
+                text(table),
+                text(task.name()),
+                Cell::Time(note.at_ms),
+                text(note.message),
+            ]
+        };
+        notes.map(row).collect()
+    }
+
     /// A row a column of an immutable segment.
     fn system_columns(&self) -> Vec<Vec<Cell>> {
         let snapshot = self.registry.snapshot();
@@ -162,8 +177,9 @@ impl Engine {
             .collect()
     }
 
-    /// One row a partition. `messages_read = rows_committed + rows_consuming + dead_letters`, and with `lost_offsets` they
-    /// are all offsets from `first_offset` to `next_offset`, for a stream without empty ones.
+    /// One row a partition. `messages_read` is the sum of `rows_committed`, `rows_consuming`, of what has left the realtime half
+    /// since (`rows_moved`, `rows_deleted`, `rows_expired`), `rows_filtered` and `dead_letters`; with `lost_offsets` they are all
+    /// offsets from `first_offset` to `next_offset`, for a stream without empty ones.
     async fn system_ingestion(&self) -> Result<Vec<Vec<Cell>>> {
         let state = self.metastore.state().await?;
         let mut rows = Vec::new();
@@ -177,6 +193,7 @@ impl Engine {
                     .unwrap_or_default()
                     .plus(tail.counts_from(from));
                 let consuming = tail.rows_from(from);
+                let left = counts.moved + counts.deleted + counts.expired;
                 let status = tail.status();
                 rows.push(vec![
                     text(&table.name),
@@ -186,9 +203,13 @@ impl Engine {
                     Cell::Long(from),
                     Cell::Long(status.stream_end.max(tail.watermark())),
                     Cell::Long(counts.read),
-                    Cell::Long(counts.indexed.saturating_sub(consuming)),
+                    Cell::Long(counts.indexed.saturating_sub(consuming + left)),
                     Cell::Long(consuming),
                     Cell::Long(counts.dead_lettered),
+                    Cell::Long(counts.filtered),
+                    Cell::Long(counts.moved),
+                    Cell::Long(counts.deleted),
+                    Cell::Long(counts.expired),
                     Cell::Long(counts.lost),
                     text(status.state),
                     text_or_null(status.error()),
@@ -200,7 +221,7 @@ impl Engine {
                 .filter(|s| !s.last_error.is_empty())
             {
                 let mut row = vec![text(&table.name)];
-                row.extend((0..10).map(|_| Cell::Null));
+                row.extend((0..14).map(|_| Cell::Null));
                 row.extend([text("RETRYING"), text(&status.last_error)]);
                 rows.push(row);
             }

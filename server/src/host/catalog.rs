@@ -18,7 +18,9 @@ use strandline_proto::{Error, Result};
 use strandline_storage::config::{self, TableConfig};
 use strandline_storage::deep_store::{DeepStore, StoredSegment};
 use strandline_storage::environment::Environment;
-use strandline_storage::meta::{MetaState, Metastore, TableRecord, coverage};
+use strandline_storage::meta::{
+    MetaState, Metastore, RemovedSegment, SegmentContent, TableRecord, coverage,
+};
 
 /// A table's parsed documents; parsed again only when their text changes.
 #[derive(Clone)]
@@ -110,6 +112,16 @@ impl Publisher {
                 (name, checksum),
                 Some(Box::new(remove)),
             );
+        }
+        self.registry.sweep();
+    }
+
+    /// Lets go of segments that snapshots from `version` on do not name; their files stay.
+    pub fn close_segments(&self, version: CatalogVersion, table: &str, segments: Vec<SegmentInfo>) {
+        let last_naming = CatalogVersion(version.0.saturating_sub(1));
+        for SegmentInfo { name, checksum, .. } in segments {
+            self.registry
+                .retire_segment(last_naming, table, (name, checksum), None);
         }
         self.registry.sweep();
     }
@@ -249,24 +261,25 @@ impl Publisher {
     /// Removes files of the deep store that no table names: what a stopped load or commit left, and what was
     /// replaced or dropped before the last stop.
     pub async fn remove_orphans(&self) -> Result<()> {
-        let mut removed: BTreeMap<String, Vec<SegmentName>> = BTreeMap::new();
-        for segment in self.metastore.removed_segments().await? {
-            let names = removed.entry(segment.table).or_default();
-            names.push(segment.segment.name);
+        let mut removed: BTreeMap<String, Vec<SegmentContent>> = BTreeMap::new();
+        for RemovedSegment { table, segment, .. } in self.metastore.removed_segments().await? {
+            let contents = removed.entry(table).or_default();
+            contents.push((segment.name, segment.checksum));
         }
-        for (table, names) in removed {
-            self.metastore.forget_segments(&table, &names).await?;
+        for (table, contents) in removed {
+            self.metastore.forget_segments(&table, &contents).await?;
         }
         let state = self.metastore.state().await?;
-        let named: HashSet<(&str, &SegmentName, u64)> = state
-            .tables
-            .iter()
-            .flat_map(|t| {
-                t.segments
-                    .iter()
-                    .map(|s| (t.name.as_str(), &s.name, s.checksum))
-            })
-            .collect();
+        let kept = self.metastore.kept_pushes().await?;
+        let in_use = state.tables.iter().flat_map(|t| {
+            let contents = t.segments.iter().map(|s| (&s.name, s.checksum));
+            contents.map(|(name, checksum)| (t.name.as_str(), name, checksum))
+        });
+        let kept = kept.iter().flat_map(|push| {
+            let contents = push.segments.iter().map(|s| (&s.name, s.checksum));
+            contents.map(|(name, checksum)| (push.table.as_str(), name, checksum))
+        });
+        let named: HashSet<(&str, &SegmentName, u64)> = in_use.chain(kept).collect();
         for (table, stored) in self.deep_store.list_all().await? {
             let StoredSegment { name, checksum, .. } = stored;
             if !named.contains(&(table.as_str(), &name, checksum)) {
@@ -354,21 +367,19 @@ impl Publisher {
             .halves
             .values()
             .find_map(|c| c.time_column.clone());
-        let times = |half: Half| {
-            let known = table
-                .segments
-                .iter()
-                .filter(move |s| s.half == half)
-                .filter_map(|s| s.time_ms);
+        let times = |of: &dyn Fn(&SegmentInfo) -> bool| {
+            let known = table.segments.iter().filter(|s| of(s));
+            let known = known.filter_map(|s| s.time_ms);
             known.reduce(|(min, max), (a, b)| (min.min(a), max.max(b)))
         };
-        let (offline_ms, realtime_ms) = (times(Half::Offline), times(Half::Realtime));
-        let covered = coverage::coverage(
+        let offline_ms = times(&|s| s.half == Half::Offline);
+        let realtime_ms = times(&|s| s.half == Half::Realtime);
+        let covered = coverage::covered(
             &table.coverage,
-            offline_ms.map(|t| t.1),
+            largest_pushed(table),
             offline.map(|c| c.push_period).unwrap_or_default(),
         );
-        let gaps = coverage::gaps(&covered, offline_ms, realtime_ms.map(|t| t.0));
+        let gaps = coverage::gaps(&covered.offline, offline_ms, realtime_ms.map(|t| t.0));
         TableSnapshot {
             name: Arc::from(table.name.as_str()),
             schema: Arc::clone(&documents.schema),
@@ -384,12 +395,22 @@ impl Publisher {
                     from_offset: p.next_offset,
                 })
                 .collect(),
-            coverage: covered,
+            coverage: covered.offline,
+            shared: covered.shared,
             gaps,
             pinned: table.coverage.pinned_at_ms.is_some(),
             text: text_settings(documents.halves.values()),
         }
     }
+}
+
+/// The largest time that pushes brought to the offline half.
+pub(crate) fn largest_pushed(table: &TableRecord) -> Option<i64> {
+    let pushed = table
+        .segments
+        .iter()
+        .filter(|s| s.half == Half::Offline && !s.moved);
+    pushed.filter_map(|s| Some(s.time_ms?.1)).max()
 }
 
 /// How columns are searched for words; both halves of a hybrid table agree where both say it.
@@ -423,9 +444,10 @@ struct Remover {
 impl Remover {
     async fn run(self) {
         let (table, name, checksum) = &self.content;
+        let content = (name.clone(), *checksum);
         let removed = match self
             .metastore
-            .forget_segments(table, std::slice::from_ref(name))
+            .forget_segments(table, std::slice::from_ref(&content))
             .await
         {
             Ok(()) => self.deep_store.delete(table, name, *checksum).await,

@@ -19,6 +19,7 @@ use strandline_storage::environment::{Environment, blocking};
 use strandline_storage::meta::{DeadLetter, IngestCounts, Metastore};
 use strandline_storage::segment::consuming::ConsumingSegment;
 use strandline_storage::stream::{MessageBatch, Stream};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Messages decoded and made visible together.
@@ -137,6 +138,8 @@ pub struct Consumer {
     pub steps: Arc<Steps>,
     /// Time, tasks.
     pub environment: Environment,
+    /// Whether nothing is to be read now.
+    pub paused: watch::Receiver<bool>,
     /// Ends the consumer.
     pub stop: CancellationToken,
 }
@@ -147,8 +150,12 @@ impl Consumer {
         let mut backoff = Backoff::new();
         let mut opened = self.environment.clock.monotonic();
         while !self.stop.is_cancelled() {
-            let Err(mut e) = self.consume(&mut backoff, &mut opened).await else {
-                break;
+            let consumed = match self.wait_while_paused(&mut opened).await {
+                Ok(()) => self.consume(&mut backoff, &mut opened).await,
+                Err(e) => Err(e),
+            };
+            let Err(mut e) = consumed else {
+                continue;
             };
             // A stream that does not answer holds up no seal.
             if let Err(unsealed) = self.seal_when_due(&mut opened).await {
@@ -175,6 +182,34 @@ impl Consumer {
             .ok_or_else(|| Error::internal("a consumer needs a stream config"))
     }
 
+    /// While nothing is to be read, what has been is sealed, so that it is committed.
+    async fn wait_while_paused(&mut self, opened: &mut Duration) -> Result<()> {
+        while *self.paused.borrow_and_update() && !self.stop.is_cancelled() {
+            let active = self.tail.active();
+            if active.next_offset() > active.start_offset() {
+                self.seal(&active).await?;
+                *opened = self.environment.clock.monotonic();
+            }
+            self.tail.update_status(|s| {
+                s.state = "PAUSED";
+                s.last_error.clear();
+            });
+            tokio::select! {
+                changed = self.paused.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                }
+                () = self.tail.seal_requested() => {
+                    self.tail.take_seal_request();
+                }
+                () = self.stop.cancelled() => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads until it is to stop or to pause.
     async fn consume(&mut self, backoff: &mut Backoff, opened: &mut Duration) -> Result<()> {
         let flush_rows = self.stream_config()?.flush_rows;
         let partition = self.tail.partition().partition;
@@ -182,7 +217,7 @@ impl Consumer {
         let mut decoder = Decoder::new(&self.config)?;
         let mut end_seen = self.environment.clock.monotonic();
         loop {
-            if self.stop.is_cancelled() {
+            if self.stop.is_cancelled() || *self.paused.borrow() {
                 return Ok(());
             }
             let active = self.tail.active();

@@ -1,41 +1,36 @@
 //! Offline loads: files -> segments -> deep store -> one transaction. All or nothing.
 
+use super::added::{Added, Places};
 use super::build::{BuiltSegment, Progress, SEGMENT_ROWS_DEFAULT, SegmentBuild, check_times};
 use super::catalog::Publisher;
-use super::registry::{Claim, HostedTable};
-use super::stored::store_and_hold;
+use super::change::{self, contents, has_changed};
 use std::path::PathBuf;
 use std::sync::Arc;
 use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::coverage::Interval;
-use strandline_proto::ids::{Half, SegmentName};
-use strandline_proto::schema::{Column, Schema};
-use strandline_proto::v1::{LoadOptions, LoadResult, PushMode};
+use strandline_proto::ids::Half;
+use strandline_proto::schema::{Column, ColumnRole, Schema};
+use strandline_proto::v1::{LoadOptions, LoadResult, PushMode, TimeInterval};
 use strandline_proto::{Error, ErrorKind, Result};
 use strandline_storage::config::{PushType, TableConfig};
-use strandline_storage::deep_store::{DeepStore, Finished};
+use strandline_storage::deep_store::Finished;
 use strandline_storage::environment::{Environment, blocking, file_error};
 use strandline_storage::input::{self, InputFormat};
-use strandline_storage::meta::{Metastore, Outcome, PUSH_ID_BYTES_MAX, PushOffline, Pushed};
+use strandline_storage::meta::{Outcome, PUSH_ID_BYTES_MAX, PushOffline, Pushed, Replaces};
 use strandline_storage::segment::immutable::ImmutableSegment;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-/// What loads work with.
+/// Loads into offline halves.
 #[derive(Clone)]
 pub struct Loader {
-    /// Where segments are named.
-    pub metastore: Arc<dyn Metastore>,
-    /// Where segments are kept.
-    pub deep_store: Arc<DeepStore>,
-    /// Makes what was pushed visible.
-    pub publisher: Arc<Publisher>,
-    /// Where files are made.
-    pub staging: PathBuf,
-    /// Time, randomness, tasks, files.
-    pub environment: Environment,
+    /// Where segments go.
+    pub places: Places,
 }
+
+/// How often a push looks again at what it replaces, when that changes under it.
+const ATTEMPTS_MAX: u32 = 20;
 
 /// Staged files, removed when the load ends, however it ends.
 struct StagedFiles(PathBuf);
@@ -76,51 +71,6 @@ impl Made {
     }
 }
 
-/// What a push has added so far. It is removed when the push is given up before all of it is there.
-struct Added {
-    loader: Loader,
-    name: String,
-    table: Arc<HostedTable>,
-    claims: Vec<Claim>,
-    segments: Vec<(SegmentName, u64)>,
-}
-
-impl Drop for Added {
-    fn drop(&mut self) {
-        let (segments, claims) = (
-            std::mem::take(&mut self.segments),
-            std::mem::take(&mut self.claims),
-        );
-        // When the process ends, the next start removes them.
-        if segments.is_empty() || tokio::runtime::Handle::try_current().is_err() {
-            return;
-        }
-        let (loader, name) = (self.loader.clone(), self.name.clone());
-        let discard = async move {
-            loader.discard(&name, segments).await;
-            drop(claims);
-        };
-        let spawner = &self.loader.environment.spawner;
-        spawner.spawn("discard a load", Box::pin(discard));
-    }
-}
-
-impl Added {
-    /// Files and held segments go by name: what stands under one already must neither be overwritten here nor removed when this
-    /// push fails.
-    fn claim(&mut self, table: &str, info: &SegmentInfo) -> Result<()> {
-        let claim = self.table.claim(&info.name).ok_or_else(|| {
-            Error::already_exists(format!(
-                "table {table}: segment {} is there already, or on its way in another push; to repeat a push, give it the same push id and wait for the first to end",
-                info.name
-            ))
-        })?;
-        self.claims.push(claim);
-        self.segments.push((info.name.clone(), info.checksum));
-        Ok(())
-    }
-}
-
 impl Loader {
     /// Loads `files` into the offline half that `config` describes. Dropping the future stops the load and leaves nothing.
     ///
@@ -133,21 +83,23 @@ impl Loader {
         options: LoadOptions,
         progress: Progress,
     ) -> Result<LoadResult> {
-        let request = PushRequest::new(config, &options, &self.environment)?;
+        let request = PushRequest::new(config, &options, &self.places.environment)?;
         if let Some(done) = self.done_before(config, &request).await? {
             return Ok(done);
         }
         let dir = self
+            .places
             .staging
-            .join(format!("load-{}", self.environment.random.uuid()));
-        self.environment
+            .join(format!("load-{}", self.places.environment.random.uuid()));
+        self.places
+            .environment
             .files
             .create_dir(&dir)
             .map_err(|e| file_error("make the folder", &dir, &e))?;
         let _staged_files = StagedFiles(dir.clone());
         let stop = CancellationToken::new();
         let _stop_when_dropped = stop.clone().drop_guard();
-        let inputs = blocking(&self.environment.spawner, "list files", move || {
+        let inputs = blocking(&self.places.environment.spawner, "list files", move || {
             input::expand(&files)
         })
         .await?;
@@ -169,7 +121,7 @@ impl Loader {
         let (end, ended) = oneshot::channel();
         let building = async {
             // Nobody asks any more when the push has failed.
-            let _ = end.send(build.run(&self.environment, made).await);
+            let _ = end.send(build.run(&self.places.environment, made).await);
         };
         let made = Made::Here { segments, ended };
         let ((), pushed) = tokio::join!(building, self.push(config, request, made));
@@ -186,17 +138,21 @@ impl Loader {
         files: Vec<PathBuf>,
         options: LoadOptions,
     ) -> Result<LoadResult> {
-        let request = PushRequest::new(config, &options, &self.environment)?;
+        let request = PushRequest::new(config, &options, &self.places.environment)?;
         if let Some(done) = self.done_before(config, &request).await? {
             return Ok(done);
         }
         let table = Arc::clone(config);
-        let staged = blocking(&self.environment.spawner, "check segments", move || {
-            files
-                .into_iter()
-                .map(|path| check_pushed(&table, path))
-                .collect::<Result<Vec<_>>>()
-        })
+        let staged = blocking(
+            &self.places.environment.spawner,
+            "check segments",
+            move || {
+                files
+                    .into_iter()
+                    .map(|path| check_pushed(&table, path))
+                    .collect::<Result<Vec<_>>>()
+            },
+        )
         .await?;
         self.push(config, request, Made::Elsewhere(staged.into_iter()))
             .await
@@ -208,6 +164,7 @@ impl Loader {
         request: &PushRequest,
     ) -> Result<Option<LoadResult>> {
         let stored = self
+            .places
             .metastore
             .push_result(&config.name, &request.id)
             .await?;
@@ -222,19 +179,11 @@ impl Loader {
         request: PushRequest,
         made: Made,
     ) -> Result<LoadResult> {
-        let mut added = Added {
-            loader: self.clone(),
-            name: config.name.clone(),
-            table: self.publisher.registry().table(&config.name),
-            claims: Vec::new(),
-            segments: Vec::new(),
-        };
-        let stored = self.store(config, &request, made, &mut added).await;
-        let segments = std::mem::take(&mut added.segments);
-        let outcome = match stored {
+        let mut added = Added::new(&self.places, &config.name);
+        let outcome = match self.store(config, &request, made, &mut added).await {
             Ok(outcome) => outcome,
             Err(e) => {
-                self.discard(&config.name, segments).await;
+                added.discard().await;
                 // The first try of this push may have ended since its id was looked up.
                 return match e.kind() {
                     ErrorKind::AlreadyExists => self.done_before(config, &request).await?.ok_or(e),
@@ -242,18 +191,15 @@ impl Loader {
                 };
             }
         };
+        // When another request with this id came first, its segments stand, and these go.
+        added.discard().await;
         let already_done = outcome.is_already_done();
-        if already_done {
-            // Another request with this id came first: its segments stand, these go.
-            self.discard(&config.name, segments).await;
-        }
         let pushed = outcome.into_inner();
+        let result = PushResult::read(&pushed.result_json)?;
         if !already_done {
-            self.publisher.publish().await?;
-            self.publisher
-                .retire_segments(pushed.version, &config.name, pushed.removed);
+            show_pushed(&self.places.publisher, &config.name, pushed).await?;
         }
-        PushResult::read(&pushed.result_json)?.into_message(&request.id, already_done)
+        result.into_message(&request.id, already_done)
     }
 
     /// Stores segments as they are made and, when all are, names them in one transaction.
@@ -266,58 +212,108 @@ impl Loader {
     ) -> Result<Outcome<Pushed>> {
         let mut segments = Vec::new();
         while let Some((BuiltSegment { info, path }, is_ours)) = made.next().await? {
-            added.claim(&config.name, &info)?;
             let file = match is_ours {
                 true => Finished::Ours(&path),
                 false => Finished::Theirs(&path),
             };
-            let table = (&*config.name, &*added.table);
-            store_and_hold(&self.deep_store, &self.environment, table, &info, file).await?;
+            request.check_times(config, &info)?;
+            // What a refresh pushes again unchanged stays as it is.
+            let stays = request.mode == PushType::Refresh && self.is_live(config, &info).await?;
+            if !stays {
+                added.add(&info, file).await?;
+            }
             segments.push(info);
         }
         let result = PushResult {
             rows: segments.iter().map(|info| info.rows).sum(),
             segments: segments.len() as u64,
         };
-        let push = PushOffline {
+        let mut push = PushOffline {
             table: config.name.clone(),
             push_id: request.id.clone(),
             segments,
             mode: request.mode,
             declared: request.declared,
+            replaces: None,
+            keeps_replaced: config.kept_ms > 0,
             result_json: result.write()?,
         };
-        // From here on only the metastore knows whether they are to go: not when this is given up, but at the next start.
-        let segments = std::mem::take(&mut added.segments);
-        let pushed = self.metastore.push_offline(push).await;
-        added.segments = segments;
-        pushed
-    }
-
-    /// Removes what a push added and the metastore does not name. Whether it does is asked, because a push whose
-    /// answer was lost may have happened; when it can't be asked, the next start removes what is not named.
-    async fn discard(&self, table: &str, added: Vec<(SegmentName, u64)>) {
-        let state = match self.metastore.state().await {
-            Ok(state) => state,
-            Err(e) => {
-                tracing::warn!(table, error = %e, "segments of a failed push stay until the next start");
-                return;
-            }
-        };
-        let named = |name: &SegmentName| {
-            let table = state.table(table);
-            table.is_some_and(|t| t.segments.iter().any(|s| s.name == *name))
-        };
-        for (name, checksum) in added.iter().filter(|(name, _)| !named(name)) {
-            self.publisher
-                .registry()
-                .table(table)
-                .forget(name, *checksum);
-            if let Err(e) = self.deep_store.delete(table, name, *checksum).await {
-                tracing::warn!(segment = %name, error = %e, "cannot remove an unused segment file; the next start does");
+        for attempt in 1.. {
+            let mut rest = Added::new(&self.places, &config.name);
+            let pushed = match self.replaced(config, request, &mut rest).await {
+                Ok(replaces) => {
+                    push.replaces = replaces;
+                    let (contents, of_rest) = (added.hand_over(), rest.hand_over());
+                    let pushed = self.places.metastore.push_offline(push.clone()).await;
+                    added.take_back(contents);
+                    rest.take_back(of_rest);
+                    pushed
+                }
+                Err(e) => Err(e),
+            };
+            rest.discard().await;
+            match pushed {
+                // What is to be replaced has changed since it was looked at: by a background job, or another push.
+                Err(e) if push.replaces.is_some() && attempt < ATTEMPTS_MAX && has_changed(&e) => {
+                    tracing::info!(table = config.name, error = %e, "the push is tried again");
+                }
+                pushed => return pushed,
             }
         }
+        Err(Error::internal("a push was never tried"))
     }
+
+    async fn is_live(&self, config: &TableConfig, info: &SegmentInfo) -> Result<bool> {
+        let state = self.places.metastore.state().await?;
+        let same = |s: &Arc<SegmentInfo>| s.name == info.name && s.checksum == info.checksum;
+        let table = state.table(&config.name);
+        Ok(table.is_some_and(|table| table.segments.iter().any(same)))
+    }
+
+    /// What a push takes the place of, with segments of what is left of it.
+    async fn replaced(
+        &self,
+        config: &TableConfig,
+        request: &PushRequest,
+        rest: &mut Added,
+    ) -> Result<Option<Replaces>> {
+        let state = self.places.metastore.state().await?;
+        let Some(table) = state.table(&config.name) else {
+            return Ok(None);
+        };
+        // What was taken over from the stream gives way to what is declared complete.
+        let (interval, only_moved) = match (request.replaced, request.declared) {
+            (Some(interval), _) => (interval, false),
+            (None, Some(declared)) if request.mode == PushType::Append => (declared, true),
+            (None, _) => return Ok(None),
+        };
+        let gives_way = |s: &&Arc<SegmentInfo>| {
+            s.half == Half::Offline
+                && (s.moved || !only_moved)
+                && s.time_ms
+                    .is_some_and(|(min, max)| min < interval.end_ms && interval.start_ms <= max)
+        };
+        let removed: Vec<_> = table.segments.iter().filter(gives_way).cloned().collect();
+        if removed.is_empty() && only_moved {
+            return Ok(None);
+        }
+        let outside = change::outside(&removed, interval);
+        let rest = change::build(&self.places, &config.name, outside, rest).await?;
+        Ok(Some(Replaces {
+            interval,
+            only_moved,
+            removed: contents(&removed),
+            rest,
+        }))
+    }
+}
+
+/// Shows what a push, or its reversal, made of a table, and lets go of what is not needed any more.
+pub(crate) async fn show_pushed(publisher: &Publisher, table: &str, pushed: Pushed) -> Result<()> {
+    publisher.publish().await?;
+    publisher.close_segments(pushed.version, table, pushed.kept);
+    publisher.retire_segments(pushed.version, table, pushed.removed);
+    Ok(())
 }
 
 /// What a push answers, now and when it is repeated.
@@ -354,6 +350,8 @@ struct PushRequest {
     id: String,
     mode: PushType,
     declared: Option<Interval>,
+    /// The times whose offline rows give way.
+    replaced: Option<Interval>,
 }
 
 impl PushRequest {
@@ -366,25 +364,23 @@ impl PushRequest {
         }
         let mode = PushMode::try_from(options.mode)
             .map_err(|_| Error::invalid(format!("unknown push mode {}", options.mode)))?;
-        let declared = match &options.declared_coverage {
-            None => None,
-            Some(i) if i.start_ms >= i.end_ms => {
-                return Err(Error::invalid(format!(
-                    "declared coverage is empty: it starts at {} ms and ends at {} ms",
-                    i.start_ms, i.end_ms
-                )));
-            }
-            Some(_) if config.time_column.is_none() => {
-                return Err(Error::invalid(format!(
-                    "table {} has no time column, so no coverage can be declared for it",
-                    config.name
-                )));
-            }
-            Some(i) => Some(Interval {
+        let interval = |given: &Option<TimeInterval>, what: &str| match given {
+            None => Ok(None),
+            Some(i) if i.start_ms >= i.end_ms => Err(Error::invalid(format!(
+                "{what} is empty: it starts at {} ms and ends at {} ms",
+                i.start_ms, i.end_ms
+            ))),
+            Some(_) if config.time_column.is_none() => Err(Error::invalid(format!(
+                "table {} has no time column, so there is no {what} for it",
+                config.name
+            ))),
+            Some(i) => Ok(Some(Interval {
                 start_ms: i.start_ms,
                 end_ms: i.end_ms,
-            }),
+            })),
         };
+        let declared = interval(&options.declared_coverage, "declared coverage")?;
+        let replaced = interval(&options.replaced, "interval to replace")?;
         let id = if options.push_id.is_empty() {
             environment.random.uuid().to_string()
         } else {
@@ -395,7 +391,51 @@ impl PushRequest {
         } else {
             PushType::Append
         };
-        Ok(Self { id, mode, declared })
+        if mode == PushType::Refresh && replaced.is_some() {
+            return Err(Error::invalid(format!(
+                "table {}: a push that replaces the whole table (REFRESH) replaces no part of it",
+                config.name
+            )));
+        }
+        Ok(Self {
+            id,
+            mode,
+            declared,
+            replaced,
+        })
+    }
+
+    /// Refuses rows outside of the times that the push replaces: they would be there twice after its repetition.
+    fn check_times(&self, config: &TableConfig, info: &SegmentInfo) -> Result<()> {
+        let Some(interval) = self.replaced else {
+            return Ok(());
+        };
+        match info.time_ms {
+            Some((min, max)) if interval.start_ms <= min && max < interval.end_ms => Ok(()),
+            Some((min, max)) => {
+                let at = |ms| show_time(config, ms);
+                Err(Error::invalid(format!(
+                    "rows have times from {} to {}, which are not all within the replaced ones from {} up to {}: push only rows of these times",
+                    at(min),
+                    at(max),
+                    at(interval.start_ms),
+                    at(interval.end_ms)
+                )))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// A time as the table's time column holds it.
+fn show_time(config: &TableConfig, ms: i64) -> String {
+    let time = config.time_column.as_deref();
+    match time.and_then(|name| config.spec.schema.column(name)) {
+        Some(column) => match &column.role {
+            ColumnRole::DateTime { format, .. } => format.display_ms(ms, column.data_type),
+            _ => ms.to_string(),
+        },
+        None => ms.to_string(),
     }
 }
 

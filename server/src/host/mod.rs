@@ -4,8 +4,10 @@
 //! metastore changes in one transaction, the snapshot is published after it, and what the new snapshot
 //! does not name any more is dropped only when no query holds an older one.
 
+pub mod added;
 pub mod build;
 pub mod catalog;
+pub mod change;
 pub mod commit;
 pub mod consumer;
 pub mod data_dir;
@@ -17,5 +19,6 @@ pub mod step;
 pub mod stored;
 pub mod system;
 pub mod tail;
+pub mod upkeep;
 
 pub use registry::Registry;

@@ -21,6 +21,7 @@ use strandline_storage::segment::consuming::ConsumingSegment;
 use strandline_storage::stream::Stream;
 use strandline_storage::stream::kafka::KafkaStream;
 use strandline_storage::stream::log::EmbeddedLog;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// How often a stream is asked whether it has more partitions.
@@ -56,6 +57,7 @@ pub struct StreamStatus {
 
 struct Running {
     stop: CancellationToken,
+    paused: watch::Sender<bool>,
     watcher: TaskHandle,
     status: Arc<Mutex<StreamStatus>>,
 }
@@ -86,6 +88,11 @@ impl RealtimeTables {
             .ok_or_else(|| Error::internal("a realtime table without a stream config"))?;
         let stream = self.stream(&stream_config).await?;
         let stop = CancellationToken::new();
+        let state = self.shared.metastore.state().await?;
+        let is_paused = state
+            .table(&config.name)
+            .is_some_and(|table| table.paused_ms.is_some());
+        let paused = watch::Sender::new(is_paused);
         let status = Arc::new(Mutex::new(StreamStatus::default()));
         let watcher = Watcher {
             shared: self.shared.clone(),
@@ -93,6 +100,7 @@ impl RealtimeTables {
             stream_config,
             stream,
             stop: stop.clone(),
+            paused: paused.subscribe(),
             status: Arc::clone(&status),
         };
         let handle = self
@@ -104,11 +112,19 @@ impl RealtimeTables {
             config.name.clone(),
             Running {
                 stop,
+                paused,
                 watcher: handle,
                 status,
             },
         );
         Ok(())
+    }
+
+    /// Has a table's consumers pause, or go on.
+    pub fn set_paused(&self, table: &str, paused: bool) {
+        if let Some(running) = self.running.lock().get(table) {
+            running.paused.send_replace(paused);
+        }
     }
 
     /// Ends a table's consumers and committers, and waits until they have ended.
@@ -168,6 +184,7 @@ struct Watcher {
     stream_config: StreamConfig,
     stream: Arc<dyn Stream>,
     stop: CancellationToken,
+    paused: watch::Receiver<bool>,
     status: Arc<Mutex<StreamStatus>>,
 }
 
@@ -292,6 +309,7 @@ impl Watcher {
             budget: Arc::clone(budget),
             steps: Arc::clone(steps),
             environment: environment.clone(),
+            paused: self.paused.clone(),
             stop: self.stop.clone(),
         };
         tasks.push(

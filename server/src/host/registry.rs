@@ -169,6 +169,26 @@ impl Registry {
         ));
     }
 
+    /// Takes back that a segment is to be dropped, because it is to be named again.
+    pub fn keep_segment(&self, table: &str, name: &SegmentName, checksum: u64) {
+        self.retired.lock().retain(|(_, retired)| match retired {
+            Retired::Segment {
+                table: t,
+                name: n,
+                checksum: c,
+                ..
+            } => (t.as_str(), n, *c) != (table, name, checksum),
+            Retired::Consuming { .. } => true,
+        });
+    }
+
+    fn is_named(&self, table: &str, name: &SegmentName, checksum: u64) -> bool {
+        let snapshot = self.current.load();
+        let segments = snapshot.tables.get(table).map(|t| &t.segments);
+        let mut segments = segments.into_iter().flatten();
+        segments.any(|s| s.name == *name && s.checksum == checksum)
+    }
+
     /// Drops what no live snapshot names. Called at each publication and now and then.
     pub fn sweep(&self) {
         let oldest = {
@@ -198,6 +218,9 @@ impl Registry {
                     checksum,
                     file,
                 } => {
+                    if self.is_named(&table, &name, checksum) {
+                        continue;
+                    }
                     self.table(&table).forget(&name, checksum);
                     if let Some(remove) = file {
                         remove();
@@ -234,11 +257,12 @@ impl HostedTable {
         }
     }
 
-    /// Reserves a name that no held segment and no other push has, so that a push which fails can
+    /// Reserves a name that no other push has, for a content that is not held, so that a push which fails can
     /// remove what it stored without touching a segment that was there before.
-    pub fn claim(self: &Arc<Self>, name: &SegmentName) -> Option<Claim> {
+    pub fn claim(self: &Arc<Self>, name: &SegmentName, checksum: u64) -> Option<Claim> {
         let mut claims = self.claims.lock();
-        if self.segments.read().contains_key(name) || !claims.insert(name.clone()) {
+        let is_held = |contents: &Vec<(u64, Held)>| contents.iter().any(|(of, _)| *of == checksum);
+        if self.segments.read().get(name).is_some_and(is_held) || !claims.insert(name.clone()) {
             return None;
         }
         Some(Claim {
@@ -340,22 +364,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_claimed_once_and_never_while_it_is_held() {
+    fn a_name_is_claimed_once_and_never_for_a_content_that_is_held() {
         let table = Arc::new(HostedTable::default());
         let name = SegmentName::new("s");
-        let claim = table.claim(&name).unwrap();
-        assert!(table.claim(&name).is_none());
+        let claim = table.claim(&name, 1).unwrap();
+        assert!(table.claim(&name, 1).is_none());
+        assert!(table.claim(&name, 2).is_none());
         drop(claim);
         let damaged = || Held::Quarantined(Error::data_loss("x"));
         table.hold(name.clone(), 1, damaged());
         table.hold(name.clone(), 2, damaged());
-        assert!(table.claim(&name).is_none());
+        assert!(table.claim(&name, 1).is_none());
         table.forget(&name, 1);
-        assert!(table.claim(&name).is_none());
+        assert!(table.claim(&name, 2).is_none());
+        drop(table.claim(&name, 1).unwrap());
         let kinds =
             [1, 2].map(|checksum| table.open(&name, checksum).map(|_| ()).unwrap_err().kind());
         assert_eq!(kinds, [ErrorKind::SegmentGone, ErrorKind::DataLoss]);
         table.forget(&name, 2);
-        assert!(table.claim(&name).is_some());
+        assert!(table.claim(&name, 2).is_some());
     }
 }

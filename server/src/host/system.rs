@@ -38,7 +38,7 @@ enum Kind {
 }
 
 /// Name and columns of each system table.
-const TABLES: [(&str, &[(&str, Kind)]); 7] = [
+const TABLES: [(&str, &[(&str, Kind)]); 8] = [
     (
         "tables",
         &[
@@ -89,9 +89,22 @@ const TABLES: [(&str, &[(&str, Kind)]); 7] = [
             ("rows_committed", Kind::Long),
             ("rows_consuming", Kind::Long),
             ("dead_letters", Kind::Long),
+            ("rows_filtered", Kind::Long),
+            ("rows_moved", Kind::Long),
+            ("rows_deleted", Kind::Long),
+            ("rows_expired", Kind::Long),
             ("lost_offsets", Kind::Long),
             ("state", Kind::Text),
             ("last_error", Kind::Text),
+        ],
+    ),
+    (
+        "upkeep",
+        &[
+            ("table_name", Kind::Text),
+            ("task", Kind::Text),
+            ("at", Kind::Time),
+            ("message", Kind::Text),
         ],
     ),
     (

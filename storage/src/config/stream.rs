@@ -240,7 +240,7 @@ fn bytes(node: &Node<'_>) -> Result<u64> {
 }
 
 /// `1h`, `30m`, `1d12h`, or a number of milliseconds.
-fn period_ms(node: &Node<'_>) -> Result<u64> {
+pub(super) fn period_ms(node: &Node<'_>) -> Result<u64> {
     let text = node.scalar_text()?.trim().to_ascii_lowercase();
     let wrong = || node.wrong("expected a period above zero, as 6h, 1d12h or milliseconds");
     let mut total: u64 = 0;

@@ -2,6 +2,7 @@
 
 use super::document::{self, Node, Object};
 use super::fields::{self, Storage};
+use super::upkeep::{self, Upkeep};
 use super::{ConfigWarning, PushPeriod, PushType, TableConfig, names, star_tree, stream};
 use crate::segment::spec::SegmentSpec;
 use crate::transform::Transforms;
@@ -87,6 +88,7 @@ pub(super) fn parse(json: &str, schema: &Arc<Schema>) -> Result<(TableConfig, Ve
         }
         (Half::Offline, None) => None,
     };
+    let take_over = upkeep::read_tasks(&mut root, half, &mut warnings)?;
     read_root_rest(root, &mut warnings)?;
     let spec = SegmentSpec {
         schema: Arc::clone(schema),
@@ -101,6 +103,9 @@ pub(super) fn parse(json: &str, schema: &Arc<Schema>) -> Result<(TableConfig, Ve
         time_column: segments.time_column,
         push_period: segments.push_period,
         push_type: segments.push_type,
+        retention_ms: segments.upkeep.retention_ms,
+        kept_ms: segments.upkeep.kept_ms,
+        take_over,
         spec: Arc::new(spec),
         transforms,
         stream,
@@ -115,6 +120,7 @@ struct Segments {
     time_column: Option<String>,
     push_period: PushPeriod,
     push_type: PushType,
+    upkeep: Upkeep,
 }
 
 impl Segments {
@@ -151,15 +157,16 @@ impl Segments {
                 warnings.push(node.warning("one copy is kept"));
             }
         }
-        for key in ["retentionTimeUnit", "retentionTimeValue"] {
-            config.warn(key, "segments are kept until they are dropped", warnings);
-        }
+        self.upkeep.read(config)?;
         for key in [
-            "deletedSegmentsRetentionPeriod",
             "untrackedSegmentsDeletionBatchSize",
             "untrackedSegmentsRetentionTimeUnit",
         ] {
-            config.warn(key, "dropped segments are deleted at once", warnings);
+            config.warn(
+                key,
+                "files that no table names are deleted at once",
+                warnings,
+            );
         }
         for key in [
             "segmentAssignmentStrategy",
@@ -449,7 +456,6 @@ fn read_root_rest(mut root: Object<'_>, warnings: &mut Vec<ConfigWarning>) -> Re
         ("routing", "queries are routed and pruned by the database"),
         ("query", "set limits in the query or on the server"),
         ("quota", "there are no quotas for tables"),
-        ("task", "background tasks of tables are not run"),
         (
             "tierConfigs",
             "there are no tiers; segments stay where they are",

@@ -115,14 +115,87 @@ fn the_airline_realtime_config_is_accepted() {
     assert_eq!(stream.start, StartOffset::Earliest);
     assert_eq!(stream.decoder.format, MessageFormat::Json);
     assert_eq!(stream.properties, BTreeMap::new());
-    assert_eq!(
-        paths(&warnings),
-        [
+    assert_eq!(config.retention_ms, Some(5 * 86_400_000));
+    assert_eq!(paths(&warnings), ["routing"]);
+}
+
+#[test]
+fn what_becomes_of_segments_is_read() {
+    let schema = airline();
+    let config = |segments: &str, task: &str| {
+        let json = format!(
+            r#"{{"tableName": "airlineStats", "tableType": "REALTIME", "segmentsConfig": {{{segments}}}, "task": {{"taskTypeConfigsMap": {{{task}}}}},
+                "ingestionConfig": {{"streamIngestionConfig": {{"streamConfigMaps": [{{"streamType": "log"}}]}}}}}}"#
+        );
+        parse_table(&json, &schema)
+    };
+    const DAY: u64 = 86_400_000;
+    for (segments, expected) in [
+        ("", (None, 7 * DAY)),
+        (
+            r#""retentionTimeUnit": "", "retentionTimeValue": """#,
+            (None, 7 * DAY),
+        ),
+        (
+            r#""retentionTimeUnit": "HOURS", "retentionTimeValue": "36""#,
+            (Some(36 * 3_600_000), 7 * DAY),
+        ),
+        (
+            r#""retentionTimeValue": 3, "deletedSegmentsRetentionPeriod": "0d""#,
+            (Some(3 * DAY), 0),
+        ),
+        (
+            r#""deletedSegmentsRetentionPeriod": "1d12h""#,
+            (None, DAY + DAY / 2),
+        ),
+    ] {
+        let (config, warnings) = config(segments, "").unwrap();
+        assert_eq!(
+            (config.retention_ms, config.kept_ms),
+            expected,
+            "{segments}"
+        );
+        assert_eq!(warnings, []);
+    }
+    for (segments, place) in [
+        (
+            r#""retentionTimeUnit": "YEARS", "retentionTimeValue": "1""#,
             "segmentsConfig.retentionTimeUnit",
+        ),
+        (
+            r#""retentionTimeValue": "0""#,
             "segmentsConfig.retentionTimeValue",
-            "routing",
-        ]
-    );
+        ),
+        (
+            r#""retentionTimeValue": "9999999999999""#,
+            "segmentsConfig.retentionTimeValue",
+        ),
+        (
+            r#""deletedSegmentsRetentionPeriod": "soon""#,
+            "segmentsConfig.deletedSegmentsRetentionPeriod",
+        ),
+    ] {
+        let error = config(segments, "").unwrap_err();
+        assert!(error.message().contains(place), "{error}");
+    }
+    let (taken, _) = config(
+        "",
+        r#""RealtimeToOfflineSegmentsTask": {"bucketTimePeriod": "1h"}"#,
+    )
+    .unwrap();
+    let expected = TakeOver {
+        period_ms: 3_600_000,
+        buffer_ms: 2 * DAY as i64,
+    };
+    assert_eq!(taken.take_over, Some(expected));
+    let (_, warnings) = config("", r#""MergeRollupTask": {}, "Purge": {}"#).unwrap();
+    assert_eq!(warnings.len(), 2);
+    let rolled = config(
+        "",
+        r#""RealtimeToOfflineSegmentsTask": {"mergeType": "rollup"}"#,
+    )
+    .unwrap_err();
+    assert_eq!(rolled.kind(), ErrorKind::Unsupported);
 }
 
 #[test]

@@ -51,6 +51,15 @@ pub struct CoverageFacts {
     pub changed_ms: Option<i64>,
     /// The boundary that an operator holds.
     pub pinned_at_ms: Option<i64>,
+    /// Intervals that pushes took the place of, less what was taken back: complete as well, also where coverage is inferred.
+    #[serde(default)]
+    pub replaced: Coverage,
+    /// Intervals that the offline half took over from the stream, as far as it had come.
+    #[serde(default)]
+    pub moved: Coverage,
+    /// The largest time that inference went by before rows were deleted: what is deleted moves no boundary.
+    #[serde(default)]
+    pub largest_ms: Option<i64>,
 }
 
 impl CoverageFacts {
@@ -58,11 +67,50 @@ impl CoverageFacts {
     pub fn declare(&mut self, interval: Interval) {
         self.declared = Some(self.declared.take().unwrap_or_default().with(interval));
         self.deleted = self.deleted.without(interval);
+        self.moved = self.moved.without(interval);
+    }
+
+    /// The facts after a push took the place of an interval's offline rows.
+    pub fn replace(&mut self, interval: Interval) {
+        self.replaced = self.replaced.with(interval);
+        self.deleted = self.deleted.without(interval);
+        self.moved = self.moved.without(interval);
+    }
+
+    /// The facts after the offline half took over rows of these times from the stream.
+    pub fn take_over(&mut self, times: &Coverage) {
+        self.moved = self.moved.union(times);
+        self.deleted = self.deleted.minus(times);
+    }
+
+    /// The facts before offline rows are deleted of which `largest_ms` is the largest time.
+    pub fn remember_largest(&mut self, largest_ms: Option<i64>) {
+        self.largest_ms = self.largest_ms.max(largest_ms);
+    }
+
+    /// The facts with an interval as it was `before`.
+    pub fn restore(&mut self, interval: Interval, before: &Self) {
+        let restored =
+            |now: &Coverage, then: &Coverage| now.without(interval).union(&then.within(interval));
+        self.deleted = restored(&self.deleted, &before.deleted);
+        self.replaced = restored(&self.replaced, &before.replaced);
+        self.moved = restored(&self.moved, &before.moved);
+        self.declared = match (&self.declared, &before.declared) {
+            (None, None) => None,
+            // It ended inference.
+            (Some(now), None) if now.without(interval).is_empty() => None,
+            (now, then) => {
+                let or_empty = |of: &Option<Coverage>| of.clone().unwrap_or_default();
+                Some(restored(&or_empty(now), &or_empty(then)))
+            }
+        };
     }
 
     /// The facts after an interval's offline rows were deleted.
     pub fn delete(&mut self, interval: Interval) {
         self.deleted = self.deleted.with(interval);
+        self.replaced = self.replaced.without(interval);
+        self.moved = self.moved.without(interval);
         if let Some(declared) = &mut self.declared {
             *declared = declared.without(interval);
         }
@@ -70,15 +118,37 @@ impl CoverageFacts {
 
     /// The facts after all offline segments were replaced by others.
     pub fn replace_all(&mut self) {
-        self.declared = None;
-        self.deleted = Coverage::default();
+        let (pinned_at_ms, changed_ms) = (self.pinned_at_ms, self.changed_ms);
+        *self = Self {
+            pinned_at_ms,
+            changed_ms,
+            ..Self::default()
+        };
     }
+}
+
+/// Which half answers for which times.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Covered {
+    /// Where offline rows count.
+    pub offline: Coverage,
+    /// Where of these times realtime rows count, too.
+    pub shared: Coverage,
 }
 
 /// The times that offline answers for, with the pin applied.
 ///
-/// `offline_max_ms` is the largest time of the offline half (the start of its step, for a coarse column); none
-/// when it holds no time.
+/// `offline_max_ms` is the largest time of what was pushed to the offline half (the start of its step, for a coarse
+/// column); none when it holds no time. A pin does not reach what was taken over from the stream, which the realtime half
+/// no longer holds.
+pub fn covered(facts: &CoverageFacts, offline_max_ms: Option<i64>, period: PushPeriod) -> Covered {
+    Covered {
+        offline: coverage(facts, offline_max_ms, period).union(&facts.moved),
+        shared: facts.moved.clone(),
+    }
+}
+
+/// The times for which pushes made offline complete, with the pin applied; see [`covered`].
 pub fn coverage(
     facts: &CoverageFacts,
     offline_max_ms: Option<i64>,
@@ -86,13 +156,13 @@ pub fn coverage(
 ) -> Coverage {
     let unpinned = match &facts.declared {
         Some(declared) => declared.clone(),
-        None => inferred(offline_max_ms, facts.changed_ms, period),
+        None => inferred(
+            offline_max_ms.max(facts.largest_ms),
+            facts.changed_ms,
+            period,
+        ),
     };
-    let unpinned = facts
-        .deleted
-        .intervals()
-        .iter()
-        .fold(unpinned, |covered, hole| covered.without(*hole));
+    let unpinned = unpinned.union(&facts.replaced).minus(&facts.deleted);
     match facts.pinned_at_ms {
         Some(boundary_ms) => unpinned.pinned_at(boundary_ms),
         None => unpinned,

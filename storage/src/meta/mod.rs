@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use strandline_proto::Result;
 use strandline_proto::catalog::SegmentInfo;
-use strandline_proto::coverage::Interval;
+use strandline_proto::coverage::{Coverage, Interval};
 use strandline_proto::ids::{CatalogVersion, Half, SegmentName, StreamPartition};
 
 /// Payload bytes kept of a dead letter; its full length is kept besides.
@@ -97,6 +97,15 @@ pub struct IngestCounts {
     pub dead_lettered: u64,
     /// Offsets that the stream had dropped before they were read; not part of `read`.
     pub lost: u64,
+    /// Of the rows that were put into segments: those that the offline half has taken over.
+    #[serde(default)]
+    pub moved: u64,
+    /// Those that were deleted.
+    #[serde(default)]
+    pub deleted: u64,
+    /// Those that were given up because of their age.
+    #[serde(default)]
+    pub expired: u64,
 }
 
 impl IngestCounts {
@@ -109,6 +118,9 @@ impl IngestCounts {
             deduplicated: self.deduplicated.saturating_add(other.deduplicated),
             dead_lettered: self.dead_lettered.saturating_add(other.dead_lettered),
             lost: self.lost.saturating_add(other.lost),
+            moved: self.moved.saturating_add(other.moved),
+            deleted: self.deleted.saturating_add(other.deleted),
+            expired: self.expired.saturating_add(other.expired),
         }
     }
 }
@@ -173,9 +185,29 @@ pub struct PushOffline {
     pub mode: PushType,
     /// The interval for which the segments are the complete truth.
     pub declared: Option<Interval>,
+    /// What they take the place of, when it is a part of the table.
+    pub replaces: Option<Replaces>,
+    /// Whether what they take the place of is kept, so that the push can be reverted.
+    pub keeps_replaced: bool,
     /// What to answer when the push is repeated.
     pub result_json: String,
 }
+
+/// The rows of an interval that a push takes the place of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replaces {
+    /// The interval.
+    pub interval: Interval,
+    /// Whether only rows go that were taken over from the stream.
+    pub only_moved: bool,
+    /// All segments that hold such rows.
+    pub removed: Vec<SegmentContent>,
+    /// Segments of what these hold besides.
+    pub rest: Vec<SegmentInfo>,
+}
+
+/// A segment by its name and its checksum.
+pub type SegmentContent = (SegmentName, u64);
 
 /// What a push did.
 #[derive(Clone, Debug, PartialEq)]
@@ -184,8 +216,53 @@ pub struct Pushed {
     pub version: CatalogVersion,
     /// The result to answer with: that of the first time.
     pub result_json: String,
-    /// Segments that it replaced, when it was done now.
+    /// Segments that nobody needs any more, when it was done now.
     pub removed: Vec<SegmentInfo>,
+    /// Segments that it replaced and that are kept.
+    pub kept: Vec<SegmentInfo>,
+}
+
+/// Segments to put in the place of others, in one step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChangeSegments {
+    /// The table.
+    pub table: String,
+    /// Segments that are there, to be taken out.
+    pub removed: Vec<SegmentContent>,
+    /// Segments to be added, durable before this.
+    pub added: Vec<SegmentInfo>,
+    /// What becomes of the rows.
+    pub reason: ChangeReason,
+    /// For each partition whose realtime rows leave their half: how many did.
+    pub counts: Vec<(StreamPartition, IngestCounts)>,
+}
+
+/// Why segments change, which is what becomes of their rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeReason {
+    /// The same rows are stored in other segments of the same half.
+    Merged,
+    /// Some rows are gone.
+    Deleted,
+    /// Offline rows of an interval are gone, and realtime answers there.
+    Uncovered(Interval),
+    /// The offline half took over rows of these times from the realtime half.
+    Moved(Coverage),
+}
+
+/// A push that can be undone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptPush {
+    /// The table.
+    pub table: String,
+    /// Its id.
+    pub push_id: String,
+    /// When it was done, in milliseconds since the epoch.
+    pub pushed_ms: i64,
+    /// Names of the segments that it added.
+    pub added: Vec<String>,
+    /// What it replaced.
+    pub segments: Vec<SegmentInfo>,
 }
 
 /// A segment to put in the place of another one of its name.
@@ -229,6 +306,8 @@ pub struct TableRecord {
     pub partitions: Vec<PartitionRecord>,
     /// What its coverage follows from.
     pub coverage: CoverageFacts,
+    /// Since when its stream is not read, in milliseconds since the epoch.
+    pub paused_ms: Option<i64>,
 }
 
 /// How far a partition was committed.
@@ -314,14 +393,21 @@ pub trait Metastore: Send + Sync {
     async fn push_offline(&self, push: PushOffline) -> Result<Outcome<Pushed>>;
     /// The result of a push that was done.
     async fn push_result(&self, table: &str, push_id: &str) -> Result<Option<String>>;
-    /// Takes offline segments out. `deleted` is the interval that offline no longer holds completely.
-    /// Names that are not there are no error.
-    async fn delete_segments(
+    /// Undoes a push: what it added goes, what it replaced is there again, and coverage is as it was before it.
+    /// `NotFound` for a push that is not known, `FailedPrecondition` when it can't be undone any more.
+    async fn revert_push(&self, table: &str, push_id: &str) -> Result<Outcome<Pushed>>;
+    /// Pushes whose replaced segments are kept, of all tables.
+    async fn kept_pushes(&self) -> Result<Vec<KeptPush>>;
+    /// Keeps no longer what a push replaced; gives the catalog version from which on nobody needs it.
+    async fn release_push(
         &self,
         table: &str,
-        names: &[SegmentName],
-        deleted: Option<Interval>,
-    ) -> Result<Vec<SegmentInfo>>;
+        push_id: &str,
+    ) -> Result<(CatalogVersion, Vec<SegmentInfo>)>;
+
+    /// Puts segments in the place of others. `FailedPrecondition` when those are not all there, with their checksums, or
+    /// when the new ones hold other rows than the reason allows.
+    async fn change_segments(&self, change: ChangeSegments) -> Result<Outcome<CatalogVersion>>;
 
     /// Puts a segment in the place of another one with the same rows, in one step. `FailedPrecondition` when the one that is
     /// there has another checksum, or other rows.
@@ -332,13 +418,16 @@ pub trait Metastore: Send + Sync {
     /// Lets it go.
     async fn release_boundary(&self, table: &str) -> Result<Outcome<CatalogVersion>>;
 
+    /// Notes that a table's stream is not to be read, or that it is again.
+    async fn set_paused(&self, table: &str, paused: bool) -> Result<Outcome<CatalogVersion>>;
+
     /// Stores dead letters; those that are there already (by partition and offset) stay as they are. Gives how many were new.
     async fn record_dead_letters(&self, table: &str, letters: &[DeadLetter]) -> Result<u64>;
     /// The latest dead letters of a table, newest first.
     async fn dead_letters(&self, table: &str, limit: u32) -> Result<Vec<DeadLetter>>;
 
-    /// Segments that were replaced or dropped and not forgotten yet.
+    /// Segments that were replaced or dropped and not forgotten yet, without those that are kept.
     async fn removed_segments(&self) -> Result<Vec<RemovedSegment>>;
-    /// Forgets removed segments, before their files are deleted. Ones that are in use are left alone.
-    async fn forget_segments(&self, table: &str, names: &[SegmentName]) -> Result<()>;
+    /// Forgets removed segments, before their files are deleted. Ones that are in use or kept are left alone.
+    async fn forget_segments(&self, table: &str, contents: &[SegmentContent]) -> Result<()>;
 }

@@ -39,6 +39,7 @@ fn segment(name: &str, checksum: u64, half: Half, offsets: Option<(u64, u64)>) -
         columns: Vec::new(),
         origin: offsets.map(|(start, end)| (partition(0), OffsetRange { start, end })),
         stored_as: None,
+        moved: false,
     }
 }
 
@@ -79,6 +80,8 @@ fn push(
             .collect(),
         mode,
         declared: declared.map(|(start_ms, end_ms)| Interval { start_ms, end_ms }),
+        replaces: None,
+        keeps_replaced: false,
         result_json: format!("result of {id}"),
     }
 }
@@ -91,6 +94,24 @@ fn letter(offset: u64, payload: &[u8]) -> DeadLetter {
         payload: Bytes::copy_from_slice(payload),
         payload_bytes: payload.len() as u64,
         timestamp_ms: NOW + offset as i64,
+    }
+}
+
+fn content(name: &str, checksum: u64) -> SegmentContent {
+    (SegmentName::new(name), checksum)
+}
+
+fn change(
+    removed: &[SegmentContent],
+    added: Vec<SegmentInfo>,
+    reason: ChangeReason,
+) -> ChangeSegments {
+    ChangeSegments {
+        table: "t".into(),
+        removed: removed.to_vec(),
+        added,
+        reason,
+        counts: Vec::new(),
     }
 }
 
@@ -315,7 +336,6 @@ async fn a_push_is_done_once_and_all_or_nothing() {
     for (names, mode) in [
         (vec![("c", 1), ("a", 2)], PushType::Append),
         (vec![("c", 1), ("a", 1)], PushType::Append),
-        (vec![("a", 2)], PushType::Refresh),
     ] {
         assert_eq!(
             kind(
@@ -385,7 +405,7 @@ async fn a_push_is_done_once_and_all_or_nothing() {
         ErrorKind::AlreadyExists
     );
     store
-        .forget_segments("t", &[SegmentName::new("a"), SegmentName::new("b")])
+        .forget_segments("t", &[content("a", 1), content("b", 1)])
         .await
         .unwrap();
     assert_eq!(names(&only_table(&store).await), ["a", "d"]);
@@ -409,19 +429,18 @@ async fn deleting_a_day_leaves_the_others_covered_and_the_pin_holds() {
         ))
         .await
         .unwrap();
-    let deleted = Some(Interval {
+    let deleted = ChangeReason::Uncovered(Interval {
         start_ms: 10,
         end_ms: 20,
     });
-    let removed = store
-        .delete_segments(
-            "t",
-            &[SegmentName::new("d2"), SegmentName::new("none")],
-            deleted,
-        )
-        .await
-        .unwrap();
-    assert_eq!(removed.len(), 1);
+    let request = change(&[content("d2", 1)], Vec::new(), deleted);
+    let changed = store.change_segments(request.clone()).await.unwrap();
+    assert!(!changed.is_already_done());
+    // Nothing was added by which a repetition could be told from a change of what is not there.
+    assert_eq!(
+        kind(store.change_segments(request).await),
+        ErrorKind::FailedPrecondition
+    );
     assert!(!store.pin_boundary("t", 25).await.unwrap().is_already_done());
     assert!(store.pin_boundary("t", 25).await.unwrap().is_already_done());
     let record = only_table(&store).await;
@@ -776,10 +795,338 @@ async fn a_config_changes_and_segments_are_put_in_others_places() {
     assert_eq!(stored_as().await, [(1, some("f1")), (9, some("f2"))]);
     assert_eq!(store.removed_segments().await.unwrap(), []);
 
-    let gone = store
-        .delete_segments("t", &[SegmentName::new("b")], None)
+    let gone = change(&[content("b", 9)], Vec::new(), ChangeReason::Deleted);
+    store.change_segments(gone).await.unwrap();
+    assert!(store.replace_segment(replace).await.is_err());
+}
+
+fn pushed(outcome: Outcome<Pushed>) -> Pushed {
+    match outcome {
+        Outcome::Done(pushed) => pushed,
+        Outcome::AlreadyDone(_) => panic!("it had been done before"),
+    }
+}
+
+fn replacing(
+    id: &str,
+    name: &str,
+    interval: (i64, i64),
+    removed: &[SegmentContent],
+) -> PushOffline {
+    PushOffline {
+        replaces: Some(Replaces {
+            interval: Interval {
+                start_ms: interval.0,
+                end_ms: interval.1,
+            },
+            only_moved: false,
+            removed: removed.to_vec(),
+            rest: Vec::new(),
+        }),
+        keeps_replaced: true,
+        ..push(id, &[(name, 1)], PushType::Append, None)
+    }
+}
+
+#[tokio::test]
+async fn a_push_takes_the_place_of_an_interval_and_is_reverted_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    hybrid(&store).await;
+    let first = push("p1", &[("a", 1)], PushType::Append, None);
+    store.push_offline(first).await.unwrap();
+    // All segments of the interval must be named, with their checksums.
+    for removed in [vec![], vec![content("a", 2)], vec![content("b", 1)]] {
+        let wrong = replacing("p2", "b", (0, 10), &removed);
+        assert_eq!(
+            kind(store.push_offline(wrong).await),
+            ErrorKind::FailedPrecondition
+        );
+    }
+    let before = only_table(&store).await;
+    let second = replacing("p2", "b", (0, 10), &[content("a", 1)]);
+    let replaced = pushed(store.push_offline(second.clone()).await.unwrap());
+    assert_eq!((replaced.removed.len(), replaced.kept.len()), (0, 1));
+    assert!(store.push_offline(second).await.unwrap().is_already_done());
+    let after = only_table(&store).await;
+    assert_eq!(names(&after), ["b"]);
+    let covered = super::coverage::coverage(&after.coverage, Some(2), Default::default());
+    assert!(covered.contains(0) && covered.contains(9) && !covered.contains(10));
+    assert_eq!(store.removed_segments().await.unwrap(), []);
+    let kept = store.kept_pushes().await.unwrap();
+    assert_eq!(
+        (kept.len(), kept[0].push_id.as_str(), kept[0].pushed_ms),
+        (1, "p2", NOW)
+    );
+    assert_eq!((kept[0].added.len(), kept[0].segments[0].checksum), (1, 1));
+    // A kept segment is not forgotten by mistake.
+    store
+        .forget_segments("t", &[content("a", 1)])
         .await
         .unwrap();
-    assert_eq!(gone[0].checksum, 9);
-    assert!(store.replace_segment(replace).await.is_err());
+
+    let reverted = pushed(store.revert_push("t", "p2").await.unwrap());
+    assert_eq!(reverted.removed[0].name.as_str(), "b");
+    let record = only_table(&store).await;
+    assert_eq!(
+        (names(&record), &record.coverage),
+        (vec!["a"], &before.coverage)
+    );
+    assert!(
+        store
+            .revert_push("t", "p2")
+            .await
+            .unwrap()
+            .is_already_done()
+    );
+    assert_eq!(store.kept_pushes().await.unwrap(), []);
+    let again = replacing("p2", "b", (0, 10), &[content("a", 1)]);
+    assert_eq!(
+        kind(store.push_offline(again).await),
+        ErrorKind::FailedPrecondition
+    );
+    assert_eq!(
+        kind(store.revert_push("t", "none").await),
+        ErrorKind::NotFound
+    );
+    // The content that was reverted is on its way out, the name may stand for another one.
+    let back = replacing("p3", "b", (0, 10), &[content("a", 1)]);
+    assert_eq!(
+        kind(store.push_offline(back).await),
+        ErrorKind::AlreadyExists
+    );
+    store
+        .forget_segments("t", &[content("b", 1)])
+        .await
+        .unwrap();
+    let back = replacing("p3", "b", (0, 10), &[content("a", 1)]);
+    store.push_offline(back).await.unwrap();
+
+    // One version back is kept: replacing it once more lets the one before go.
+    let next = replacing("p4", "c", (0, 10), &[content("b", 1)]);
+    let next = pushed(store.push_offline(next).await.unwrap());
+    assert_eq!(
+        (next.removed[0].name.as_str(), next.kept[0].name.as_str()),
+        ("a", "b")
+    );
+    assert_eq!(
+        kind(store.revert_push("t", "p3").await),
+        ErrorKind::FailedPrecondition
+    );
+    let (_, released) = store.release_push("t", "p4").await.unwrap();
+    assert_eq!(released[0].name.as_str(), "b");
+    assert_eq!(
+        kind(store.revert_push("t", "p4").await),
+        ErrorKind::FailedPrecondition
+    );
+    assert_eq!(store.removed_segments().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_refresh_is_reverted_while_nothing_came_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    hybrid(&store).await;
+    let first = push(
+        "p1",
+        &[("a", 1), ("same", 1)],
+        PushType::Append,
+        Some((0, 50)),
+    );
+    store.push_offline(first).await.unwrap();
+    let before = only_table(&store).await.coverage;
+    let refresh = |id: &str, checksum| PushOffline {
+        keeps_replaced: true,
+        ..push(id, &[("a", checksum), ("same", 1)], PushType::Refresh, None)
+    };
+    // The same name stands for another content from then on.
+    store.push_offline(refresh("p2", 2)).await.unwrap();
+    let checksums = |record: &TableRecord| {
+        record
+            .segments
+            .iter()
+            .map(|s| s.checksum)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(checksums(&only_table(&store).await), [2, 1]);
+    store.pin_boundary("t", 7).await.unwrap();
+    store
+        .push_offline(push("p3", &[("z", 1)], PushType::Append, None))
+        .await
+        .unwrap();
+    let refused = store.revert_push("t", "p2").await.unwrap_err();
+    assert!(refused.message().contains("p3"), "{refused}");
+    store.revert_push("t", "p3").await.unwrap();
+    store.revert_push("t", "p2").await.unwrap();
+    let record = only_table(&store).await;
+    assert_eq!(
+        (checksums(&record), record.coverage.pinned_at_ms),
+        (vec![1, 1], Some(7))
+    );
+    assert_eq!(record.coverage.declared, before.declared);
+    // What is kept goes with the table.
+    store.push_offline(refresh("p4", 4)).await.unwrap();
+    let dropped = store.drop_table("t", Some(Half::Offline)).await.unwrap();
+    assert_eq!(dropped.len(), 3);
+    assert_eq!(store.kept_pushes().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn segments_are_merged_and_moved_only_as_whole_sets_of_the_same_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    hybrid(&store).await;
+    store.start_partition("t", &partition(0), 0).await.unwrap();
+    for (name, start) in [("r1", 0), ("r2", 10), ("r3", 20)] {
+        store
+            .commit_realtime(realtime(name, 1, start, start + 10))
+            .await
+            .unwrap();
+    }
+    let merged = |name: &str, rows, offsets| SegmentInfo {
+        rows,
+        ..segment(name, 1, Half::Realtime, Some(offsets))
+    };
+    let two = [content("r1", 1), content("r2", 1)];
+    for (removed, wrong) in [
+        (&two[..], merged("m", 19, (0, 20))),
+        (&two[..], merged("m", 20, (0, 19))),
+        (&two[..1], merged("m", 20, (0, 20))),
+        (
+            &two[..],
+            SegmentInfo {
+                half: Half::Offline,
+                ..merged("m", 20, (0, 20))
+            },
+        ),
+    ] {
+        let wrong = change(removed, vec![wrong], ChangeReason::Merged);
+        assert!(store.change_segments(wrong).await.is_err());
+    }
+    let right = change(&two, vec![merged("m", 20, (0, 20))], ChangeReason::Merged);
+    store.change_segments(right.clone()).await.unwrap();
+    assert!(
+        store
+            .change_segments(right)
+            .await
+            .unwrap()
+            .is_already_done()
+    );
+    assert_eq!(names(&only_table(&store).await), ["m", "r3"]);
+    let stale = change(
+        &two[..1],
+        vec![merged("n", 10, (0, 10))],
+        ChangeReason::Merged,
+    );
+    assert_eq!(
+        kind(store.change_segments(stale).await),
+        ErrorKind::FailedPrecondition
+    );
+
+    // Fifteen of the rows move, five stay.
+    let times = Coverage::new([Interval {
+        start_ms: 0,
+        end_ms: 2,
+    }]);
+    let moved = SegmentInfo {
+        rows: 15,
+        moved: true,
+        ..segment("o", 1, Half::Offline, None)
+    };
+    let counts = IngestCounts {
+        moved: 15,
+        ..IngestCounts::default()
+    };
+    let take = |rows| ChangeSegments {
+        counts: vec![(partition(0), counts)],
+        ..change(
+            &[content("m", 1)],
+            vec![
+                SegmentInfo {
+                    rows,
+                    ..moved.clone()
+                },
+                merged("m2", 5, (0, 20)),
+            ],
+            ChangeReason::Moved(times.clone()),
+        )
+    };
+    assert!(store.change_segments(take(16)).await.is_err());
+    store.change_segments(take(15)).await.unwrap();
+    let record = only_table(&store).await;
+    assert_eq!(names(&record), ["m2", "o", "r3"]);
+    assert_eq!(
+        (
+            record.coverage.moved.clone(),
+            record.partitions[0].counts.moved
+        ),
+        (times, 15)
+    );
+    let covered = super::coverage::covered(&record.coverage, None, Default::default());
+    assert_eq!(
+        (covered.offline, covered.shared),
+        (record.coverage.moved.clone(), record.coverage.moved)
+    );
+    // Rows that would count twice are refused; a declared push takes the place of what was taken over.
+    let beside = push("p", &[("x", 1)], PushType::Append, None);
+    assert_eq!(
+        kind(store.push_offline(beside).await),
+        ErrorKind::FailedPrecondition
+    );
+    let declared = push("p", &[("x", 1)], PushType::Append, Some((0, 10)));
+    let declared = PushOffline {
+        replaces: Some(Replaces {
+            interval: Interval {
+                start_ms: 0,
+                end_ms: 10,
+            },
+            only_moved: true,
+            removed: vec![content("o", 1)],
+            rest: Vec::new(),
+        }),
+        ..declared
+    };
+    store.push_offline(declared).await.unwrap();
+    let record = only_table(&store).await;
+    assert_eq!(names(&record), ["m2", "r3", "x"]);
+    assert!(record.coverage.moved.is_empty() && record.coverage.declared.is_some());
+}
+
+#[tokio::test]
+async fn what_is_deleted_moves_no_inferred_boundary_and_a_pause_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    hybrid(&store).await;
+    let day = 86_400_000;
+    let at = |name: &str, ms| SegmentInfo {
+        time_ms: Some((ms, ms)),
+        ..segment(name, 1, Half::Offline, None)
+    };
+    let both = PushOffline {
+        segments: vec![at("a", 3 * day), at("b", 9 * day)],
+        ..push("p", &[], PushType::Append, None)
+    };
+    store.push_offline(both).await.unwrap();
+    let boundary = |record: &TableRecord| {
+        let largest = record
+            .segments
+            .iter()
+            .filter_map(|s| Some(s.time_ms?.1))
+            .max();
+        super::coverage::coverage(&record.coverage, largest, Default::default()).boundary_ms()
+    };
+    assert_eq!(boundary(&only_table(&store).await), Some(9 * day));
+    let gone = change(&[content("b", 1)], Vec::new(), ChangeReason::Deleted);
+    store.change_segments(gone).await.unwrap();
+    assert_eq!(boundary(&only_table(&store).await), Some(9 * day));
+
+    assert!(!store.set_paused("t", true).await.unwrap().is_already_done());
+    assert!(store.set_paused("t", true).await.unwrap().is_already_done());
+    assert_eq!(only_table(&store).await.paused_ms, Some(NOW));
+    store.close().await;
+    let store = open(dir.path()).await;
+    assert_eq!(only_table(&store).await.paused_ms, Some(NOW));
+    store.set_paused("t", false).await.unwrap();
+    assert_eq!(only_table(&store).await.paused_ms, None);
+    assert_eq!(kind(store.set_paused("u", true).await), ErrorKind::NotFound);
 }

@@ -48,6 +48,7 @@ impl SegmentMetadata {
             columns: self.columns.clone(),
             origin: self.origin.clone(),
             stored_as: None,
+            moved: false,
         }
     }
 }

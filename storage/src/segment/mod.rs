@@ -7,6 +7,7 @@ mod file;
 mod growing;
 pub mod immutable;
 pub mod json;
+pub mod merge;
 mod metadata;
 pub mod rewrite;
 pub mod spec;

@@ -2,16 +2,18 @@
 
 use crate::engine::Engine;
 use std::sync::Arc;
-use strandline_proto::Result;
 use strandline_proto::v1::admin_service_server::AdminService;
 use strandline_proto::v1::{
-    BoundaryDescription, CreateTableRequest, CreateTableResponse, DropTableRequest,
+    BoundaryDescription, CreateTableRequest, CreateTableResponse, DeleteRowsRequest,
+    DeleteRowsResponse, DropOfflineRequest, DropOfflineResponse, DropTableRequest,
     DropTableResponse, ForceCommitRequest, ForceCommitResponse, GetBoundaryRequest,
     GetTableRequest, ListSegmentsRequest, ListSegmentsResponse, ListTablesRequest,
     ListTablesResponse, PinBoundaryRequest, PutSchemaRequest, PutSchemaResponse,
-    ReleaseBoundaryRequest, ReloadStatus, ReloadTableRequest, TableDescription, UpdateTableRequest,
-    UpdateTableResponse,
+    ReleaseBoundaryRequest, ReloadStatus, ReloadTableRequest, RevertPushRequest,
+    RevertPushResponse, SetPausedRequest, SetPausedResponse, TableDescription, TimeInterval,
+    UpdateTableRequest, UpdateTableResponse,
 };
+use strandline_proto::{Error, Result};
 use tonic::{Request, Response, Status};
 
 pub(super) struct Admin {
@@ -124,5 +126,41 @@ impl AdminService for Admin {
             .force_commit(&request.into_inner().table)
             .await?;
         Ok(Response::new(ForceCommitResponse { segments, rows }))
+    }
+
+    async fn set_paused(&self, request: Request<SetPausedRequest>) -> Answer<SetPausedResponse> {
+        let SetPausedRequest { table, paused } = request.into_inner();
+        self.engine.set_paused(&table, paused).await?;
+        Ok(Response::new(SetPausedResponse {}))
+    }
+
+    async fn revert_push(&self, request: Request<RevertPushRequest>) -> Answer<RevertPushResponse> {
+        let RevertPushRequest { table, push_id } = request.into_inner();
+        let (rows_removed, rows_restored) = self.engine.revert_push(&table, &push_id).await?;
+        Ok(Response::new(RevertPushResponse {
+            rows_removed,
+            rows_restored,
+        }))
+    }
+
+    async fn drop_offline(
+        &self,
+        request: Request<DropOfflineRequest>,
+    ) -> Answer<DropOfflineResponse> {
+        let DropOfflineRequest { table, interval } = request.into_inner();
+        let Some(TimeInterval { start_ms, end_ms }) = interval else {
+            return Err(
+                Error::invalid("interval is missing: which times are to be dropped?").into(),
+            );
+        };
+        let rows_removed = self.engine.drop_offline(&table, start_ms, end_ms).await?;
+        Ok(Response::new(DropOfflineResponse { rows_removed }))
+    }
+
+    async fn delete_rows(&self, request: Request<DeleteRowsRequest>) -> Answer<DeleteRowsResponse> {
+        let DeleteRowsRequest { table, predicate } = request.into_inner();
+        let predicate = (!predicate.trim().is_empty()).then_some(predicate.as_str());
+        let rows_deleted = self.engine.delete_rows(&table, predicate).await?;
+        Ok(Response::new(DeleteRowsResponse { rows_deleted }))
     }
 }

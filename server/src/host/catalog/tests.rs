@@ -100,6 +100,7 @@ fn segment(
             None => Half::Offline,
         },
         stored_as: None,
+        moved: false,
         rows: 1,
         bytes: 1,
         schema_version: 1,
@@ -119,6 +120,8 @@ fn push(table: &str, name: &str, time_ms: (i64, i64), mode: PushType) -> PushOff
             start_ms: time_ms.0,
             end_ms: time_ms.1,
         }),
+        replaces: None,
+        keeps_replaced: false,
         result_json: "{}".to_owned(),
     }
 }

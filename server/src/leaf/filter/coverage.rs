@@ -28,18 +28,23 @@ pub(in crate::leaf) enum Cut {
 #[derive(Debug)]
 pub(in crate::leaf) struct PlannedCoverage {
     column: String,
-    inside: Arc<Test>,
+    offline: Arc<Test>,
+    hiding: Arc<Test>,
 }
 
 impl PlannedCoverage {
     /// The coverage of a table with this schema.
     pub(in crate::leaf) fn new(coverage: &CoverageFilter, schema: &Schema) -> Result<Self> {
         let (data_type, _) = column_type(schema, &coverage.column)?;
-        let inside = within(data_type, &coverage.intervals)
-            .map_err(|e| e.at(format_args!("time column {:?}", coverage.column)))?;
+        let inside = |intervals| {
+            let test = within(data_type, intervals)
+                .map_err(|e| e.at(format_args!("time column {:?}", coverage.column)))?;
+            Ok(Arc::new(test))
+        };
         Ok(Self {
             column: coverage.column.clone(),
-            inside: Arc::new(inside),
+            offline: inside(&coverage.offline)?,
+            hiding: inside(&coverage.hiding)?,
         })
     }
 }
@@ -55,7 +60,11 @@ impl Cut {
         };
         let column = segment.column(&coverage.column)?;
         // A time that is null is in no interval: nodes never keep nulls.
-        let inside = access_in(segment, column, &coverage.inside, false)?.node;
+        let intervals = match segment.half {
+            Half::Offline => &coverage.offline,
+            Half::Realtime => &coverage.hiding,
+        };
+        let inside = access_in(segment, column, intervals, false)?.node;
         Ok(match (segment.half, inside) {
             (Half::Offline, Node::All) | (Half::Realtime, Node::Nothing) => Self::All,
             (Half::Offline, Node::Nothing) | (Half::Realtime, Node::All) => Self::Nothing,

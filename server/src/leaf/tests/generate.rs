@@ -940,9 +940,16 @@ pub(super) fn query(rng: &mut StdRng, table: &Table) -> LeafQuery {
         1 => vec![(time(-100), time(-2)), (time(0), time(2))],
         _ => Vec::new(),
     };
+    // Where rows were taken over from the stream, realtime rows count beside offline ones.
+    let hiding = match rng.random_range(0..3) {
+        0 => intervals.iter().take(1).cloned().collect(),
+        1 => vec![(time(-1), time(1))],
+        _ => intervals.clone(),
+    };
     let coverage = rng.random_bool(0.4).then(|| CoverageFilter {
         column: "time".to_owned(),
-        intervals,
+        offline: intervals,
+        hiding,
     });
     LeafQuery {
         version: LEAF_QUERY_VERSION,

@@ -388,15 +388,16 @@ impl Whole {
 }
 
 fn counts(segment: &Rows, doc: usize, values: &[Value], coverage: Option<&CoverageFilter>) -> bool {
-    let covered = coverage.map(|c| {
-        !values[0].is_null()
-            && c.intervals
-                .iter()
-                .any(|(start, end)| rank(start) <= rank(&values[0]) && rank(&values[0]) < rank(end))
-    });
-    let answers = match covered {
-        None => true,
-        Some(inside) => inside == (segment.half == Half::Offline),
+    let within = |intervals: &[(Value, Value)]| {
+        let time = &values[0];
+        let mut intervals = intervals.iter();
+        !time.is_null()
+            && intervals.any(|(start, end)| rank(start) <= rank(time) && rank(time) < rank(end))
+    };
+    let answers = match (coverage, segment.half) {
+        (None, _) => true,
+        (Some(coverage), Half::Offline) => within(&coverage.offline),
+        (Some(coverage), Half::Realtime) => !within(&coverage.hiding),
     };
     answers && !segment.invalid.contains(&(doc as u32))
 }
@@ -458,6 +459,7 @@ fn never(test: &ColumnTest, negated: bool, parameters: &[Value]) -> bool {
                 .collect();
             bounds.contains(&true) && (!negated || bounds.iter().all(|&n| n))
         }
+        ColumnTest::JsonMatch { filter } => null(filter),
         _ => false,
     }
 }

@@ -7,7 +7,8 @@ use sqlx::{Connection, Row};
 use strandline_proto::{Error, Result};
 
 /// Every step, in order; the first has version 1.
-const STEPS: &[&[&str]] = &[&[
+const STEPS: &[&[&str]] = &[
+    &[
     "CREATE TABLE catalog (id BIGINT PRIMARY KEY, version BIGINT NOT NULL)",
     "INSERT INTO catalog (id, version) VALUES (1, 1)",
     "CREATE TABLE schemas (name TEXT PRIMARY KEY, version BIGINT NOT NULL, json TEXT NOT NULL)",
@@ -56,7 +57,30 @@ const STEPS: &[&[&str]] = &[&[
         recorded_ms BIGINT NOT NULL,
         PRIMARY KEY (table_name, stream, topic, partition_number, message_offset))",
     "CREATE INDEX dead_letters_by_time ON dead_letters (table_name, recorded_ms)",
-]];
+],
+    // A name may stand for one content after another, for one at a time. What a push replaced may be kept, so that the
+    // push can be reverted.
+    &[
+        "CREATE TABLE segments_by_content (
+        table_name TEXT NOT NULL,
+        name TEXT NOT NULL,
+        half TEXT NOT NULL,
+        checksum TEXT NOT NULL,
+        info_json TEXT NOT NULL,
+        added_in BIGINT NOT NULL,
+        removed_in BIGINT,
+        kept_by TEXT,
+        PRIMARY KEY (table_name, name, checksum))",
+        "INSERT INTO segments_by_content (table_name, name, half, checksum, info_json, added_in, removed_in)
+         SELECT table_name, name, half, checksum, info_json, added_in, removed_in FROM segments",
+        "DROP TABLE segments",
+        "ALTER TABLE segments_by_content RENAME TO segments",
+        "CREATE UNIQUE INDEX segments_in_use ON segments (table_name, name) WHERE removed_in IS NULL",
+        "ALTER TABLE pushes ADD COLUMN change_json TEXT",
+        "ALTER TABLE pushes ADD COLUMN reverted_in BIGINT",
+        "ALTER TABLE tables ADD COLUMN paused_ms BIGINT",
+    ],
+];
 
 /// Brings the store to the newest version, or says that a newer Strandline wrote it.
 pub(super) async fn migrate(

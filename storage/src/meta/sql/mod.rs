@@ -4,14 +4,15 @@
 //! functions), so that a second dialect is another [`Db`] and not another implementation.
 
 mod migrations;
-mod offline;
+mod push;
 mod realtime;
+mod segments;
 mod tables;
 mod write;
 
 use super::{
-    CommitRealtime, DeadLetter, MetaState, Metastore, NewTable, Outcome, PushOffline, Pushed,
-    RemovedSegment, ReplaceSegment, SkipOffsets,
+    ChangeSegments, CommitRealtime, DeadLetter, KeptPush, MetaState, Metastore, NewTable, Outcome,
+    PushOffline, Pushed, RemovedSegment, ReplaceSegment, SegmentContent, SkipOffsets,
 };
 use crate::environment::Clock;
 use async_trait::async_trait;
@@ -22,8 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use strandline_proto::catalog::SegmentInfo;
-use strandline_proto::coverage::Interval;
-use strandline_proto::ids::{CatalogVersion, Half, SegmentName, StreamPartition};
+use strandline_proto::ids::{CatalogVersion, Half, StreamPartition};
 use strandline_proto::{Error, ErrorKind, Result};
 use write::{Mirror, begin};
 
@@ -219,7 +219,7 @@ impl Metastore for SqlMetastore {
         let mut count = 0;
         for each in [Half::Offline, Half::Realtime] {
             if half.is_none_or(|half| half == each) {
-                count += offline::doubt(&mut write, table, each).await?;
+                count += segments::doubt(&mut write, table, each).await?;
             }
         }
         let outcome = match count {
@@ -231,7 +231,7 @@ impl Metastore for SqlMetastore {
 
     async fn replace_segment(&self, replace: ReplaceSegment) -> Result<Outcome<CatalogVersion>> {
         let mut write = self.write().await?;
-        let outcome = offline::replace(&mut write, &replace).await?;
+        let outcome = segments::replace(&mut write, &replace).await?;
         write.finish(outcome).await
     }
 
@@ -267,39 +267,63 @@ impl Metastore for SqlMetastore {
 
     async fn push_offline(&self, push: PushOffline) -> Result<Outcome<Pushed>> {
         let mut write = self.write().await?;
-        let outcome = offline::push(&mut write, &push, self.clock.now_ms()).await?;
+        let outcome = push::push(&mut write, &push, self.clock.now_ms()).await?;
         write.finish(outcome).await
     }
 
     async fn push_result(&self, table: &str, push_id: &str) -> Result<Option<String>> {
         let mut read = self.read().await?;
-        let result = offline::pushed(&mut read, table, push_id).await?;
+        let result = push::pushed(&mut read, table, push_id).await?;
         commit(read).await?;
         Ok(result.map(|(_, json)| json))
     }
 
-    async fn delete_segments(
+    async fn revert_push(&self, table: &str, push_id: &str) -> Result<Outcome<Pushed>> {
+        let mut write = self.write().await?;
+        let outcome = push::revert(&mut write, table, push_id, self.clock.now_ms()).await?;
+        write.finish(outcome).await
+    }
+
+    async fn kept_pushes(&self) -> Result<Vec<KeptPush>> {
+        let mut read = self.read().await?;
+        let kept = push::kept(&mut read).await?;
+        commit(read).await?;
+        Ok(kept)
+    }
+
+    async fn release_push(
         &self,
         table: &str,
-        names: &[SegmentName],
-        deleted: Option<Interval>,
-    ) -> Result<Vec<SegmentInfo>> {
+        push_id: &str,
+    ) -> Result<(CatalogVersion, Vec<SegmentInfo>)> {
         let mut write = self.write().await?;
-        let removed =
-            offline::delete(&mut write, table, names, deleted, self.clock.now_ms()).await?;
+        let released = push::release(&mut write, table, push_id).await?;
         write.commit().await?;
-        Ok(removed)
+        Ok(released)
+    }
+
+    async fn change_segments(&self, change: ChangeSegments) -> Result<Outcome<CatalogVersion>> {
+        let mut write = self.write().await?;
+        let outcome = segments::change(&mut write, &change, self.clock.now_ms()).await?;
+        write.finish(outcome).await
     }
 
     async fn pin_boundary(&self, table: &str, boundary_ms: i64) -> Result<Outcome<CatalogVersion>> {
         let mut write = self.write().await?;
-        let outcome = offline::pin(&mut write, table, Some(boundary_ms)).await?;
+        let outcome = push::pin(&mut write, table, Some(boundary_ms)).await?;
         write.finish(outcome).await
     }
 
     async fn release_boundary(&self, table: &str) -> Result<Outcome<CatalogVersion>> {
         let mut write = self.write().await?;
-        let outcome = offline::pin(&mut write, table, None).await?;
+        let outcome = push::pin(&mut write, table, None).await?;
+        write.finish(outcome).await
+    }
+
+    async fn set_paused(&self, table: &str, paused: bool) -> Result<Outcome<CatalogVersion>> {
+        let mut write = self.write().await?;
+        let paused_ms = paused.then(|| self.clock.now_ms());
+        let outcome = tables::pause(&mut write, table, paused_ms).await?;
         write.finish(outcome).await
     }
 
@@ -319,14 +343,14 @@ impl Metastore for SqlMetastore {
 
     async fn removed_segments(&self) -> Result<Vec<RemovedSegment>> {
         let mut read = self.read().await?;
-        let removed = offline::removed(&mut read).await?;
+        let removed = segments::removed(&mut read).await?;
         commit(read).await?;
         Ok(removed)
     }
 
-    async fn forget_segments(&self, table: &str, names: &[SegmentName]) -> Result<()> {
+    async fn forget_segments(&self, table: &str, contents: &[SegmentContent]) -> Result<()> {
         let mut write = self.write().await?;
-        offline::forget(&mut write, table, names).await?;
+        segments::forget(&mut write, table, contents).await?;
         write.commit().await
     }
 }

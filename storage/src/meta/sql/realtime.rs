@@ -1,6 +1,6 @@
 //! Offsets, commits and dead letters of the realtime half.
 
-use super::offline::{Added, add_segment};
+use super::segments::{Added, add_segment};
 use super::tables::{self, read_partition, read_progress};
 use super::write::Write;
 use super::{Connection, sql_error, text, to_json, to_sql, unsigned};
@@ -106,6 +106,28 @@ async fn advance(
     };
     record.next_offset = range.end;
     record.counts = record.counts.plus(counts);
+    store(write, table, record).await
+}
+
+/// Adds to what became of a partition's messages.
+pub(super) async fn count(
+    write: &mut Write<'_>,
+    table: &str,
+    partition: &StreamPartition,
+    more: IngestCounts,
+) -> Result<()> {
+    let Some(mut record) = stored(write.connection(), table, partition).await? else {
+        return Err(Error::precondition(format!(
+            "table {table}: {partition} is not consumed any more"
+        )));
+    };
+    record.counts = record.counts.plus(more);
+    store(write, table, record).await
+}
+
+/// Stores how far a partition is.
+async fn store(write: &mut Write<'_>, table: &str, record: PartitionRecord) -> Result<()> {
+    let partition = &record.partition;
     sqlx::query(
         "UPDATE partitions SET next_offset = $5, counts_json = $6
          WHERE table_name = $1 AND stream = $2 AND topic = $3 AND partition_number = $4",

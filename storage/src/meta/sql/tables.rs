@@ -22,6 +22,7 @@ pub(super) struct TableRow {
     pub(super) realtime_json: Option<Arc<str>>,
     pub(super) set_version: CatalogVersion,
     pub(super) coverage: CoverageFacts,
+    pub(super) paused_ms: Option<i64>,
 }
 
 impl TableRow {
@@ -40,6 +41,9 @@ impl TableRow {
                 &text(row, "coverage_json")?,
                 &format!("the coverage of table {name}"),
             )?,
+            paused_ms: row
+                .try_get("paused_ms")
+                .map_err(|e| sql_error("read", &e))?,
             name,
         })
     }
@@ -67,6 +71,7 @@ impl TableRow {
             segments,
             partitions,
             coverage: self.coverage,
+            paused_ms: self.paused_ms,
         }
     }
 
@@ -100,12 +105,13 @@ pub(super) async fn get(connection: &mut Connection, name: &str) -> Result<Table
 
 /// Stores a table's halves, set version and coverage facts.
 pub(super) async fn update(write: &mut Write<'_>, table: &TableRow) -> Result<()> {
-    sqlx::query("UPDATE tables SET offline_json = $2, realtime_json = $3, set_version = $4, coverage_json = $5 WHERE name = $1")
+    sqlx::query("UPDATE tables SET offline_json = $2, realtime_json = $3, set_version = $4, coverage_json = $5, paused_ms = $6 WHERE name = $1")
         .bind(&table.name)
         .bind(table.offline_json.as_deref())
         .bind(table.realtime_json.as_deref())
         .bind(to_sql(table.set_version.0, "catalog version")?)
         .bind(to_json(&table.coverage, "coverage")?)
+        .bind(table.paused_ms)
         .execute(write.connection())
         .await
         .map_err(|e| sql_error("write", &e))?;
@@ -223,6 +229,7 @@ pub(super) async fn create(
                 realtime_json: None,
                 set_version: version,
                 coverage,
+                paused_ms: None,
             }
         }
     };
@@ -269,7 +276,24 @@ pub(super) async fn change(
         }
         Some(stored) => *stored = Arc::from(new.config_json.as_str()),
     }
-    super::offline::doubt(write, &new.name, new.half).await?;
+    super::segments::doubt(write, &new.name, new.half).await?;
+    update(write, &table).await?;
+    Ok(Outcome::Done(version))
+}
+
+/// Notes since when a table's stream is not read, or that it is.
+pub(super) async fn pause(
+    write: &mut Write<'_>,
+    name: &str,
+    paused_ms: Option<i64>,
+) -> Result<Outcome<CatalogVersion>> {
+    let version = write.next_version().await?;
+    let mut table = get(write.connection(), name).await?;
+    table.require(Half::Realtime)?;
+    if table.paused_ms.is_some() == paused_ms.is_some() {
+        return Ok(Outcome::AlreadyDone(CatalogVersion(version.0 - 1)));
+    }
+    table.paused_ms = paused_ms;
     update(write, &table).await?;
     Ok(Outcome::Done(version))
 }
@@ -289,7 +313,7 @@ pub(super) async fn drop(
         if !table.has(gone) || half.is_some_and(|half| half != gone) {
             continue;
         }
-        removed.extend(super::offline::remove_all(write, name, gone, version).await?);
+        removed.extend(super::segments::remove_all(write, name, gone, version).await?);
         match gone {
             Half::Offline => {
                 table.offline_json = None;
@@ -298,6 +322,7 @@ pub(super) async fn drop(
             }
             Half::Realtime => {
                 table.realtime_json = None;
+                table.paused_ms = None;
                 delete_rows(write, "DELETE FROM partitions WHERE table_name = $1", name).await?;
                 write.note_partitions_gone(name);
                 delete_rows(

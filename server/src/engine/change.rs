@@ -1,0 +1,248 @@
+//! Rows that go, and pushes that are undone.
+
+use super::{Engine, quoted};
+use crate::host::change::{self, Planned, Take, has_changed};
+use crate::host::load::show_pushed;
+use crate::host::registry::Held;
+use crate::host::stored::open_stored;
+use crate::host::upkeep::counts_of;
+use arrow::array::AsArray;
+use arrow::datatypes::Int32Type;
+use futures::TryStreamExt;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use strandline_broker::QueryRequest;
+use strandline_proto::catalog::SegmentInfo;
+use strandline_proto::coverage::Interval;
+use strandline_proto::ids::Half;
+use strandline_proto::{Error, Result};
+use strandline_storage::meta::{ChangeReason, IngestCounts, Metastore};
+
+/// How often a change looks again at its segments, when these change under it.
+const ATTEMPTS_MAX: u32 = 20;
+
+impl Engine {
+    /// Pauses or resumes the reading of a table's stream; what was read is committed meanwhile. Holds over restarts.
+    pub async fn set_paused(&self, name: &str, paused: bool) -> Result<()> {
+        let _one_at_a_time = self.tables_change.lock().await;
+        let (table, _) = self.table_and_half(name)?;
+        self.metastore.set_paused(&table.name, paused).await?;
+        self.realtime.set_paused(&table.name, paused);
+        Ok(())
+    }
+
+    /// Undoes a push; gives the rows that went, and those that are there again.
+    pub async fn revert_push(&self, name: &str, push_id: &str) -> Result<(u64, u64)> {
+        let _one_at_a_time = self.tables_change.lock().await;
+        let (table, _) = self.table_and_half(name)?;
+        let name = &*table.name;
+        let kept = self.metastore.kept_pushes().await?;
+        let kept = kept
+            .into_iter()
+            .filter(|p| p.table == name && p.push_id == push_id);
+        let kept: Vec<SegmentInfo> = kept.flat_map(|push| push.segments).collect();
+        let hosted = self.registry.table(name);
+        for segment in &kept {
+            self.registry
+                .keep_segment(name, &segment.name, segment.checksum);
+            let places = &self.loader.places;
+            let opened = open_stored(
+                &places.deep_store,
+                &places.environment,
+                name,
+                &segment.name,
+                segment.checksum,
+            )
+            .await?;
+            hosted.hold(segment.name.clone(), segment.checksum, Held::Open(opened));
+        }
+        let reverted = self.metastore.revert_push(name, push_id).await?;
+        if reverted.is_already_done() {
+            return Ok((0, 0));
+        }
+        let reverted = reverted.into_inner();
+        let gone = reverted.removed.iter().map(|s| s.rows).sum();
+        let back = kept.iter().map(|s| s.rows).sum();
+        show_pushed(&self.publisher, name, reverted).await?;
+        Ok((gone, back))
+    }
+
+    /// Drops the offline rows of an interval, for which realtime answers then; gives their number.
+    pub async fn drop_offline(&self, name: &str, start_ms: i64, end_ms: i64) -> Result<u64> {
+        if start_ms >= end_ms {
+            return Err(Error::invalid(
+                "the interval is empty: its end must be after its start",
+            ));
+        }
+        let (table, _) = self.table_and_half(name)?;
+        if !table.has_offline || table.time_column.is_none() {
+            return Err(Error::precondition(format!(
+                "table {} has no offline half with a time column",
+                table.name
+            )));
+        }
+        let interval = Interval { start_ms, end_ms };
+        let mut attempt = 1;
+        loop {
+            match self.try_drop_offline(&table.name, interval).await {
+                Err(e) if attempt < ATTEMPTS_MAX && has_changed(&e) => attempt += 1,
+                dropped => return dropped,
+            }
+        }
+    }
+
+    async fn try_drop_offline(&self, table: &str, interval: Interval) -> Result<u64> {
+        let state = self.metastore.state().await?;
+        let record = state
+            .table(table)
+            .ok_or_else(|| Error::not_found(format!("no table {table}")))?;
+        let reaches = |s: &&Arc<SegmentInfo>| {
+            let within = |(min, max)| min < interval.end_ms && interval.start_ms <= max;
+            s.half == Half::Offline && s.time_ms.is_some_and(within)
+        };
+        let removed: Vec<_> = record.segments.iter().filter(reaches).cloned().collect();
+        let planned = change::outside(&removed, interval);
+        let places = &self.loader.places;
+        let reason = ChangeReason::Uncovered(interval);
+        let left = change::apply(places, table, &removed, planned, reason, Vec::new()).await?;
+        Ok(rows(removed.iter().map(|s| s.rows)) - rows(left.iter().map(|s| s.rows)))
+    }
+
+    /// Deletes the rows of `T`, `T_OFFLINE` or `T_REALTIME`, hidden ones included, for which `predicate` is true, or all; gives
+    /// their number. Rows that come from the stream while this runs may stay.
+    pub async fn delete_rows(&self, name: &str, predicate: Option<&str>) -> Result<u64> {
+        let (table, half) = self.table_and_half(name)?;
+        // It stands in a statement of ours, which it must not go on behind.
+        if let Some(predicate) = predicate {
+            strandline_broker::check_predicate(predicate)?;
+        }
+        // Of what is in memory a segment is made first, which can be put in another one's place.
+        if table.has_realtime && half != Some(Half::Offline) {
+            self.force_commit(&table.name).await?;
+        }
+        let exists = |h: Half| match h {
+            Half::Offline => table.has_offline,
+            Half::Realtime => table.has_realtime,
+        };
+        let halves = [Half::Offline, Half::Realtime]
+            .into_iter()
+            .filter(|h| exists(*h) && half.is_none_or(|half| half == *h));
+        let halves: Vec<Half> = halves.collect();
+        let mut attempt = 1;
+        loop {
+            match self.try_delete(&table.name, &halves, predicate).await {
+                Err(e) if attempt < ATTEMPTS_MAX && has_changed(&e) => attempt += 1,
+                deleted => return deleted,
+            }
+        }
+    }
+
+    async fn try_delete(
+        &self,
+        table: &str,
+        halves: &[Half],
+        predicate: Option<&str>,
+    ) -> Result<u64> {
+        // Read before the query: what changes in between is not what the transaction finds then.
+        let state = self.metastore.state().await?;
+        let record = state
+            .table(table)
+            .ok_or_else(|| Error::not_found(format!("no table {table}")))?;
+        let mut docs: HashMap<String, Vec<u32>> = HashMap::new();
+        for half in halves {
+            self.matching(&format!("{table}_{half}"), predicate, &mut docs)
+                .await?;
+        }
+        let mut removed = Vec::new();
+        let mut planned = Vec::new();
+        let mut left: BTreeMap<_, u64> = BTreeMap::new();
+        let mut deleted = 0;
+        for segment in record.segments.iter().filter(|s| halves.contains(&s.half)) {
+            let Some(mut docs) = docs.remove(segment.name.as_str()) else {
+                continue;
+            };
+            docs.sort_unstable();
+            docs.dedup();
+            let gone = docs.len() as u64;
+            deleted += gone;
+            if gone < segment.rows {
+                planned.push(Planned::part_of(
+                    segment,
+                    Take::Docs(others(&docs, segment.rows)?),
+                ));
+            }
+            if let Some((partition, _)) = &segment.origin {
+                *left.entry(partition.clone()).or_default() += segment.rows - gone;
+            }
+            removed.push(Arc::clone(segment));
+        }
+        if removed.is_empty() {
+            return Ok(0);
+        }
+        let gone = |rows| IngestCounts {
+            deleted: rows,
+            ..IngestCounts::default()
+        };
+        let counts = counts_of(&removed, &left, gone);
+        let places = &self.loader.places;
+        let reason = ChangeReason::Deleted;
+        change::apply(places, table, &removed, planned, reason, counts).await?;
+        Ok(deleted)
+    }
+
+    /// Adds the documents, by segment, for which a predicate is true.
+    async fn matching(
+        &self,
+        table: &str,
+        predicate: Option<&str>,
+        docs: &mut HashMap<String, Vec<u32>>,
+    ) -> Result<()> {
+        let filter = predicate.map_or_else(String::new, |p| format!(" WHERE {p}"));
+        let sql = format!(
+            "SELECT \"$segment\", \"$docId\" FROM {}{filter}",
+            quoted(table)
+        );
+        let answer = self.broker.query(QueryRequest::new(sql)).await?;
+        let mut batches = answer.batches;
+        while let Some(batch) = batches.try_next().await? {
+            let wrong = || Error::internal("segments and documents came in another form");
+            let names = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8);
+            let names = names.map_err(|_| wrong())?;
+            let names = names.as_string_opt::<i32>().ok_or_else(wrong)?;
+            let ids = batch
+                .column(1)
+                .as_primitive_opt::<Int32Type>()
+                .ok_or_else(wrong)?;
+            let mut row = 0;
+            while row < batch.num_rows() {
+                // Rows of one segment come in runs.
+                let name = names.value(row);
+                let end = (row..batch.num_rows()).find(|&at| names.value(at) != name);
+                let end = end.unwrap_or(batch.num_rows());
+                let of_segment = docs.entry(name.to_owned()).or_default();
+                let run = ids.values().get(row..end).ok_or_else(wrong)?;
+                of_segment.extend(run.iter().map(|id| id.unsigned_abs()));
+                row = end;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn rows(each: impl Iterator<Item = u64>) -> u64 {
+    each.sum()
+}
+
+/// The documents of a segment that are not among `docs`, which ascend.
+fn others(docs: &[u32], rows: u64) -> Result<Vec<u32>> {
+    let rows = u32::try_from(rows).map_err(|_| Error::internal("a segment of over 2^32 rows"))?;
+    let mut gone = docs.iter().copied().peekable();
+    let stays = |doc: &u32| {
+        let is_gone = gone.peek() == Some(doc);
+        if is_gone {
+            gone.next();
+        }
+        !is_gone
+    };
+    Ok((0..rows).filter(stays).collect())
+}

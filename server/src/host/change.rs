@@ -1,0 +1,311 @@
+//! Rows of segments go into other segments, which take their place in one step: merged, cut, or moved to the other half.
+//!
+//! The new ones are stored and held first; one transaction, which checks that the old ones are still what they were, names
+//! them; then the old ones go, when no query can name them any more. A process that is killed before the transaction
+//! leaves files that the next start removes.
+
+use super::added::{Added, Places};
+use std::path::PathBuf;
+use std::sync::Arc;
+use strandline_index::DocId;
+use strandline_proto::catalog::SegmentInfo;
+use strandline_proto::coverage::Interval;
+use strandline_proto::ids::{Half, OffsetRange, StreamPartition};
+use strandline_proto::{Error, ErrorKind, Result};
+use strandline_storage::config::TableConfig;
+use strandline_storage::deep_store::Finished;
+use strandline_storage::environment::{Files, blocking, in_background};
+use strandline_storage::meta::{ChangeReason, ChangeSegments, IngestCounts, SegmentContent};
+use strandline_storage::segment::builder::SegmentBuilder;
+use strandline_storage::segment::immutable::ImmutableSegment;
+use strandline_storage::segment::merge::{add_rows, docs_by_time};
+
+/// What a segment in the making may hold in memory before it is cut, in bytes.
+const BYTES_MAX: usize = 192 << 20;
+/// Rows of a segment that is made of others, at most.
+pub const ROWS_MAX: u64 = 4_000_000;
+
+/// Rows of one segment.
+pub struct Part {
+    /// The segment.
+    pub source: Arc<SegmentInfo>,
+    /// Which of its rows.
+    pub take: Take,
+}
+
+/// Which rows of a segment.
+pub enum Take {
+    /// All.
+    All,
+    /// These, ascending.
+    Docs(Vec<DocId>),
+    /// Those of these times.
+    Inside(Vec<Interval>),
+    /// Those of all other times, and those without one.
+    Outside(Vec<Interval>),
+}
+
+/// Rows that go into one segment, or, without an origin, into as many as they need; into none when there are none.
+pub struct Planned {
+    /// The half that the rows will be of.
+    pub half: Half,
+    /// The stream offsets that they are of.
+    pub origin: Option<(StreamPartition, OffsetRange)>,
+    /// Whether they were taken over from the stream.
+    pub moved: bool,
+    /// The rows.
+    pub parts: Vec<Part>,
+}
+
+impl Planned {
+    /// Some rows of a segment, which stay where they are.
+    pub fn part_of(source: &Arc<SegmentInfo>, take: Take) -> Self {
+        Self {
+            half: source.half,
+            origin: source.origin.clone(),
+            moved: source.moved,
+            parts: vec![Part {
+                source: Arc::clone(source),
+                take,
+            }],
+        }
+    }
+}
+
+/// Whether an error says that segments have changed under a change, which may be tried again.
+pub fn has_changed(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::FailedPrecondition | ErrorKind::SegmentGone
+    )
+}
+
+/// Segments by name and checksum.
+pub fn contents(segments: &[Arc<SegmentInfo>]) -> Vec<SegmentContent> {
+    let content = |s: &Arc<SegmentInfo>| (s.name.clone(), s.checksum);
+    segments.iter().map(content).collect()
+}
+
+/// What is left of segments without the rows of an interval.
+pub fn outside(segments: &[Arc<SegmentInfo>], interval: Interval) -> Vec<Planned> {
+    let reach_out = segments.iter().filter(|s| {
+        s.time_ms
+            .is_none_or(|(min, max)| min < interval.start_ms || interval.end_ms <= max)
+    });
+    let left = |s| Planned::part_of(s, Take::Outside(vec![interval]));
+    reach_out.map(left).collect()
+}
+
+/// Makes and adds segments of a table.
+///
+/// # Errors
+/// `FailedPrecondition` when a source is not held any more, and what making and storing them meets.
+pub async fn build(
+    places: &Places,
+    table: &str,
+    planned: Vec<Planned>,
+    added: &mut Added,
+) -> Result<Vec<SegmentInfo>> {
+    let mut all = Vec::new();
+    for planned in planned {
+        let config = places.publisher.config(table, planned.half);
+        let config = config.ok_or_else(|| {
+            Error::precondition(format!("table {table} has no {} half", planned.half))
+        })?;
+        let hosted = places.publisher.registry().table(table);
+        let mut sources = Vec::with_capacity(planned.parts.len());
+        for Part { source, take } in planned.parts {
+            sources.push((hosted.open(&source.name, source.checksum)?, take));
+        }
+        let run = &places.environment.random.uuid().simple().to_string()[..12];
+        let job = Job {
+            files: Arc::clone(&places.environment.files),
+            staging: places.staging.clone(),
+            name: format!("{table}__{run}"),
+            config,
+            half: planned.half,
+            origin: planned.origin,
+            moved: planned.moved,
+        };
+        let built = blocking(&places.environment.spawner, "merge segments", move || {
+            in_background(|| job.run(sources))
+        })
+        .await?;
+        for (info, path) in built {
+            let stored = added.add(&info, Finished::Ours(&path)).await;
+            let _ = places.environment.files.remove(&path);
+            stored?;
+            all.push(info);
+        }
+    }
+    Ok(all)
+}
+
+/// Segments that were made and stored, and are not named yet.
+pub struct Prepared<'a> {
+    places: &'a Places,
+    table: &'a str,
+    added: Added,
+    new: Vec<SegmentInfo>,
+}
+
+impl<'a> Prepared<'a> {
+    /// Makes segments of a table.
+    ///
+    /// # Errors
+    /// Those of [`build`]; nothing is left of them then.
+    pub async fn new(places: &'a Places, table: &'a str, planned: Vec<Planned>) -> Result<Self> {
+        let mut added = Added::new(places, table);
+        match build(places, table, planned, &mut added).await {
+            Ok(new) => Ok(Self {
+                places,
+                table,
+                added,
+                new,
+            }),
+            Err(e) => {
+                added.discard().await;
+                Err(e)
+            }
+        }
+    }
+
+    /// The segments.
+    pub fn segments(&self) -> &[SegmentInfo] {
+        &self.new
+    }
+
+    /// Puts them in the place of `removed`, and shows that.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when one of those has changed meanwhile; nothing of the new ones is left then.
+    pub async fn apply(
+        mut self,
+        removed: &[Arc<SegmentInfo>],
+        reason: ChangeReason,
+        counts: Vec<(StreamPartition, IngestCounts)>,
+    ) -> Result<Vec<SegmentInfo>> {
+        let publisher = &self.places.publisher;
+        let change = ChangeSegments {
+            table: self.table.to_owned(),
+            removed: contents(removed),
+            added: self.new.clone(),
+            reason,
+            counts,
+        };
+        let of_change = self.added.hand_over();
+        let changed = self.places.metastore.change_segments(change).await;
+        self.added.take_back(of_change);
+        self.added.discard().await;
+        let version = changed?.into_inner();
+        publisher.publish().await?;
+        let old = removed.iter().map(|s| (**s).clone()).collect();
+        publisher.retire_segments(version, self.table, old);
+        Ok(self.new)
+    }
+}
+
+/// [`Prepared::new`] and [`Prepared::apply`].
+pub async fn apply(
+    places: &Places,
+    table: &str,
+    removed: &[Arc<SegmentInfo>],
+    planned: Vec<Planned>,
+    reason: ChangeReason,
+    counts: Vec<(StreamPartition, IngestCounts)>,
+) -> Result<Vec<SegmentInfo>> {
+    let prepared = Prepared::new(places, table, planned).await?;
+    prepared.apply(removed, reason, counts).await
+}
+
+struct Job {
+    files: Arc<dyn Files>,
+    staging: PathBuf,
+    name: String,
+    config: Arc<TableConfig>,
+    half: Half,
+    origin: Option<(StreamPartition, OffsetRange)>,
+    moved: bool,
+}
+
+impl Job {
+    fn run(
+        self,
+        sources: Vec<(Arc<ImmutableSegment>, Take)>,
+    ) -> Result<Vec<(SegmentInfo, PathBuf)>> {
+        let mut built = Vec::new();
+        let mut current: Option<SegmentBuilder> = None;
+        for (segment, take) in sources {
+            let docs = self.docs(&segment, take)?;
+            if docs.as_ref().is_some_and(Vec::is_empty) || segment.info().rows == 0 {
+                continue;
+            }
+            let coming = docs
+                .as_ref()
+                .map_or(segment.info().rows, |d| d.len() as u64);
+            let is_full = |builder: &SegmentBuilder| {
+                builder.rows() + coming > ROWS_MAX || builder.bytes_estimate() >= BYTES_MAX
+            };
+            if self.origin.is_none() && current.as_ref().is_some_and(is_full) {
+                self.cut(&mut current, &mut built)?;
+            }
+            let builder = match &mut current {
+                Some(builder) => builder,
+                None => {
+                    let name = format!("{}_{}", self.name, built.len());
+                    let spec = Arc::clone(&self.config.spec);
+                    let origin = self.origin.clone();
+                    current.insert(SegmentBuilder::new(spec, &name, self.half, origin)?)
+                }
+            };
+            let schema = &self.config.spec.schema;
+            add_rows(
+                builder,
+                schema,
+                &segment,
+                docs.as_deref(),
+                self.origin.is_some(),
+            )?;
+        }
+        self.cut(&mut current, &mut built)?;
+        Ok(built)
+    }
+
+    fn docs(&self, segment: &ImmutableSegment, take: Take) -> Result<Option<Vec<DocId>>> {
+        let by_time = |intervals: &[Interval], outside| {
+            let schema = &self.config.spec.schema;
+            let time = self.config.time_column.as_deref();
+            let column = time.and_then(|name| schema.column(name)).ok_or_else(|| {
+                Error::precondition(format!("table {} has no time column", self.config.name))
+            })?;
+            docs_by_time(segment, column, intervals, outside).map(Some)
+        };
+        match take {
+            Take::All => Ok(None),
+            Take::Docs(docs) => Ok(Some(docs)),
+            Take::Inside(intervals) => by_time(&intervals, false),
+            Take::Outside(intervals) => by_time(&intervals, true),
+        }
+    }
+
+    fn cut(
+        &self,
+        current: &mut Option<SegmentBuilder>,
+        built: &mut Vec<(SegmentInfo, PathBuf)>,
+    ) -> Result<()> {
+        let Some(builder) = current.take() else {
+            return Ok(());
+        };
+        let path = self
+            .staging
+            .join(format!("{}_{}.merge", self.name, built.len()));
+        let info = builder.finish(&self.files, &path)?;
+        let info = SegmentInfo {
+            stored_as: Some(self.config.spec.fingerprint()),
+            moved: self.moved,
+            ..info
+        };
+        built.push((info, path));
+        Ok(())
+    }
+}

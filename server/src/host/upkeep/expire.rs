@@ -1,0 +1,115 @@
+//! Rows that are too old are given up, a whole segment at a time; replaced segments are kept for a time and let go.
+
+use super::{Table, Task, Upkeep};
+use crate::host::change;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use strandline_proto::Result;
+use strandline_proto::catalog::SegmentInfo;
+use strandline_proto::ids::{Half, StreamPartition};
+use strandline_storage::meta::{ChangeReason, IngestCounts, KeptPush};
+
+/// Segments that go in one step at most.
+const SEGMENTS_MAX: usize = 1_000;
+
+impl Upkeep {
+    /// Gives up the segments of a table whose rows are all older than its config keeps them. A realtime segment of a hybrid
+    /// table waits until offline answers for its times.
+    pub(super) async fn expire(&self, table: &Table<'_>) -> Result<Option<String>> {
+        let now_ms = self.places.environment.clock.now_ms();
+        let mut hiding = table.pushed().minus(&table.record.coverage.moved);
+        if !table.is_hybrid() {
+            hiding = Default::default();
+        }
+        let mut waiting = 0;
+        let mut old = Vec::new();
+        for segment in &table.settled {
+            let retention = table.config(segment.half).and_then(|c| c.retention_ms);
+            let (Some(retention), Some((min, max))) = (retention, segment.time_ms) else {
+                continue;
+            };
+            let before = now_ms.saturating_sub(i64::try_from(retention).unwrap_or(i64::MAX));
+            if max >= before {
+                continue;
+            }
+            let is_hidden = hiding.contains_range(min, max);
+            if segment.half == Half::Realtime && table.is_hybrid() && !is_hidden {
+                waiting += 1;
+            } else if old.len() < SEGMENTS_MAX {
+                old.push(Arc::clone(segment));
+            }
+        }
+        if waiting > 0 {
+            self.note(
+                &table.record.name,
+                Task::Expire,
+                format!("{waiting} realtime segments are older than they are to be kept, and wait until offline covers their times"),
+            );
+        }
+        if old.is_empty() {
+            return Ok(None);
+        }
+        let rows: u64 = old.iter().map(|s| s.rows).sum();
+        let gone = |rows| IngestCounts {
+            expired: rows,
+            ..IngestCounts::default()
+        };
+        let counts = counts_of(&old, &BTreeMap::new(), gone);
+        let name = &table.record.name;
+        change::apply(
+            &self.places,
+            name,
+            &old,
+            Vec::new(),
+            ChangeReason::Deleted,
+            counts,
+        )
+        .await?;
+        Ok(Some(format!(
+            "gave up {} segments of {rows} rows that are older than they are to be kept",
+            old.len()
+        )))
+    }
+
+    /// Lets go of what pushes replaced longer ago than it is kept.
+    pub(super) async fn let_go(&self, kept: &[KeptPush]) -> Result<bool> {
+        let now_ms = self.places.environment.clock.now_ms();
+        let publisher = &self.places.publisher;
+        for push in kept {
+            let config = publisher.config(&push.table, Half::Offline);
+            let kept_ms = config.map_or(0, |config| config.kept_ms);
+            let until = push
+                .pushed_ms
+                .saturating_add(i64::try_from(kept_ms).unwrap_or(i64::MAX));
+            if now_ms < until {
+                continue;
+            }
+            let metastore = &self.places.metastore;
+            let (version, segments) = metastore.release_push(&push.table, &push.push_id).await?;
+            publisher.publish().await?;
+            publisher.retire_segments(version, &push.table, segments);
+            return Ok(true);
+        }
+        Ok(false)
+    }
+}
+
+/// For each partition of `removed`, how many of its rows are not in what is left of it.
+pub(crate) fn counts_of(
+    removed: &[Arc<SegmentInfo>],
+    left: &BTreeMap<StreamPartition, u64>,
+    count: impl Fn(u64) -> IngestCounts,
+) -> Vec<(StreamPartition, IngestCounts)> {
+    let mut rows: BTreeMap<StreamPartition, u64> = BTreeMap::new();
+    for segment in removed {
+        if let Some((partition, _)) = &segment.origin {
+            *rows.entry(partition.clone()).or_default() += segment.rows;
+        }
+    }
+    rows.into_iter()
+        .map(|(partition, rows)| {
+            let left = left.get(&partition).copied().unwrap_or(0);
+            (partition, count(rows.saturating_sub(left)))
+        })
+        .collect()
+}
