@@ -186,6 +186,14 @@ pub(crate) async fn execute(
             let rows = admin.drop_offline(&name, from_ms, to_ms).await?;
             batch([("table", texts([name])), ("rowsRemoved", count(rows))])
         }
+        AdminStatement::ChangeSchema { table, change } => {
+            let name = named(table)?;
+            let version = admin.change_schema(&name, change.clone()).await?;
+            batch([
+                ("table", texts([name])),
+                ("schemaVersion", count(u64::from(version))),
+            ])
+        }
         AdminStatement::Delete { table, predicate } => {
             let name = named(table)?;
             let rows = admin.delete_rows(&name, predicate.as_deref()).await?;

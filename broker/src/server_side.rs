@@ -17,9 +17,45 @@ pub trait SystemTables: Send + Sync + std::fmt::Debug {
     async fn rows(&self, table: &str) -> Result<Vec<RecordBatch>>;
 }
 
+/// A change of one column of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SchemaChange {
+    /// A new one. Rows that are there hold its default.
+    Add {
+        /// Its name.
+        column: String,
+        /// Its type, by the name that schema documents use.
+        data_type: String,
+        /// Whether rows hold lists.
+        multi_value: bool,
+        /// What rows without a value hold, as text.
+        default: Option<String>,
+    },
+    /// One that goes, with its values.
+    Drop {
+        /// Its name.
+        column: String,
+    },
+    /// Another name.
+    Rename {
+        /// The name it has.
+        column: String,
+        /// The name it gets.
+        to: String,
+    },
+    /// A wider type of number.
+    Widen {
+        /// Its name.
+        column: String,
+        /// The type, by the name that schema documents use.
+        data_type: String,
+    },
+}
+
 /// Statements that change tables: `DROP TABLE [IF EXISTS] t`, `DELETE FROM t WHERE ...`, and `ALTER TABLE t` with
 /// `PIN BOUNDARY '2014-01-22'`, `RELEASE BOUNDARY`, `FORCE COMMIT`, `PAUSE CONSUMPTION`, `RESUME CONSUMPTION`,
-/// `REVERT PUSH 'id'`, `DROP OFFLINE FROM '2014-01-21' TO '2014-01-22'`.
+/// `REVERT PUSH 'id'`, `DROP OFFLINE FROM '2014-01-21' TO '2014-01-22'`, `ADD COLUMN c INT DEFAULT 0`, `DROP COLUMN c`,
+/// `RENAME COLUMN c TO d`, `ALTER COLUMN c TYPE LONG`.
 #[async_trait]
 pub trait AdminStatements: Send + Sync + std::fmt::Debug {
     /// Drops `T`, `T_OFFLINE` or `T_REALTIME`; gives the number of segments that went.
@@ -45,6 +81,9 @@ pub trait AdminStatements: Send + Sync + std::fmt::Debug {
 
     /// Deletes the rows of `T`, `T_OFFLINE` or `T_REALTIME` for which a predicate is true; gives their number.
     async fn delete_rows(&self, table: &str, predicate: Option<&str>) -> Result<u64>;
+
+    /// Changes a table's schema while it is used; gives its new version.
+    async fn change_schema(&self, table: &str, change: SchemaChange) -> Result<u32>;
 }
 
 /// No system tables and no statements that change tables.
@@ -97,6 +136,10 @@ impl AdminStatements for ReadOnly {
     }
 
     async fn delete_rows(&self, _table: &str, _predicate: Option<&str>) -> Result<u64> {
+        Err(refused())
+    }
+
+    async fn change_schema(&self, _table: &str, _change: SchemaChange) -> Result<u32> {
         Err(refused())
     }
 }

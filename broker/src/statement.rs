@@ -407,6 +407,15 @@ impl<'a> Cursor<'a> {
         Ok(name)
     }
 
+    /// A column's name.
+    fn name(&mut self) -> Result<String> {
+        let Some(name) = self.word().map(str::to_owned) else {
+            return Err(self.expected("a column's name"));
+        };
+        self.advance();
+        Ok(name)
+    }
+
     /// A word, number or quoted text.
     fn text(&mut self) -> Result<String> {
         let text = match self.peek() {

@@ -4,6 +4,7 @@
 
 use crate::coverage::{Coverage, Interval};
 use crate::ids::{CatalogVersion, Half, OffsetRange, SegmentName, StreamPartition};
+use crate::lineage::Lineage;
 use crate::schema::Schema;
 use crate::text::TextSettings;
 use crate::value::Value;
@@ -27,6 +28,8 @@ pub struct TableSnapshot {
     pub name: Arc<str>,
     /// The schema.
     pub schema: Arc<Schema>,
+    /// Under which names segments of earlier versions of it store its columns.
+    pub lineage: Arc<Lineage>,
     /// The time column; both halves need one for the table to be hybrid.
     pub time_column: Option<String>,
     /// Whether the offline half exists.

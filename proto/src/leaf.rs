@@ -8,6 +8,7 @@
 //! Semantics are SQL's three-valued logic: a filter keeps the rows for which it is TRUE.
 
 use crate::ids::{Half, SegmentName, StreamPartition};
+use crate::lineage::Lineage;
 use crate::schema::Schema;
 use crate::text::TextSettings;
 use crate::value::Value;
@@ -15,7 +16,7 @@ use arrow_schema::{DataType as ArrowType, SchemaRef};
 use std::sync::Arc;
 
 /// The version of this structure that this build writes; a server refuses a newer one.
-pub const LEAF_QUERY_VERSION: u16 = 5;
+pub const LEAF_QUERY_VERSION: u16 = 6;
 
 /// The part of a leaf query that a cached plan keeps.
 #[derive(Clone, Debug, PartialEq)]
@@ -335,6 +336,8 @@ pub struct LeafQuery {
     pub table: Arc<str>,
     /// The schema to read segments by: columns a segment lacks answer with their default.
     pub schema: Arc<Schema>,
+    /// Under which names segments of earlier versions of it store its columns.
+    pub lineage: Arc<Lineage>,
     /// What to compute.
     pub work: Arc<LeafWork>,
     /// Values of the work's parameters.
@@ -358,6 +361,8 @@ pub struct SegmentTask {
     pub checksum: u64,
     /// The half it belongs to.
     pub half: Half,
+    /// The version of the schema that its columns are of.
+    pub schema_version: u32,
 }
 
 /// The rows of one stream partition from `from_offset` on that are in no committed segment, up to the

@@ -11,6 +11,7 @@ pub mod granularity;
 pub mod ids;
 pub mod json;
 pub mod leaf;
+pub mod lineage;
 pub mod partition;
 pub mod schema;
 pub mod stats;

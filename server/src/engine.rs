@@ -7,6 +7,7 @@ mod admin;
 mod change;
 mod open;
 mod queries;
+mod schema;
 mod system;
 
 pub(crate) use admin::{EngineStatements, quoted};

@@ -166,6 +166,7 @@ impl QueryRun {
                 query_id: self.stats.query_id,
                 table: Arc::clone(&table.name),
                 schema: Arc::clone(&table.schema),
+                lineage: Arc::clone(&table.lineage),
                 work: Arc::clone(work),
                 parameters: Vec::new(),
                 segments: Vec::new(),
@@ -254,6 +255,7 @@ impl BoundScan {
                 name: segment.name.clone(),
                 checksum: segment.checksum,
                 half: segment.half,
+                schema_version: segment.schema_version,
             }),
         }
     }

@@ -18,6 +18,7 @@ fn tables() -> Tables {
             columns: vec![column("Year"), column("DepDelay")],
             primary_key: vec![],
         }),
+        lineage: Default::default(),
         time_column: None,
         has_offline: true,
         has_realtime: false,

@@ -1,6 +1,7 @@
 //! Statements that change tables: what follows ALTER and DELETE.
 
 use super::{Cursor, NESTING_MAX, STATEMENT_BYTES_MAX, place, syntax_error, tokens};
+use crate::server_side::SchemaChange;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -38,6 +39,10 @@ pub(crate) enum AdminStatement {
         from: String,
         to: String,
     },
+    ChangeSchema {
+        table: String,
+        change: SchemaChange,
+    },
     /// Rows go for which the predicate, in SQL, is true; without one, all.
     Delete {
         table: String,
@@ -46,7 +51,7 @@ pub(crate) enum AdminStatement {
 }
 
 /// The forms of ALTER TABLE, for errors.
-const FORMS: &str = "PIN BOUNDARY '2014-01-22', RELEASE BOUNDARY, FORCE COMMIT, PAUSE CONSUMPTION, RESUME CONSUMPTION, REVERT PUSH 'id' or DROP OFFLINE FROM '2014-01-21' TO '2014-01-22'";
+const FORMS: &str = "PIN BOUNDARY '2014-01-22', RELEASE BOUNDARY, FORCE COMMIT, PAUSE CONSUMPTION, RESUME CONSUMPTION, REVERT PUSH 'id', DROP OFFLINE FROM '2014-01-21' TO '2014-01-22', ADD COLUMN c LONG DEFAULT 0, DROP COLUMN c, RENAME COLUMN c TO d or ALTER COLUMN c TYPE LONG";
 
 /// What follows ALTER.
 pub(super) fn alter(mut cursor: Cursor<'_>) -> Result<AdminStatement> {
@@ -75,7 +80,45 @@ pub(super) fn alter(mut cursor: Cursor<'_>) -> Result<AdminStatement> {
             table,
             push_id: cursor.text()?,
         }
+    } else if cursor.take("ADD") {
+        cursor.take("COLUMN");
+        let column = cursor.name()?;
+        let (data_type, multi_value) = data_type(&mut cursor)?;
+        let default = match cursor.take("DEFAULT") {
+            true => Some(cursor.text()?),
+            false => None,
+        };
+        let change = SchemaChange::Add {
+            column,
+            data_type,
+            multi_value,
+            default,
+        };
+        AdminStatement::ChangeSchema { table, change }
+    } else if cursor.take("RENAME") {
+        cursor.take("COLUMN");
+        let column = cursor.name()?;
+        cursor.require("TO")?;
+        let to = cursor.name()?;
+        let change = SchemaChange::Rename { column, to };
+        AdminStatement::ChangeSchema { table, change }
+    } else if cursor.take("ALTER") {
+        cursor.take("COLUMN");
+        let column = cursor.name()?;
+        if cursor.take("SET") {
+            cursor.require("DATA")?;
+        }
+        cursor.require("TYPE")?;
+        let (data_type, _) = data_type(&mut cursor)?;
+        let change = SchemaChange::Widen { column, data_type };
+        AdminStatement::ChangeSchema { table, change }
     } else if cursor.take("DROP") {
+        if cursor.take("COLUMN") {
+            let column = cursor.name()?;
+            cursor.end()?;
+            let change = SchemaChange::Drop { column };
+            return Ok(AdminStatement::ChangeSchema { table, change });
+        }
         cursor.require("OFFLINE")?;
         cursor.require("FROM")?;
         let from = cursor.text()?;
@@ -90,6 +133,39 @@ pub(super) fn alter(mut cursor: Cursor<'_>) -> Result<AdminStatement> {
     };
     cursor.end()?;
     Ok(statement)
+}
+
+/// A type as a schema document names it, and whether it is one of lists: `LONG`, `BIGINT`, `STRING ARRAY`, `INT[]`.
+fn data_type(cursor: &mut Cursor<'_>) -> Result<(String, bool)> {
+    let Some(word) = cursor.word().map(str::to_ascii_uppercase) else {
+        return Err(cursor.expected("a type"));
+    };
+    let name = match word.as_str() {
+        "INT" | "INTEGER" | "INT4" => "INT",
+        "LONG" | "BIGINT" | "INT8" => "LONG",
+        "FLOAT" | "REAL" | "FLOAT4" => "FLOAT",
+        "DOUBLE" | "FLOAT8" => "DOUBLE",
+        "BIG_DECIMAL" | "DECIMAL" | "NUMERIC" => "BIG_DECIMAL",
+        "BOOLEAN" | "BOOL" => "BOOLEAN",
+        "TIMESTAMP" => "TIMESTAMP",
+        "STRING" | "VARCHAR" | "TEXT" => "STRING",
+        "JSON" => "JSON",
+        "BYTES" | "BYTEA" | "VARBINARY" => "BYTES",
+        _ => {
+            return Err(cursor.expected(
+                "INT, LONG, FLOAT, DOUBLE, BIG_DECIMAL, BOOLEAN, TIMESTAMP, STRING, JSON or BYTES",
+            ));
+        }
+    };
+    cursor.advance();
+    if name == "DOUBLE" {
+        cursor.take("PRECISION");
+    }
+    let brackets = cursor.take_token(&Token::LBracket);
+    if brackets && !cursor.take_token(&Token::RBracket) {
+        return Err(cursor.expected("]"));
+    }
+    Ok((name.to_owned(), brackets || cursor.take("ARRAY")))
 }
 
 /// What follows DELETE.
@@ -200,7 +276,50 @@ mod tests {
             admin("delete from T_OFFLINE where a = 'it''s' and \"B c\" > 5"),
             deleted
         );
+        let changes = [
+            (
+                "ADD COLUMN \"New one\" bigint DEFAULT -5",
+                SchemaChange::Add {
+                    column: "New one".into(),
+                    data_type: "LONG".into(),
+                    multi_value: false,
+                    default: Some("-5".into()),
+                },
+            ),
+            (
+                "ADD tags VARCHAR ARRAY",
+                SchemaChange::Add {
+                    column: "tags".into(),
+                    data_type: "STRING".into(),
+                    multi_value: true,
+                    default: None,
+                },
+            ),
+            ("DROP COLUMN a", SchemaChange::Drop { column: "a".into() }),
+            (
+                "RENAME COLUMN a TO b",
+                SchemaChange::Rename {
+                    column: "a".into(),
+                    to: "b".into(),
+                },
+            ),
+            (
+                "ALTER COLUMN a SET DATA TYPE DOUBLE PRECISION",
+                SchemaChange::Widen {
+                    column: "a".into(),
+                    data_type: "DOUBLE".into(),
+                },
+            ),
+        ];
+        for (sql, change) in changes {
+            let expected = AdminStatement::ChangeSchema {
+                table: table(),
+                change,
+            };
+            assert_eq!(admin(&format!("ALTER TABLE t {sql}")), expected, "{sql}");
+        }
         for (sql, expected) in [
+            ("ALTER TABLE t ADD COLUMN a MONEY", "expected INT"),
             ("DELETE t", "expected FROM"),
             ("DELETE FROM t WHERE", "syntax error"),
             ("DELETE FROM t WHERE a = 1 LIMIT 5", "syntax error at LIMIT"),

@@ -333,6 +333,7 @@ impl Fixture {
         let snapshot = TableSnapshot {
             name: Arc::clone(&table),
             schema: schema(),
+            lineage: Default::default(),
             time_column: Some("day".into()),
             has_offline: true,
             has_realtime: true,

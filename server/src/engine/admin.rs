@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use strandline_broker::transport::CatalogSource;
-use strandline_broker::{AdminStatements, QueryRequest};
+use strandline_broker::{AdminStatements, QueryRequest, SchemaChange};
 use strandline_proto::catalog::TableSnapshot;
 use strandline_proto::ids::Half;
 use strandline_proto::schema::ColumnRole;
@@ -25,31 +25,6 @@ pub(crate) fn quoted(name: &str) -> String {
 }
 
 impl Engine {
-    /// Stores a schema; gives its name and what of it is not honoured.
-    pub async fn put_schema(&self, json: &str) -> Result<(String, Vec<ConfigWarning>)> {
-        let _one_at_a_time = self.tables_change.lock().await;
-        let (schema, warnings) = config::parse_schema(json, 1).map_err(|e| e.at("schema"))?;
-        self.check_schema_change(&schema)?;
-        self.metastore.put_schema(&schema.name, json).await?;
-        self.publisher.publish().await?;
-        Ok((schema.name, warning_messages(warnings)))
-    }
-
-    /// A schema in use can only be stored again as it is: changing it while segments and consumers use the old one is not supported yet.
-    fn check_schema_change(&self, new: &strandline_proto::schema::Schema) -> Result<()> {
-        let snapshot = self.registry.snapshot();
-        let Some(table) = snapshot.tables.get(&new.name) else {
-            return Ok(());
-        };
-        if table.schema.columns == new.columns && table.schema.primary_key == new.primary_key {
-            return Ok(());
-        }
-        Err(Error::unsupported(format!(
-            "not supported: changing the schema of table {0} while the table exists; drop the table first",
-            new.name
-        )))
-    }
-
     /// Removes a schema that no table uses.
     pub async fn delete_schema(&self, name: &str) -> Result<()> {
         let _one_at_a_time = self.tables_change.lock().await;
@@ -64,7 +39,7 @@ impl Engine {
             .ok_or_else(|| Error::not_found(format!("no schema {name}")))
     }
 
-    async fn stored_schema(&self, name: &str) -> Result<Option<String>> {
+    pub(super) async fn stored_schema(&self, name: &str) -> Result<Option<String>> {
         let state = self.metastore.state().await?;
         Ok(state.schema(name).map(|s| s.json.clone()))
     }
@@ -476,5 +451,9 @@ impl AdminStatements for EngineStatements {
 
     async fn delete_rows(&self, table: &str, predicate: Option<&str>) -> Result<u64> {
         self.engine()?.delete_rows(table, predicate).await
+    }
+
+    async fn change_schema(&self, table: &str, change: SchemaChange) -> Result<u32> {
+        self.engine()?.change_schema(table, change).await
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use strandline_broker::transport::CatalogSource;
 use strandline_proto::catalog::{CatalogSnapshot, SegmentInfo, TableSnapshot, TailStart};
 use strandline_proto::ids::{CatalogVersion, Half, SegmentName};
+use strandline_proto::lineage::Lineage;
 use strandline_proto::schema::{ColumnRole, Schema};
 use strandline_proto::text::TextSettings;
 use strandline_proto::v1::ConfigWarning;
@@ -21,12 +22,14 @@ use strandline_storage::environment::Environment;
 use strandline_storage::meta::{
     MetaState, Metastore, RemovedSegment, SegmentContent, TableRecord, coverage,
 };
+use strandline_storage::segment::adapted::adapt_info;
 
 /// A table's parsed documents; parsed again only when their text changes.
 #[derive(Clone)]
 struct Documents {
     schema_json: Arc<str>,
     schema: Arc<Schema>,
+    lineage: Arc<Lineage>,
     halves: BTreeMap<Half, Arc<TableConfig>>,
     warnings: Vec<ConfigWarning>,
 }
@@ -138,6 +141,15 @@ impl Publisher {
             .read()
             .get(table)
             .and_then(|d| d.halves.get(&half).cloned())
+    }
+
+    /// Under which names a table's older segments store its columns.
+    pub fn lineage(&self, table: &str) -> Arc<Lineage> {
+        let documents = self.documents.read();
+        documents
+            .get(table)
+            .map(|d| Arc::clone(&d.lineage))
+            .unwrap_or_default()
     }
 
     /// A table's schema as it was given.
@@ -298,6 +310,7 @@ impl Publisher {
         ];
         if let Some(known) = known
             && *known.schema_json == *table.schema.json
+            && known.schema.version == table.schema.version
             && configs.iter().all(|(half, json)| {
                 known.halves.get(half).map(|c| c.json.as_str()) == json.as_deref()
             })
@@ -318,6 +331,7 @@ impl Publisher {
         let documents = Documents {
             schema_json: Arc::from(table.schema.json.as_str()),
             schema,
+            lineage: Arc::clone(&table.schema.lineage),
             halves,
             warnings,
         };
@@ -379,14 +393,22 @@ impl Publisher {
             largest_pushed(table),
             offline.map(|c| c.push_period).unwrap_or_default(),
         );
+        let segments = match documents.lineage.is_plain() {
+            true => table.segments.clone(),
+            false => {
+                let adapted = |s| adapt_info(s, &documents.schema, &documents.lineage);
+                table.segments.iter().map(adapted).collect()
+            }
+        };
         let gaps = coverage::gaps(&covered.offline, offline_ms, realtime_ms.map(|t| t.0));
         TableSnapshot {
             name: Arc::from(table.name.as_str()),
             schema: Arc::clone(&documents.schema),
+            lineage: Arc::clone(&documents.lineage),
             time_column,
             has_offline: offline.is_some(),
             has_realtime: documents.halves.contains_key(&Half::Realtime),
-            segments: table.segments.clone(),
+            segments,
             tails: table
                 .partitions
                 .iter()

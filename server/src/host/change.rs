@@ -11,6 +11,7 @@ use strandline_index::DocId;
 use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::coverage::Interval;
 use strandline_proto::ids::{Half, OffsetRange, StreamPartition};
+use strandline_proto::lineage::Lineage;
 use strandline_proto::{Error, ErrorKind, Result};
 use strandline_storage::config::TableConfig;
 use strandline_storage::deep_store::Finished;
@@ -18,7 +19,7 @@ use strandline_storage::environment::{Files, blocking, in_background};
 use strandline_storage::meta::{ChangeReason, ChangeSegments, IngestCounts, SegmentContent};
 use strandline_storage::segment::builder::SegmentBuilder;
 use strandline_storage::segment::immutable::ImmutableSegment;
-use strandline_storage::segment::merge::{add_rows, docs_by_time};
+use strandline_storage::segment::merge::{Source, add_rows, docs_by_time};
 
 /// What a segment in the making may hold in memory before it is cut, in bytes.
 const BYTES_MAX: usize = 192 << 20;
@@ -115,7 +116,12 @@ pub async fn build(
         let hosted = places.publisher.registry().table(table);
         let mut sources = Vec::with_capacity(planned.parts.len());
         for Part { source, take } in planned.parts {
-            sources.push((hosted.open(&source.name, source.checksum)?, take));
+            let segment = hosted.open(&source.name, source.checksum)?;
+            sources.push(OpenPart {
+                segment,
+                version: source.schema_version,
+                take,
+            });
         }
         let run = &places.environment.random.uuid().simple().to_string()[..12];
         let job = Job {
@@ -123,6 +129,7 @@ pub async fn build(
             staging: places.staging.clone(),
             name: format!("{table}__{run}"),
             config,
+            lineage: places.publisher.lineage(table),
             half: planned.half,
             origin: planned.origin,
             moved: planned.moved,
@@ -218,24 +225,34 @@ pub async fn apply(
     prepared.apply(removed, reason, counts).await
 }
 
+/// A [`Part`] whose segment is open.
+struct OpenPart {
+    segment: Arc<ImmutableSegment>,
+    version: u32,
+    take: Take,
+}
+
 struct Job {
     files: Arc<dyn Files>,
     staging: PathBuf,
     name: String,
     config: Arc<TableConfig>,
+    lineage: Arc<Lineage>,
     half: Half,
     origin: Option<(StreamPartition, OffsetRange)>,
     moved: bool,
 }
 
 impl Job {
-    fn run(
-        self,
-        sources: Vec<(Arc<ImmutableSegment>, Take)>,
-    ) -> Result<Vec<(SegmentInfo, PathBuf)>> {
+    fn run(self, sources: Vec<OpenPart>) -> Result<Vec<(SegmentInfo, PathBuf)>> {
         let mut built = Vec::new();
         let mut current: Option<SegmentBuilder> = None;
-        for (segment, take) in sources {
+        for OpenPart {
+            segment,
+            version,
+            take,
+        } in sources
+        {
             let docs = self.docs(&segment, take)?;
             if docs.as_ref().is_some_and(Vec::is_empty) || segment.info().rows == 0 {
                 continue;
@@ -259,10 +276,15 @@ impl Job {
                 }
             };
             let schema = &self.config.spec.schema;
+            let source = Source {
+                segment: &segment,
+                version,
+                lineage: &self.lineage,
+            };
             add_rows(
                 builder,
                 schema,
-                &segment,
+                source,
                 docs.as_deref(),
                 self.origin.is_some(),
             )?;

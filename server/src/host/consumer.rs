@@ -214,7 +214,8 @@ impl Consumer {
         let flush_rows = self.stream_config()?.flush_rows;
         let partition = self.tail.partition().partition;
         let mut reader = self.stream.open(partition, self.tail.watermark()).await?;
-        let mut decoder = Decoder::new(&self.config)?;
+        let mut config = self.newest_config();
+        let mut decoder = Decoder::new(&config)?;
         let mut end_seen = self.environment.clock.monotonic();
         loop {
             if self.stop.is_cancelled() || *self.paused.borrow() {
@@ -240,6 +241,15 @@ impl Consumer {
             };
             if let Some(batch) = batch {
                 backoff.reset();
+                // What was sent after a change of the schema is decoded by it, also when it came in while the change was made.
+                let newest = self.newest_config();
+                if newest.spec.schema.version != config.spec.schema.version {
+                    // Rows of two schemas do not share a segment.
+                    self.seal(&active).await?;
+                    decoder = Decoder::new(&newest)?;
+                    config = newest;
+                }
+                let active = self.tail.active();
                 if active.next_offset() == active.start_offset() {
                     *opened = self.environment.clock.monotonic();
                 }
@@ -379,6 +389,12 @@ impl Consumer {
         Ok(())
     }
 
+    /// The table's config: its storage and its schema may have changed since the consumer began.
+    fn newest_config(&self) -> Arc<TableConfig> {
+        let config = self.publisher.config(&self.table, Half::Realtime);
+        config.unwrap_or_else(|| Arc::clone(&self.config))
+    }
+
     fn segment_at(&self, start_offset: u64) -> Result<ConsumingSegment> {
         let partition = self.tail.partition();
         let name = segment_name(
@@ -387,9 +403,7 @@ impl Consumer {
             start_offset,
             &self.environment,
         );
-        // The table's storage may have changed since the consumer began.
-        let config = self.publisher.config(&self.table, Half::Realtime);
-        let config = config.as_ref().unwrap_or(&self.config);
+        let config = self.newest_config();
         ConsumingSegment::new(
             &name,
             Arc::clone(&config.spec),

@@ -441,7 +441,11 @@ fn show_time(config: &TableConfig, ms: i64) -> String {
 
 fn check_pushed(config: &TableConfig, path: PathBuf) -> Result<BuiltSegment> {
     let segment = ImmutableSegment::open(&path)?;
-    let info = segment.info().clone();
+    let info = SegmentInfo {
+        // Whoever built it numbered the schema's versions from one.
+        schema_version: config.spec.schema.version,
+        ..segment.info().clone()
+    };
     if info.half != Half::Offline {
         return Err(Error::invalid(format!(
             "segment {} was built for a realtime half; only offline segments can be pushed",

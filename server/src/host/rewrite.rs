@@ -204,6 +204,8 @@ impl Rewriter {
         .await?;
         let new = SegmentInfo {
             stored_as: Some(stored_as.clone()),
+            moved: segment.moved,
+            schema_version: segment.schema_version,
             ..built
         };
         let is_other = new.checksum != segment.checksum;

@@ -22,6 +22,8 @@ use strandline_proto::leaf::{
 };
 use strandline_proto::stats::LeafCounts;
 use strandline_proto::{Error, Result};
+use strandline_storage::segment::SegmentReader;
+use strandline_storage::segment::adapted::adapt;
 use tokio_util::sync::DropGuard;
 
 /// Executes leaf queries over the segments of a [`SegmentHost`], on a [`ScanPool`].
@@ -52,21 +54,16 @@ impl LocalLeaf {
         let mut views = Vec::with_capacity(query.segments.len() + query.tails.len());
         for task in &query.segments {
             let reader = self.host.segment(&query.table, task)?;
-            views.push(SegmentView::new(
-                reader,
-                task.half,
-                false,
-                Arc::clone(&query.schema),
-            ));
+            let reader = by_schema(query, reader, task.schema_version)?;
+            let schema = Arc::clone(&query.schema);
+            views.push(SegmentView::new(reader, task.half, false, schema));
         }
         for task in &query.tails {
             for reader in self.host.tail(&query.table, task)? {
-                views.push(SegmentView::new(
-                    reader,
-                    Half::Realtime,
-                    true,
-                    Arc::clone(&query.schema),
-                ));
+                let version = reader.schema_version();
+                let reader = by_schema(query, reader, version)?;
+                let schema = Arc::clone(&query.schema);
+                views.push(SegmentView::new(reader, Half::Realtime, true, schema));
             }
         }
         Ok(views.into_iter().map(Arc::new).collect())
@@ -213,6 +210,22 @@ fn exprs_of_filter<'a>(filter: &'a LeafFilter, out: &mut Vec<&'a LeafExpr>) {
         LeafFilter::Column(_) => {}
         LeafFilter::Expr(expr) => out.push(expr),
     }
+}
+
+/// A segment of a version of the schema, as the query's version reads it.
+fn by_schema(
+    query: &LeafQuery,
+    reader: Arc<dyn SegmentReader>,
+    version: u32,
+) -> Result<Arc<dyn SegmentReader>> {
+    if version > query.schema.version {
+        return Err(Error::segment_gone(format!(
+            "segment {} is of a newer schema of table {} than the query",
+            reader.name(),
+            query.table
+        )));
+    }
+    Ok(adapt(reader, version, &query.schema, &query.lineage))
 }
 
 impl LocalLeaf {

@@ -226,6 +226,7 @@ mod tests {
         LeafQuery {
             version: LEAF_QUERY_VERSION,
             query_id: 1,
+            lineage: Default::default(),
             table: "t".into(),
             schema: Arc::new(Schema {
                 name: "t".to_owned(),

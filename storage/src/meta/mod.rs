@@ -24,6 +24,7 @@ use strandline_proto::Result;
 use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::coverage::{Coverage, Interval};
 use strandline_proto::ids::{CatalogVersion, Half, SegmentName, StreamPartition};
+use strandline_proto::lineage::Lineage;
 
 /// Payload bytes kept of a dead letter; its full length is kept besides.
 pub const DEAD_LETTER_BYTES_MAX: usize = 64 << 10;
@@ -66,6 +67,8 @@ pub struct SchemaRecord {
     pub version: u32,
     /// Pinot's JSON document.
     pub json: String,
+    /// Under which names segments of earlier versions store its columns.
+    pub lineage: Arc<Lineage>,
 }
 
 /// One half of a table to create.
@@ -358,9 +361,10 @@ pub trait Metastore: Send + Sync {
     /// Everything, at one version, as it is held in memory: cheap.
     async fn state(&self) -> Result<Arc<MetaState>>;
 
-    /// Stores a schema; gives its version. The same document again keeps the version.
-    /// Whether old segments can be read with it is for the caller to see before.
-    async fn put_schema(&self, name: &str, json: &str) -> Result<Outcome<u32>>;
+    /// Stores a schema as the given version, the one after the stored one. The same document again keeps what is stored, an
+    /// other version is refused with `FailedPrecondition`. Whether old segments can be read with it is for the caller to see
+    /// before.
+    async fn put_schema(&self, schema: SchemaRecord) -> Result<Outcome<u32>>;
     /// Removes a schema; `FailedPrecondition` while a table uses it.
     async fn delete_schema(&self, name: &str) -> Result<()>;
 

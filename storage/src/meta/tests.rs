@@ -43,6 +43,15 @@ fn segment(name: &str, checksum: u64, half: Half, offsets: Option<(u64, u64)>) -
     }
 }
 
+fn schema(name: &str, version: u32, json: &str) -> SchemaRecord {
+    SchemaRecord {
+        name: name.into(),
+        version,
+        json: json.into(),
+        lineage: Arc::default(),
+    }
+}
+
 fn table(half: Half) -> NewTable {
     NewTable {
         name: "t".into(),
@@ -116,7 +125,7 @@ fn change(
 }
 
 async fn hybrid(store: &dyn Metastore) {
-    store.put_schema("t", "{}").await.unwrap();
+    store.put_schema(schema("t", 1, "{}")).await.unwrap();
     store.create_table(table(Half::Offline)).await.unwrap();
     store.create_table(table(Half::Realtime)).await.unwrap();
 }
@@ -143,16 +152,23 @@ async fn schemas_and_tables_are_created_once_and_dropped_in_order() {
         kind(store.create_table(table(Half::Offline)).await),
         ErrorKind::FailedPrecondition
     );
-    assert_eq!(store.put_schema("t", "{}").await.unwrap(), Outcome::Done(1));
+    assert_eq!(
+        store.put_schema(schema("t", 1, "{}")).await.unwrap(),
+        Outcome::Done(1)
+    );
     let version = store.state().await.unwrap().version;
     assert_eq!(
-        store.put_schema("t", "{}").await.unwrap(),
+        store.put_schema(schema("t", 1, "{}")).await.unwrap(),
         Outcome::AlreadyDone(1)
     );
     assert_eq!(store.state().await.unwrap().version, version);
     assert_eq!(
-        store.put_schema("t", "{ }").await.unwrap(),
+        store.put_schema(schema("t", 2, "{ }")).await.unwrap(),
         Outcome::Done(2)
+    );
+    assert_eq!(
+        kind(store.put_schema(schema("t", 2, "{  }")).await),
+        ErrorKind::FailedPrecondition
     );
 
     let Outcome::Done(created) = store.create_table(table(Half::Offline)).await.unwrap() else {
@@ -573,7 +589,7 @@ async fn a_commit_shares_all_that_it_did_not_change_with_the_state_before() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
     hybrid(&store).await;
-    store.put_schema("u", "{}").await.unwrap();
+    store.put_schema(schema("u", 1, "{}")).await.unwrap();
     let other = NewTable {
         name: "u".into(),
         schema: "u".into(),
@@ -686,7 +702,7 @@ async fn a_store_of_a_newer_version_or_of_other_bytes_is_refused() {
 async fn a_config_changes_and_segments_are_put_in_others_places() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
-    store.put_schema("t", "{}").await.unwrap();
+    store.put_schema(schema("t", 1, "{}")).await.unwrap();
     store.create_table(table(Half::Offline)).await.unwrap();
     let known = PushOffline {
         segments: vec![

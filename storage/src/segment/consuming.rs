@@ -246,6 +246,10 @@ impl SegmentReader for ConsumingView {
         self.growing.column(name, self.rows)
     }
 
+    fn schema_version(&self) -> u32 {
+        self.growing.spec().schema.version
+    }
+
     fn bounds(&self, column: &str) -> Option<(i64, i64)> {
         // Rows behind the view's may have widened them: whatever holds between them holds for its rows.
         self.growing.bounds(column)

@@ -165,6 +165,10 @@ impl SegmentReader for ImmutableSegment {
         self.rows
     }
 
+    fn schema_version(&self) -> u32 {
+        self.info.schema_version
+    }
+
     fn column(&self, name: &str) -> Option<Arc<dyn ColumnReader>> {
         self.columns
             .get(name)

@@ -11,6 +11,7 @@ use ::arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use ::arrow::compute::{CastOptions, cast_with_options};
 use strandline_index::{CHUNK_DOCS, ColumnReader, DocBits, DocId, DocSelection, ValueBuffer};
 use strandline_proto::coverage::Interval;
+use strandline_proto::lineage::Lineage;
 use strandline_proto::schema::{Column, ColumnRole, DataType, Schema};
 use strandline_proto::time_format::TimeFormat;
 use strandline_proto::{Error, Result};
@@ -18,7 +19,18 @@ use strandline_proto::{Error, Result};
 /// Rows that are read together: few, because a row may hold a long text.
 const BLOCK_ROWS: usize = 1_024;
 
-/// Adds rows of `segment` to `builder`: those of `docs` (ascending), or all. They come in the columns of the builder's
+/// A segment whose rows go into another one.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    /// The segment.
+    pub segment: &'a ImmutableSegment,
+    /// The version of the table's schema that it is of.
+    pub version: u32,
+    /// Under which names segments of that version store the table's columns.
+    pub lineage: &'a Lineage,
+}
+
+/// Adds rows of `source` to `builder`: those of `docs` (ascending), or all. They come in the columns of the builder's
 /// schema: one that the segment lacks holds its default, one that it holds in a narrower type is widened.
 ///
 /// `schema`: that of the builder. `has_origin`: whether the builder's segment is of a stream partition.
@@ -29,13 +41,14 @@ const BLOCK_ROWS: usize = 1_024;
 pub fn add_rows(
     builder: &mut SegmentBuilder,
     schema: &Schema,
-    segment: &ImmutableSegment,
+    source: Source<'_>,
     docs: Option<&[DocId]>,
     has_origin: bool,
 ) -> Result<()> {
+    let segment = source.segment;
     let in_segment = |e: Error| e.at(format_args!("segment {}", segment.info().name));
     let mut add = |selection: DocSelection<'_>| {
-        let rows = block(schema, segment, selection.clone())?;
+        let rows = block(schema, source, selection.clone())?;
         if !has_origin {
             return builder.push(&rows);
         }
@@ -66,15 +79,13 @@ pub fn add_rows(
 }
 
 /// Documents of a segment in the columns of `schema`.
-fn block(
-    schema: &Schema,
-    segment: &ImmutableSegment,
-    docs: DocSelection<'_>,
-) -> Result<RecordBatch> {
+fn block(schema: &Schema, source: Source<'_>, docs: DocSelection<'_>) -> Result<RecordBatch> {
     let rows = docs.len();
+    let segment = source.segment;
     let arrays = schema.columns.iter().map(|column| {
-        let stored = segment.schema().column(&column.name);
-        let reader = segment.column(&column.name);
+        let name = source.lineage.stored_name(&column.name, source.version);
+        let stored = name.and_then(|name| segment.schema().column(name));
+        let reader = name.and_then(|name| segment.column(name));
         match stored.zip(reader) {
             Some((stored, reader)) => stored_values(column, stored, &*reader, docs.clone()),
             None => defaults(column, rows),

@@ -1,5 +1,6 @@
 //! Segments: the immutable file and the consuming segment, behind one reader.
 
+pub mod adapted;
 pub mod arrow;
 pub mod builder;
 pub mod consuming;
@@ -16,6 +17,7 @@ mod text;
 mod time_range;
 mod truncated;
 mod values;
+pub mod widened;
 mod write;
 
 pub use file::{FORMAT_VERSION, TEMPORARY_SUFFIX};
@@ -38,6 +40,10 @@ pub trait SegmentReader: Send + Sync {
     /// A stored column; none when the segment was built before the column was added (every row
     /// then holds the column's default).
     fn column(&self, name: &str) -> Option<Arc<dyn ColumnReader>>;
+    /// The version of the schema that its columns are of.
+    fn schema_version(&self) -> u32 {
+        1
+    }
     /// The stream partition and offsets the rows came from; none for offline segments.
     fn origin(&self) -> Option<(&StreamPartition, OffsetRange)>;
     /// Appends the stream offset of each of `docs` (ascending) to `out`; nothing for offline segments.

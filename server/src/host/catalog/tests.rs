@@ -5,7 +5,9 @@ use strandline_proto::coverage::Interval;
 use strandline_proto::ids::{OffsetRange, StreamPartition};
 use strandline_storage::config::PushType;
 use strandline_storage::meta::sql::SqlMetastore;
-use strandline_storage::meta::{CommitRealtime, IngestCounts, NewTable, PushOffline, SkipOffsets};
+use strandline_storage::meta::{
+    CommitRealtime, IngestCounts, NewTable, PushOffline, SchemaRecord, SkipOffsets,
+};
 
 struct Server {
     metastore: Arc<SqlMetastore>,
@@ -67,6 +69,15 @@ fn schema(table: &str) -> String {
         r#"{{"schemaName": "{table}", "dateTimeFieldSpecs": [
             {{"name": "ms", "dataType": "LONG", "format": "1:MILLISECONDS:EPOCH", "granularity": "1:DAYS"}}]}}"#
     )
+}
+
+fn record(name: &str, version: u32, json: String) -> SchemaRecord {
+    SchemaRecord {
+        name: name.to_owned(),
+        version,
+        json,
+        lineage: Arc::default(),
+    }
 }
 
 fn table(name: &str, half: Half) -> NewTable {
@@ -131,7 +142,10 @@ async fn each_step_publishes_what_is_stored_and_keeps_the_tables_it_did_not_touc
     let server = Server::new().await;
     let store = &server.metastore;
     for name in ["t", "u"] {
-        store.put_schema(name, &schema(name)).await.unwrap();
+        store
+            .put_schema(record(name, 1, schema(name)))
+            .await
+            .unwrap();
         store
             .create_table(table(name, Half::Offline))
             .await
@@ -205,12 +219,13 @@ async fn each_step_publishes_what_is_stored_and_keeps_the_tables_it_did_not_touc
     store.release_boundary("t").await.unwrap();
     server.publish().await;
     store
-        .put_schema(
+        .put_schema(record(
             "u",
-            &schema("u")
+            2,
+            schema("u")
                 .replace("LONG", "TIMESTAMP")
                 .replace("1:MILLISECONDS:EPOCH", "TIMESTAMP"),
-        )
+        ))
         .await
         .unwrap();
     let changed = server.publish().await;

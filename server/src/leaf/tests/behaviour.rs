@@ -75,6 +75,7 @@ async fn a_segment_that_is_gone_is_said_to_be() {
         name: strandline_proto::ids::SegmentName::new("gone"),
         checksum: 1,
         half: strandline_proto::ids::Half::Offline,
+        schema_version: 1,
     }];
     assert_eq!(
         run(&leaf, &query, context()).await.unwrap_err().kind(),

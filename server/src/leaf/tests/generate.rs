@@ -956,6 +956,7 @@ pub(super) fn query(rng: &mut StdRng, table: &Table) -> LeafQuery {
         query_id: 1,
         table: "t".into(),
         schema: Arc::clone(&table.schema),
+        lineage: Default::default(),
         work: Arc::new(LeafWork {
             filter,
             output,

@@ -373,6 +373,7 @@ impl MemoryHost {
             name: SegmentName::new(segment.name()),
             checksum: 1,
             half: *half,
+            schema_version: 1,
         };
         self.segments.iter().map(task).collect()
     }

@@ -125,6 +125,7 @@ impl Segment {
             query_id: 0,
             table: "t".into(),
             schema: Arc::clone(&self.schema),
+            lineage: Default::default(),
             work: Arc::new(LeafWork {
                 filter: filter.clone(),
                 output: LeafOutput::Rows {

@@ -79,6 +79,7 @@ const STEPS: &[&[&str]] = &[
         "ALTER TABLE pushes ADD COLUMN change_json TEXT",
         "ALTER TABLE pushes ADD COLUMN reverted_in BIGINT",
         "ALTER TABLE tables ADD COLUMN paused_ms BIGINT",
+        "ALTER TABLE schemas ADD COLUMN lineage_json TEXT",
     ],
 ];
 

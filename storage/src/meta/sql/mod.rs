@@ -12,7 +12,7 @@ mod write;
 
 use super::{
     ChangeSegments, CommitRealtime, DeadLetter, KeptPush, MetaState, Metastore, NewTable, Outcome,
-    PushOffline, Pushed, RemovedSegment, ReplaceSegment, SegmentContent, SkipOffsets,
+    PushOffline, Pushed, RemovedSegment, ReplaceSegment, SchemaRecord, SegmentContent, SkipOffsets,
 };
 use crate::environment::Clock;
 use async_trait::async_trait;
@@ -189,9 +189,9 @@ impl Metastore for SqlMetastore {
         self.held().await
     }
 
-    async fn put_schema(&self, name: &str, json: &str) -> Result<Outcome<u32>> {
+    async fn put_schema(&self, schema: SchemaRecord) -> Result<Outcome<u32>> {
         let mut write = self.write().await?;
-        let outcome = tables::put_schema(&mut write, name, json).await?;
+        let outcome = tables::put_schema(&mut write, schema).await?;
         write.finish(outcome).await
     }
 

@@ -132,36 +132,47 @@ fn read_schema(row: &SqlRow) -> Result<SchemaRecord> {
     let (name, version) = (text(row, "name")?, unsigned(row, "version")?);
     let version = u32::try_from(version)
         .map_err(|_| Error::data_loss(format!("metastore: schema {name} has version {version}")))?;
+    let lineage: Option<String> = row
+        .try_get("lineage_json")
+        .map_err(|e| sql_error("read", &e))?;
+    let lineage = lineage.map(|json| from_json(&json, &format!("the lineage of schema {name}")));
     Ok(SchemaRecord {
         name,
         version,
         json: text(row, "json")?,
+        lineage: Arc::new(lineage.transpose()?.unwrap_or_default()),
     })
 }
 
 pub(super) async fn put_schema(
     write: &mut Write<'_>,
-    name: &str,
-    json: &str,
+    schema: SchemaRecord,
 ) -> Result<Outcome<u32>> {
     write.next_version().await?;
-    let stored = find_schema(write.connection(), name).await?;
-    if let Some(same) = stored.as_ref().filter(|stored| stored.json == json) {
+    let stored = find_schema(write.connection(), &schema.name).await?;
+    if let Some(same) = stored.as_ref().filter(|stored| stored.json == schema.json) {
         return Ok(Outcome::AlreadyDone(same.version));
     }
-    let version = stored.map_or(0, |stored| stored.version) + 1;
-    sqlx::query("INSERT INTO schemas (name, version, json) VALUES ($1, $2, $3) ON CONFLICT (name) DO UPDATE SET version = excluded.version, json = excluded.json")
-        .bind(name)
-        .bind(i64::from(version))
-        .bind(json)
-        .execute(write.connection())
-        .await
-        .map_err(|e| sql_error("write", &e))?;
-    write.note_schema(SchemaRecord {
-        name: name.to_owned(),
-        version,
-        json: json.to_owned(),
-    });
+    let next = stored.map_or(0, |stored| stored.version) + 1;
+    if schema.version != next {
+        return Err(Error::precondition(format!(
+            "schema {} was changed meanwhile: its next version is {next}, not {}; try again",
+            schema.name, schema.version
+        )));
+    }
+    sqlx::query(
+        "INSERT INTO schemas (name, version, json, lineage_json) VALUES ($1, $2, $3, $4) ON CONFLICT (name)
+         DO UPDATE SET version = excluded.version, json = excluded.json, lineage_json = excluded.lineage_json",
+    )
+    .bind(&schema.name)
+    .bind(i64::from(schema.version))
+    .bind(&schema.json)
+    .bind(to_json(&*schema.lineage, "lineage")?)
+    .execute(write.connection())
+    .await
+    .map_err(|e| sql_error("write", &e))?;
+    let version = schema.version;
+    write.note_schema(schema);
     Ok(Outcome::Done(version))
 }
 

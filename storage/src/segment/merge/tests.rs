@@ -15,6 +15,7 @@ use std::sync::Arc;
 use strandline_index::DocSelection;
 use strandline_proto::coverage::Interval;
 use strandline_proto::ids::{Half, OffsetRange, StreamPartition};
+use strandline_proto::lineage::Lineage;
 use strandline_proto::schema::{Column, ColumnRole, DataType, Schema};
 use strandline_proto::time_format::TimeFormat;
 use strandline_proto::value::Value;
@@ -126,6 +127,14 @@ fn texts(list: &ListArray, at: usize) -> Vec<Option<String>> {
     elements.map(|text| text.map(str::to_owned)).collect()
 }
 
+fn of<'a>(segment: &'a ImmutableSegment, lineage: &'a Lineage) -> super::Source<'a> {
+    super::Source {
+        segment,
+        version: 1,
+        lineage,
+    }
+}
+
 #[test]
 fn merged_segments_hold_each_row_with_its_offset_and_new_columns_their_defaults() {
     let folder = tempfile::tempdir().unwrap();
@@ -154,7 +163,14 @@ fn merged_segments_hold_each_row_with_its_offset_and_new_columns_their_defaults(
     let merged_spec = spec(Arc::clone(&new), false);
     let mut builder = SegmentBuilder::new(merged_spec, "m", Half::Realtime, origin).unwrap();
     for part in [&first, &second, &third] {
-        add_rows(&mut builder, &new, part, None, true).unwrap();
+        add_rows(
+            &mut builder,
+            &new,
+            of(part, &Lineage::default()),
+            None,
+            true,
+        )
+        .unwrap();
     }
     let merged = finish(builder, folder.path(), "m");
     assert_eq!(merged.info().rows, 6_900);
@@ -225,7 +241,14 @@ fn rows_are_taken_by_document_and_by_time() {
         let mut builder =
             SegmentBuilder::new(spec(Arc::clone(&schema), raw), &name, Half::Offline, None)
                 .unwrap();
-        add_rows(&mut builder, &schema, &source, Some(&inside), false).unwrap();
+        add_rows(
+            &mut builder,
+            &schema,
+            of(&source, &Lineage::default()),
+            Some(&inside),
+            false,
+        )
+        .unwrap();
         let part = finish(builder, folder.path(), &name);
         assert_eq!(part.info().rows, 300);
         let days = values(&part, &time());
@@ -252,7 +275,14 @@ fn a_value_that_does_not_fit_the_new_type_is_an_error() {
         star_trees: Vec::new(),
     };
     let mut builder = SegmentBuilder::new(Arc::new(plain), "m", Half::Offline, None).unwrap();
-    let error = add_rows(&mut builder, &schema, &source, None, false).unwrap_err();
+    let error = add_rows(
+        &mut builder,
+        &schema,
+        of(&source, &Lineage::default()),
+        None,
+        false,
+    )
+    .unwrap_err();
     assert!(error.message().contains("column text"), "{error}");
     assert_eq!(builder.rows(), 0);
 }
