@@ -34,6 +34,12 @@ pub struct Decoded {
     pub batch: RecordBatch,
     /// The offset of each row.
     pub offsets: Vec<u64>,
+    /// Messages that were decoded.
+    pub read: u64,
+    /// Rows that the table's filter left out.
+    pub filtered: u64,
+    /// Rows beyond the first of a message.
+    pub unnested: u64,
     /// Messages that gave no row.
     pub rejected: Vec<Rejected>,
 }
@@ -96,42 +102,42 @@ impl Decoder {
     pub fn decode(&mut self, messages: &[Message]) -> Decoded {
         let mut offsets = Vec::with_capacity(messages.len());
         let mut rejected = Vec::new();
-        let mut reject = |message: &Message, reason: String| {
-            rejected.push(Rejected {
-                offset: message.offset,
-                reason,
-                payload: message.payload.clone(),
-            });
-        };
+        let (mut filtered, mut unnested) = (0, 0);
         let mut cells = Vec::with_capacity(self.layout.width());
         for message in messages {
+            let (rows, left_out) = (self.builder.rows(), self.builder.filtered());
             match self.row(message, &mut cells) {
-                Ok(()) => offsets.push(message.offset),
-                Err(reason) => reject(message, reason),
+                Ok(()) => {
+                    let kept = self.builder.rows() - rows;
+                    let left_out = self.builder.filtered() - left_out;
+                    offsets.extend(std::iter::repeat_n(message.offset, kept));
+                    filtered += left_out;
+                    unnested += (kept as u64 + left_out).saturating_sub(1);
+                }
+                Err(reason) => rejected.push(reject(message, reason)),
             }
         }
+        let read = messages.len() as u64;
         match self.builder.finish() {
             Ok(batch) => Decoded {
                 batch,
                 offsets,
+                read,
+                filtered,
+                unnested,
                 rejected,
             },
-            Err(error) => {
-                // No row may be lost without a word: without a batch, every message is handed back.
-                let rejected = messages
-                    .iter()
-                    .map(|m| Rejected {
-                        offset: m.offset,
-                        reason: error.message().to_owned(),
-                        payload: m.payload.clone(),
-                    })
-                    .collect();
-                Decoded {
-                    batch: RecordBatch::new_empty(self.builder.arrow()),
-                    offsets: Vec::new(),
-                    rejected,
-                }
-            }
+            // No row may be lost without a word: without a batch, every message is handed back.
+            Err(error) => Decoded {
+                batch: RecordBatch::new_empty(self.builder.arrow()),
+                offsets: Vec::new(),
+                read,
+                filtered: 0,
+                unnested: 0,
+                rejected: (messages.iter())
+                    .map(|m| reject(m, error.message().to_owned()))
+                    .collect(),
+            },
         }
     }
 
@@ -168,6 +174,14 @@ impl Decoder {
                 self.builder.push(&mut cells).map_err(|e| e.to_string())
             }
         }
+    }
+}
+
+fn reject(message: &Message, reason: String) -> Rejected {
+    Rejected {
+        offset: message.offset,
+        reason,
+        payload: message.payload.clone(),
     }
 }
 

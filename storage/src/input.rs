@@ -74,9 +74,11 @@ impl InputFormat {
 
 /// A file read batch by batch. Blocking.
 pub trait RowSource: Send {
-    /// The next rows, in the table's Arrow schema, transforms applied; none at the end. Text may come as a dictionary
-    /// array. After an error the source is not to be read on.
+    /// The next rows, in the table's Arrow schema, transforms and filter applied; none at the end. There may be batches
+    /// without rows. Text may come as a dictionary array. After an error the source is not to be read on.
     fn next_batch(&mut self) -> Result<Option<RecordBatch>>;
+    /// Rows left out by the table's filter so far.
+    fn filtered(&self) -> u64;
     /// Bytes of the file that were read so far, for a progress bar.
     fn bytes_read(&self) -> u64;
     /// Bytes of the file.

@@ -88,7 +88,7 @@ pub(crate) async fn run(arguments: BuildArgs) -> Outcome {
         }
     };
     bar.finish_and_clear();
-    built?;
+    let filtered = built?;
     let mut built = Vec::new();
     while let Some(segment) = segments.recv().await {
         built.push(segment);
@@ -101,6 +101,9 @@ pub(crate) async fn run(arguments: BuildArgs) -> Outcome {
             .publish(&segment.path, &path)
             .map_err(|e| file_error("write", &path, &e))?;
         writeln!(out, "{}", path.display())?;
+    }
+    if filtered > 0 {
+        eprintln!("{filtered} rows were left out by the filter");
     }
     let run = built
         .first()

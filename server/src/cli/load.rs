@@ -151,6 +151,13 @@ pub(super) fn finish(
         "{table}: {} rows in {} segments, {seconds:.2} s, {rate:.0} rows/s, push {}",
         result.rows, result.segments, result.push_id
     )?;
+    if result.rows_filtered > 0 {
+        writeln!(
+            out,
+            "{table}: {} rows were left out by the filter",
+            result.rows_filtered
+        )?;
+    }
     for interval in result
         .coverage
         .iter()

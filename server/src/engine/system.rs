@@ -177,9 +177,9 @@ impl Engine {
             .collect()
     }
 
-    /// One row a partition. `messages_read` is the sum of `rows_committed`, `rows_consuming`, of what has left the realtime half
-    /// since (`rows_moved`, `rows_deleted`, `rows_expired`), `rows_filtered` and `dead_letters`; with `lost_offsets` they are all
-    /// offsets from `first_offset` to `next_offset`, for a stream without empty ones.
+    /// One row a partition. `messages_read + rows_unnested` is the sum of `rows_committed`, `rows_consuming`, of what has left the
+    /// realtime half since (`rows_moved`, `rows_deleted`, `rows_expired`), `rows_filtered` and `dead_letters`; `messages_read` with
+    /// `lost_offsets` are all offsets from `first_offset` to `next_offset`, for a stream without empty ones.
     async fn system_ingestion(&self) -> Result<Vec<Vec<Cell>>> {
         let state = self.metastore.state().await?;
         let mut rows = Vec::new();
@@ -210,6 +210,7 @@ impl Engine {
                     Cell::Long(counts.moved),
                     Cell::Long(counts.deleted),
                     Cell::Long(counts.expired),
+                    Cell::Long(counts.unnested),
                     Cell::Long(counts.lost),
                     text(status.state),
                     text_or_null(status.error()),
@@ -221,7 +222,7 @@ impl Engine {
                 .filter(|s| !s.last_error.is_empty())
             {
                 let mut row = vec![text(&table.name)];
-                row.extend((0..14).map(|_| Cell::Null));
+                row.extend((0..15).map(|_| Cell::Null));
                 row.extend([text("RETRYING"), text(&status.last_error)]);
                 rows.push(row);
             }

@@ -72,10 +72,13 @@ struct Read {
     rows: RecordBatch,
     /// Bytes of all files up to here.
     bytes: u64,
+    /// Rows of all files up to here that were left out.
+    filtered: u64,
 }
 
 impl SegmentBuild {
-    /// Makes the segment files, and hands each to `made`. Ends early when nobody takes them.
+    /// Makes the segment files, and hands each to `made`; gives how many rows the table's filter left out. Ends early when
+    /// nobody takes them.
     ///
     /// # Errors
     /// What is wrong with a file, by file, column and row; what was made until then stays in the folder.
@@ -83,7 +86,7 @@ impl SegmentBuild {
         self,
         environment: &Environment,
         made: UnboundedSender<BuiltSegment>,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let inputs: Arc<[PathBuf]> = self.inputs.into();
         let (batches, read) = sync_channel(PLACES_AHEAD);
         let reading = Reading {
@@ -132,20 +135,26 @@ impl Reading {
     fn run(self, batches: &SyncSender<Place>) -> Result<()> {
         // Whatever ends the reading early, also a panic, must not look like the end of the files.
         let stop_builder = self.stop.clone().drop_guard();
-        let mut before = 0;
+        let (mut before, mut filtered_before) = (0, 0);
         for file in self.inputs.iter() {
             let mut source = input::open(file, self.format, &self.config, BATCH_ROWS)?;
             while let Some(rows) = source.next_batch()? {
                 let bytes = before + source.bytes_read();
+                let filtered = filtered_before + source.filtered();
                 let more = rows.get_array_memory_size() / PLACE_BYTES;
                 let empty = std::iter::repeat_with(|| None).take(more);
-                let mut places = empty.chain([Some(Read { rows, bytes })]);
+                let mut places = empty.chain([Some(Read {
+                    rows,
+                    bytes,
+                    filtered,
+                })]);
                 if self.stop.is_cancelled() || places.any(|place| batches.send(place).is_err()) {
                     // The builder says why.
                     return Ok(());
                 }
             }
             before += source.bytes_total();
+            filtered_before += source.filtered();
         }
         stop_builder.disarm();
         Ok(())
@@ -179,23 +188,29 @@ struct Building {
 }
 
 impl Building {
-    fn run(mut self, batches: &Receiver<Place>) -> Result<()> {
+    fn run(mut self, batches: &Receiver<Place>) -> Result<u64> {
         self.count.bytes_total = input::total_bytes(&self.inputs);
         while let Ok(place) = batches.recv() {
             self.check_stop()?;
-            let Some(Read { rows, bytes }) = place else {
+            let Some(Read {
+                rows,
+                bytes,
+                filtered,
+            }) = place
+            else {
                 continue;
             };
             self.add(&rows)?;
             self.count.rows += rows.num_rows() as u64;
             self.count.bytes_read = bytes;
+            self.count.rows_filtered = filtered;
             (self.progress)(self.count);
         }
         self.check_stop()?;
         self.cut()?;
         self.count.bytes_read = self.count.bytes_total;
         (self.progress)(self.count);
-        Ok(())
+        Ok(self.count.rows_filtered)
     }
 
     fn check_stop(&self) -> Result<()> {

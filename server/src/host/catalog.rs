@@ -185,7 +185,7 @@ impl Publisher {
                 old.time_column != new.time_column,
             ),
             (
-                "ingestionConfig.transformConfigs",
+                "ingestionConfig.transformConfigs or filterConfig",
                 old.transforms != new.transforms,
             ),
             ("the stream's config", old.stream != new.stream),

@@ -319,10 +319,15 @@ impl Consumer {
         let Decoded {
             batch,
             offsets,
+            read,
+            filtered,
+            unnested,
             rejected,
         } = decoded;
         let counts = IngestCounts {
-            read: (offsets.len() + rejected.len()) as u64,
+            read,
+            filtered,
+            unnested,
             indexed: offsets.len() as u64,
             dead_lettered: rejected.len() as u64,
             lost: lost.map_or(0, |range| range.end.saturating_sub(range.start)),

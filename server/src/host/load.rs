@@ -45,10 +45,11 @@ impl Drop for StagedFiles {
 
 /// Segment files on their way in.
 enum Made {
-    /// They are being made, and the end of it comes with whether it went well.
+    /// They are being made, and the end of it comes with how many rows were left out, when it went well.
     Here {
         segments: UnboundedReceiver<BuiltSegment>,
-        ended: oneshot::Receiver<Result<()>>,
+        ended: oneshot::Receiver<Result<u64>>,
+        filtered: u64,
     },
     /// They were made before.
     Elsewhere(std::vec::IntoIter<BuiltSegment>),
@@ -57,16 +58,30 @@ enum Made {
 impl Made {
     /// The next one, and whether it is a file of ours; none when there are no more and all went well.
     async fn next(&mut self) -> Result<Option<(BuiltSegment, bool)>> {
-        let (segments, ended) = match self {
+        let (segments, ended, filtered) = match self {
             Self::Elsewhere(segments) => return Ok(segments.next().map(|s| (s, false))),
-            Self::Here { segments, ended } => (segments, ended),
+            Self::Here {
+                segments,
+                ended,
+                filtered,
+            } => (segments, ended, filtered),
         };
         match segments.recv().await {
             Some(segment) => Ok(Some((segment, true))),
-            None => ended
-                .await
-                .unwrap_or_else(|_| Err(Error::internal("a build ended without a word")))
-                .map(|()| None),
+            None => {
+                *filtered = ended
+                    .await
+                    .unwrap_or_else(|_| Err(Error::internal("a build ended without a word")))?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Rows left out by the table's filter, known at the end.
+    fn filtered(&self) -> u64 {
+        match self {
+            Self::Here { filtered, .. } => *filtered,
+            Self::Elsewhere(_) => 0,
         }
     }
 }
@@ -123,7 +138,11 @@ impl Loader {
             // Nobody asks any more when the push has failed.
             let _ = end.send(build.run(&self.places.environment, made).await);
         };
-        let made = Made::Here { segments, ended };
+        let made = Made::Here {
+            segments,
+            ended,
+            filtered: 0,
+        };
         let ((), pushed) = tokio::join!(building, self.push(config, request, made));
         pushed
     }
@@ -227,6 +246,7 @@ impl Loader {
         let result = PushResult {
             rows: segments.iter().map(|info| info.rows).sum(),
             segments: segments.len() as u64,
+            filtered: made.filtered(),
         };
         let mut push = PushOffline {
             table: config.name.clone(),
@@ -321,6 +341,8 @@ pub(crate) async fn show_pushed(publisher: &Publisher, table: &str, pushed: Push
 struct PushResult {
     rows: u64,
     segments: u64,
+    #[serde(default)]
+    filtered: u64,
 }
 
 impl PushResult {
@@ -341,6 +363,7 @@ impl PushResult {
             segments: self.segments,
             already_done,
             coverage: None,
+            rows_filtered: self.filtered,
         })
     }
 }

@@ -93,6 +93,7 @@ const TABLES: [(&str, &[(&str, Kind)]); 8] = [
             ("rows_moved", Kind::Long),
             ("rows_deleted", Kind::Long),
             ("rows_expired", Kind::Long),
+            ("rows_unnested", Kind::Long),
             ("lost_offsets", Kind::Long),
             ("state", Kind::Text),
             ("last_error", Kind::Text),

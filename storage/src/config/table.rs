@@ -70,7 +70,11 @@ pub(super) fn parse(json: &str, schema: &Arc<Schema>) -> Result<(TableConfig, Ve
     let mut new_stream = None;
     if let Some(node) = root.take("ingestionConfig") {
         let mut ingestion = node.object()?;
-        transforms = read_transforms(&mut ingestion, schema)?;
+        transforms = read_filter(
+            read_transforms(&mut ingestion, schema)?,
+            &mut ingestion,
+            &mut warnings,
+        )?;
         new_stream = read_stream_ingestion(&mut ingestion, &mut warnings)?;
         read_ingestion_rest(ingestion, &mut segments, &mut warnings)?;
     }
@@ -257,16 +261,37 @@ fn read_transforms(ingestion: &mut Object<'_>, schema: &Schema) -> Result<Transf
         nodes.push(function);
     }
     Transforms::parse(pairs).map_err(|(number, error)| match nodes.get(number) {
-        Some(node) if error.message().starts_with("not supported: ") => {
-            let what = error
-                .message()
-                .trim_start_matches("not supported: ")
-                .to_owned();
-            node.unsupported(what)
-        }
-        Some(node) => error.at(node.path()),
+        Some(node) => at_node(node, error),
         None => error,
     })
+}
+
+/// An error about an expression, with where it stands.
+fn at_node(node: &Node<'_>, error: Error) -> Error {
+    match error.message().strip_prefix("not supported: ") {
+        Some(what) => node.unsupported(what),
+        None => error.at(node.path()),
+    }
+}
+
+/// `filterConfig`: rows for which its function is true are left out.
+fn read_filter(
+    transforms: Transforms,
+    ingestion: &mut Object<'_>,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<Transforms> {
+    let Some(node) = ingestion.take("filterConfig") else {
+        return Ok(transforms);
+    };
+    let mut config = node.object()?;
+    let function = config.take("filterFunction").filter(|f| !f.is_blank());
+    config.finish(warnings);
+    match function {
+        Some(function) => transforms
+            .with_filter(function.text()?)
+            .map_err(|error| at_node(&function, error)),
+        None => Ok(transforms),
+    }
 }
 
 fn read_stream_ingestion<'d>(
@@ -320,10 +345,6 @@ fn read_ingestion_rest(
         );
         batch.finish(warnings);
     }
-    ingestion.refuse(
-        "filterConfig",
-        "filters; rows that should be left out would be counted",
-    )?;
     ingestion.refuse(
         "aggregationConfigs",
         "aggregation while rows come in; rows would be counted one by one",

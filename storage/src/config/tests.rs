@@ -297,8 +297,8 @@ fn what_would_make_answers_wrong_is_an_error() {
         (r#", "upsertConfig": {"mode": "FULL"}"#, "upsertConfig"),
         (r#", "dedupConfig": {"dedupEnabled": true}"#, "dedupConfig"),
         (
-            r#", "ingestionConfig": {"filterConfig": {"filterFunction": "a = 1"}}"#,
-            "ingestionConfig.filterConfig",
+            r#", "ingestionConfig": {"filterConfig": {"filterFunction": "Groovy({x > 1}, x)"}}"#,
+            "ingestionConfig.filterConfig.filterFunction: Groovy",
         ),
         (
             r#", "ingestionConfig": {"complexTypeConfig": {"fieldsToUnnest": ["x"]}}"#,

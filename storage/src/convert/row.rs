@@ -3,7 +3,7 @@
 use super::cell::Cell;
 use super::column::{ColumnBuffer, Last};
 use crate::config::TableConfig;
-use crate::transform::{BoundTransform, Transforms};
+use crate::transform::{BoundTransforms, FieldPlace, Transforms};
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{
     DataType as ArrowType, Int32Type, Int64Type, SchemaRef, TimestampMillisecondType,
@@ -18,11 +18,12 @@ use strandline_proto::time_format::{TIME_MS_MAX, TIME_MS_MIN, TimeFormat};
 use strandline_proto::{Error, Result};
 
 /// Which input field goes to which cell of a row: first the schema's columns in order, then the fields that only
-/// transforms read.
+/// transforms and the filter read.
 #[derive(Clone, Debug)]
 pub struct RowLayout {
     names: Vec<String>,
-    columns: usize,
+    /// Of the columns: their type, of those with single values.
+    types: Vec<Option<DataType>>,
     index: HashMap<String, usize>,
 }
 
@@ -30,7 +31,9 @@ impl RowLayout {
     /// The layout for a schema and its transforms.
     pub fn new(schema: &Schema, transforms: &Transforms) -> Self {
         let mut names: Vec<String> = schema.columns.iter().map(|c| c.name.clone()).collect();
-        let columns = names.len();
+        let types = (schema.columns.iter())
+            .map(|c| (!c.multi_value).then_some(c.data_type))
+            .collect();
         for source in transforms.sources() {
             if !names.iter().any(|name| name == source) {
                 names.push(source.to_owned());
@@ -43,7 +46,7 @@ impl RowLayout {
             .collect();
         Self {
             names,
-            columns,
+            types,
             index,
         }
     }
@@ -55,7 +58,16 @@ impl RowLayout {
 
     /// How many of the cells are the schema's columns.
     pub fn columns(&self) -> usize {
-        self.columns
+        self.types.len()
+    }
+
+    /// The cell of a field that an expression reads, with the type that its value is to have.
+    pub fn place(&self, name: &str) -> Option<FieldPlace> {
+        let slot = self.slot(name)?;
+        Some(FieldPlace {
+            slot,
+            data_type: self.types.get(slot).copied().flatten(),
+        })
     }
 
     /// The cell that the input field `name` goes to; none when nothing needs it.
@@ -72,7 +84,7 @@ impl RowLayout {
 /// Why a row was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowError {
-    /// The column.
+    /// The column; empty when it is about the whole row.
     pub column: String,
     /// The reason, with the value.
     pub reason: String,
@@ -80,6 +92,9 @@ pub struct RowError {
 
 impl fmt::Display for RowError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.column.is_empty() {
+            return f.write_str(&self.reason);
+        }
         write!(f, "column {}: {}", self.column, self.reason)
     }
 }
@@ -225,9 +240,10 @@ pub struct RowBuilder {
     arrow: SchemaRef,
     names: Vec<String>,
     columns: Vec<ColumnBuffer>,
-    transforms: Vec<BoundTransform>,
+    transforms: BoundTransforms,
     time: Option<TimeCheck>,
     rows: usize,
+    filtered: u64,
 }
 
 impl RowBuilder {
@@ -255,9 +271,10 @@ impl RowBuilder {
             arrow: schema.arrow(),
             names: schema.columns.iter().map(|c| c.name.clone()).collect(),
             columns: schema.columns.iter().map(ColumnBuffer::new).collect(),
-            transforms: transforms.bind(|name| layout.slot(name))?,
+            transforms: transforms.bind(|name| layout.place(name))?,
             time,
             rows: 0,
+            filtered: 0,
         })
     }
 
@@ -276,14 +293,27 @@ impl RowBuilder {
         self.columns.iter().map(ColumnBuffer::bytes).sum()
     }
 
-    /// Appends a row of cells in the layout; fields that were absent are null. After an error the builder holds what
-    /// it held before.
+    /// Rows left out by the filter, from the beginning on.
+    pub fn filtered(&self) -> u64 {
+        self.filtered
+    }
+
+    /// Appends a row of cells in the layout, unless the filter leaves it out; fields that were absent are null. After an
+    /// error the builder holds what it held before.
     pub fn push(&mut self, cells: &mut [Cell<'_>]) -> Result<(), RowError> {
-        for transform in &self.transforms {
+        for transform in self.transforms.columns() {
             transform.apply(cells).map_err(|reason| RowError {
                 column: transform.column().to_owned(),
                 reason,
             })?;
+        }
+        let left_out = self.transforms.leaves_out(cells);
+        if left_out.map_err(|reason| RowError {
+            column: String::new(),
+            reason,
+        })? {
+            self.filtered += 1;
+            return Ok(());
         }
         let mut failed = None;
         for (at, (column, cell)) in self.columns.iter_mut().zip(cells.iter()).enumerate() {

@@ -217,3 +217,35 @@ fn an_avro_schema_that_contains_itself_is_refused() {
     assert!(check_avro_schema("{").is_err());
     assert!(check_avro_schema("\"int\"").is_err());
 }
+
+#[test]
+fn rows_that_the_filter_leaves_out_are_counted_and_what_it_fails_on_is_rejected() {
+    let table = config("");
+    let json = table.json.replace(
+        r#""ingestionConfig": {"#,
+        r#""ingestionConfig": {"filterConfig": {"filterFunction": "n > 5 AND kind <> 'kept'"}, "#,
+    );
+    let table = parse_table(&json, &table.spec.schema).unwrap().0;
+    let mut decoder = Decoder::new(&table).unwrap();
+    let decoded = decoder.decode(&[
+        message(1, r#"{"day": 1, "n": 6, "kind": "x"}"#),
+        message(2, r#"{"day": 1, "n": 6, "kind": "kept"}"#),
+        message(3, r#"{"day": 1, "n": 6}"#),
+        message(4, r#"{"day": 1, "n": "many", "kind": "x"}"#),
+        message(5, r#"{"n": 6, "kind": "x"}"#),
+    ]);
+    // The last one has no time, but is left out before that matters.
+    assert_eq!(
+        (decoded.offsets, decoded.read, decoded.filtered),
+        (vec![2, 3], 5, 2)
+    );
+    assert_eq!((decoded.batch.num_rows(), decoded.unnested), (2, 0));
+    assert_eq!(decoded.rejected.len(), 1);
+    assert!(
+        decoded.rejected[0]
+            .reason
+            .contains("the filter function: n: 'many'"),
+        "{:?}",
+        decoded.rejected
+    );
+}

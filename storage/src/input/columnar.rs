@@ -6,9 +6,9 @@ use crate::config::TableConfig;
 use crate::convert::column::ColumnBuffer;
 use crate::convert::row::TimeCheck;
 use crate::convert::{Cell, RowError, RowLayout};
-use crate::transform::BoundTransform;
-use arrow::array::{Array, ArrayRef};
-use arrow::compute::cast;
+use crate::transform::BoundTransforms;
+use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::compute::{cast, filter};
 use arrow::datatypes::{DataType as ArrowType, Schema as ArrowSchema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use std::sync::Arc;
@@ -21,7 +21,9 @@ pub(super) struct Columnar {
     keyed_text: Vec<bool>,
     arrow: SchemaRef,
     layout: RowLayout,
-    transforms: Vec<BoundTransform>,
+    transforms: BoundTransforms,
+    /// The cells that transforms and the filter read or fill.
+    by_row: Vec<usize>,
     time: Option<TimeCheck>,
 }
 
@@ -31,11 +33,13 @@ pub(super) type Refused = (usize, RowError);
 impl Columnar {
     pub(super) fn new(config: &TableConfig, layout: RowLayout) -> Result<Self> {
         let schema = Arc::clone(&config.spec.schema);
+        let transforms = config.transforms.bind(|name| layout.place(name))?;
         let keyed_text = (schema.columns.iter()).map(|c| config.spec.takes_keyed_text(c));
         Ok(Self {
             keyed_text: keyed_text.collect(),
             arrow: schema.arrow(),
-            transforms: config.transforms.bind(|name| layout.slot(name))?,
+            by_row: transforms.cells(),
+            transforms,
             time: config
                 .time_column
                 .as_deref()
@@ -52,14 +56,50 @@ impl Columnar {
 
     /// Whether a field of the layout may come as a dictionary array of texts.
     pub(super) fn takes_keyed_text(&self, slot: usize) -> bool {
-        let by_row = |t: &BoundTransform| t.cells().contains(&slot);
-        !self.transforms.iter().any(by_row)
+        !self.by_row.contains(&slot)
             && self.time.as_ref().is_none_or(|time| time.column() != slot)
             && self.keyed_text.get(slot).copied().unwrap_or(false)
     }
 
-    /// Converts `rows` rows; `arrays` holds the file's array for each field of the layout that it has.
+    /// Converts `rows` rows; `arrays` holds the file's array for each field of the layout that it has. Rows that the filter
+    /// leaves out are in no way converted.
     pub(super) fn convert(
+        &self,
+        arrays: &[Option<&ArrayRef>],
+        rows: usize,
+    ) -> Result<RecordBatch, Refused> {
+        if !self.transforms.has_filter() {
+            return self.convert_all(arrays, rows);
+        }
+        let kept = self.kept(arrays, rows)?;
+        let numbers: Vec<usize> = (0..rows).filter(|row| kept.value(*row)).collect();
+        if numbers.len() == rows {
+            return self.convert_all(arrays, rows);
+        }
+        let mut left = Vec::with_capacity(arrays.len());
+        for array in arrays {
+            let array = array.map(|array| filter(array, &kept)).transpose();
+            left.push(array.map_err(|e| whole(format!("the filter can't be applied: {e}")))?);
+        }
+        let left: Vec<Option<&ArrayRef>> = left.iter().map(Option::as_ref).collect();
+        self.convert_all(&left, numbers.len())
+            .map_err(|(row, error)| (numbers.get(row).copied().unwrap_or(row), error))
+    }
+
+    /// Which rows the filter does not leave out.
+    fn kept(&self, arrays: &[Option<&ArrayRef>], rows: usize) -> Result<BooleanArray, Refused> {
+        let sources = self.sources(arrays)?;
+        let mut cells = vec![Cell::Null; self.layout.width()];
+        let mut kept = Vec::with_capacity(rows);
+        for row in 0..rows {
+            self.read_row(&sources, row, &mut cells)?;
+            let left_out = self.transforms.leaves_out(&cells);
+            kept.push(!left_out.map_err(|reason| (row, whole(reason).1))?);
+        }
+        Ok(BooleanArray::from(kept))
+    }
+
+    fn convert_all(
         &self,
         arrays: &[Option<&ArrayRef>],
         rows: usize,
@@ -91,15 +131,52 @@ impl Columnar {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let schema = schema_of(&self.arrow, &columns);
-        RecordBatch::try_new_with_options(schema, columns, &options).map_err(|e| {
-            (
-                0,
-                RowError {
-                    column: String::new(),
-                    reason: format!("the columns make no batch: {e}"),
-                },
-            )
-        })
+        RecordBatch::try_new_with_options(schema, columns, &options)
+            .map_err(|e| whole(format!("the columns make no batch: {e}")))
+    }
+
+    /// What transforms and the filter read of the file.
+    fn sources<'a>(
+        &self,
+        arrays: &[Option<&'a ArrayRef>],
+    ) -> Result<Vec<(usize, Cells<'a>)>, Refused> {
+        let mut sources = Vec::with_capacity(self.by_row.len());
+        for slot in &self.by_row {
+            if let Some(array) = arrays.get(*slot).copied().flatten() {
+                let cells = Cells::new(array).map_err(|reason| {
+                    let column = self.name(*slot);
+                    (0, RowError { column, reason })
+                })?;
+                sources.push((*slot, cells));
+            }
+        }
+        Ok(sources)
+    }
+
+    /// One row's cells, transforms applied.
+    fn read_row<'a>(
+        &self,
+        sources: &[(usize, Cells<'a>)],
+        row: usize,
+        cells: &mut [Cell<'a>],
+    ) -> Result<(), Refused> {
+        cells.fill(Cell::Null);
+        for (slot, source) in sources {
+            if let Some(cell) = cells.get_mut(*slot) {
+                *cell = source.get(row);
+            }
+        }
+        for transform in self.transforms.columns() {
+            transform.apply(cells).map_err(|reason| {
+                let column = transform.column().to_owned();
+                (row, RowError { column, reason })
+            })?;
+        }
+        Ok(())
+    }
+
+    fn name(&self, slot: usize) -> String {
+        self.layout.names().get(slot).cloned().unwrap_or_default()
     }
 
     /// The columns that transforms fill, by their place in the schema.
@@ -109,7 +186,7 @@ impl Columnar {
         rows: usize,
     ) -> Result<Vec<(usize, ArrayRef)>, Refused> {
         let mut buffers: Vec<(usize, ColumnBuffer)> = Vec::new();
-        for transform in &self.transforms {
+        for transform in self.transforms.columns() {
             let complete = arrays
                 .get(transform.target())
                 .copied()
@@ -122,76 +199,33 @@ impl Columnar {
         if buffers.is_empty() {
             return Ok(Vec::new());
         }
-        let mut slots: Vec<usize> = self
-            .transforms
-            .iter()
-            .flat_map(BoundTransform::cells)
-            .collect();
-        slots.sort_unstable();
-        slots.dedup();
-        let name = |slot: usize| self.layout.names().get(slot).cloned().unwrap_or_default();
-        let mut sources = Vec::with_capacity(slots.len());
-        for slot in slots {
-            if let Some(array) = arrays.get(slot).copied().flatten() {
-                let cells = Cells::new(array).map_err(|reason| {
-                    (
-                        0,
-                        RowError {
-                            column: name(slot),
-                            reason,
-                        },
-                    )
-                })?;
-                sources.push((slot, cells));
-            }
-        }
+        let sources = self.sources(arrays)?;
         let mut cells = vec![Cell::Null; self.layout.width()];
         for row in 0..rows {
-            cells.fill(Cell::Null);
-            for (slot, source) in &sources {
-                if let Some(cell) = cells.get_mut(*slot) {
-                    *cell = source.get(row);
-                }
-            }
-            for transform in &self.transforms {
-                let refused = |reason| {
-                    (
-                        row,
-                        RowError {
-                            column: transform.column().to_owned(),
-                            reason,
-                        },
-                    )
-                };
-                transform.apply(&mut cells).map_err(refused)?;
-            }
+            self.read_row(&sources, row, &mut cells)?;
             for (slot, buffer) in &mut buffers {
                 let cell = cells.get(*slot).unwrap_or(&Cell::Null);
                 buffer.push(cell).map_err(|reason| {
-                    (
-                        row,
-                        RowError {
-                            column: name(*slot),
-                            reason,
-                        },
-                    )
+                    let column = self.name(*slot);
+                    (row, RowError { column, reason })
                 })?;
             }
         }
         let finish = |(slot, mut buffer): (usize, ColumnBuffer)| {
             let array = buffer.finish().map_err(|e: Error| {
-                (
-                    0,
-                    RowError {
-                        column: name(slot),
-                        reason: e.message().to_owned(),
-                    },
-                )
+                let (column, reason) = (self.name(slot), e.message().to_owned());
+                (0, RowError { column, reason })
             })?;
             Ok((slot, array))
         };
         buffers.into_iter().map(finish).collect()
     }
+}
+
+/// What is wrong with no one column.
+fn whole(reason: String) -> Refused {
+    let column = String::new();
+    (0, RowError { column, reason })
 }
 
 /// The table's schema, with the types of `columns` where text is keyed.

@@ -29,6 +29,7 @@ pub(super) struct ParquetSource {
     columnar: Columnar,
     rows: u64,
     rows_total: u64,
+    filtered: u64,
 }
 
 impl ParquetSource {
@@ -99,6 +100,7 @@ impl ParquetSource {
             columnar,
             rows: 0,
             rows_total,
+            filtered: 0,
         })
     }
 }
@@ -186,7 +188,12 @@ impl RowSource for ParquetSource {
             .convert(&arrays, batch.num_rows())
             .map_err(|(row, error)| self.source.row_error(self.rows + row as u64 + 1, error))?;
         self.rows += batch.num_rows() as u64;
+        self.filtered += batch.num_rows().saturating_sub(converted.num_rows()) as u64;
         Ok(Some(converted))
+    }
+
+    fn filtered(&self) -> u64 {
+        self.filtered
     }
 
     fn bytes_read(&self) -> u64 {

@@ -21,6 +21,8 @@ pub(super) struct Rowwise<R> {
     /// Bytes taken before the batch at hand.
     bytes_before: u64,
     ended: bool,
+    /// Whether a row was read into the batch at hand, if only to be left out.
+    has_read: bool,
 }
 
 impl<R> Rowwise<R> {
@@ -33,15 +35,17 @@ impl<R> Rowwise<R> {
             count,
             bytes_before: 0,
             ended: false,
+            has_read: false,
         }
     }
 
     fn is_full(&self) -> bool {
         let rows = self.builder.rows();
+        // Rows that are left out are not counted, but a file of nothing else must be cut all the same.
         // Many rows may have few bytes in the file (packed, or from transforms), and few rows many. The builder's are
         // only counted now and then.
         rows >= self.source.batch_rows
-            || (rows > 0 && self.count.get() - self.bytes_before >= BATCH_BYTES_MAX as u64)
+            || (self.has_read && self.count.get() - self.bytes_before >= BATCH_BYTES_MAX as u64)
             || (rows % 64 == 63 && self.builder.bytes() >= BATCH_BYTES_MAX)
     }
 }
@@ -49,13 +53,19 @@ impl<R> Rowwise<R> {
 impl<R: ReadRow> RowSource for Rowwise<R> {
     fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
         self.bytes_before = self.count.get();
+        self.has_read = false;
         while !self.ended && !self.is_full() {
             self.ended = !self.rows.read_row(&self.source, &mut self.builder)?;
+            self.has_read = true;
         }
-        if self.builder.rows() == 0 {
+        if self.ended && self.builder.rows() == 0 {
             return Ok(None);
         }
         self.builder.finish().map(Some)
+    }
+
+    fn filtered(&self) -> u64 {
+        self.builder.filtered()
     }
 
     fn bytes_read(&self) -> u64 {

@@ -85,7 +85,7 @@ pub struct NewTable {
 }
 
 /// How many messages of a partition met which end, from the table's creation on. They add up:
-/// `read = indexed + filtered + deduplicated + dead_lettered`.
+/// `read + unnested = indexed + filtered + deduplicated + dead_lettered`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngestCounts {
     /// Messages read.
@@ -109,6 +109,9 @@ pub struct IngestCounts {
     /// Those that were given up because of their age.
     #[serde(default)]
     pub expired: u64,
+    /// Rows beyond the first of messages that gave several.
+    #[serde(default)]
+    pub unnested: u64,
 }
 
 impl IngestCounts {
@@ -124,6 +127,7 @@ impl IngestCounts {
             moved: self.moved.saturating_add(other.moved),
             deleted: self.deleted.saturating_add(other.deleted),
             expired: self.expired.saturating_add(other.expired),
+            unnested: self.unnested.saturating_add(other.unnested),
         }
     }
 }

@@ -1,35 +1,16 @@
-//! Evaluation of an expression over one row's cells. A null argument makes the result null.
+//! The functions over values that are all there.
 //!
 //! Whole numbers stay exact: a sum or product that leaves 64 bits is an error, not a rounded value. Division
 //! gives a float, and so does arithmetic with one. Times are floored, also before 1970.
 
-use super::Expression;
-use super::function::Function;
+use super::expression::{TEXT_BYTES_MAX, too_long};
+use super::function::{DatePart, Function};
 use crate::convert::{Cell, scalar};
 use std::borrow::Cow;
+use strandline_proto::granularity::Granularity;
 use strandline_proto::schema::DataType;
-use strandline_proto::time_format::TimeUnit;
+use strandline_proto::time_format::{TIME_MS_MAX, TIME_MS_MIN, TimeUnit, instant};
 use strandline_proto::value::Value;
-
-impl Expression {
-    pub(super) fn evaluate<'c>(&self, cells: &[Cell<'c>]) -> Result<Cell<'c>, String> {
-        match self {
-            Self::Literal(literal) => Ok(literal.clone()),
-            Self::Field { slot, .. } => Ok(cells.get(*slot).cloned().unwrap_or(Cell::Null)),
-            Self::Call { function, args } => {
-                let mut values = Vec::with_capacity(args.len());
-                for arg in args {
-                    let value = arg.evaluate(cells)?;
-                    if value.is_null() {
-                        return Ok(Cell::Null);
-                    }
-                    values.push(value);
-                }
-                function.call(&values)
-            }
-        }
-    }
-}
 
 /// A number as arithmetic sees it.
 #[derive(Clone, Copy)]
@@ -92,10 +73,48 @@ fn positive(cell: &Cell<'_>) -> Result<i64, String> {
     }
 }
 
+fn count(cell: &Cell<'_>) -> Result<usize, String> {
+    let number = scalar::integer(cell)?;
+    usize::try_from(number).map_err(|_| format!("{number} is below 0"))
+}
+
+/// A part of a time in milliseconds, in UTC.
+fn date_part(part: DatePart, ms: i64, shown: &Cell<'_>) -> Result<i64, String> {
+    if !(TIME_MS_MIN..=TIME_MS_MAX).contains(&ms) {
+        return Err(format!("the time {shown} is outside the years 1 to 9999"));
+    }
+    let day = ms.div_euclid(TimeUnit::Days.millis());
+    let in_day = ms.rem_euclid(TimeUnit::Days.millis());
+    // 2014-01-22T...
+    let text = instant::format_iso(ms);
+    let digits = |range: std::ops::Range<usize>| {
+        let digits = text.get(range).and_then(|d| d.parse::<i64>().ok());
+        digits.ok_or_else(|| format!("the time {shown} has no date"))
+    };
+    Ok(match part {
+        DatePart::Year => digits(0..4)?,
+        DatePart::Quarter => (digits(5..7)? - 1) / 3 + 1,
+        DatePart::Month => digits(5..7)?,
+        DatePart::Day => digits(8..10)?,
+        DatePart::DayOfYear => match Granularity::Year.truncate(ms) {
+            Some(start) => day - start.div_euclid(TimeUnit::Days.millis()) + 1,
+            None => return Err(format!("the time {shown} has no date")),
+        },
+        // The epoch was a Thursday.
+        DatePart::DayOfWeek => (day + 3).rem_euclid(7) + 1,
+        DatePart::Hour => in_day / 3_600_000,
+        DatePart::Minute => in_day / 60_000 % 60,
+        DatePart::Second => in_day / 1_000 % 60,
+        DatePart::Millisecond => in_day % 1_000,
+    })
+}
+
 /// The time argument in milliseconds.
 fn time_ms(cell: &Cell<'_>) -> Result<i64, String> {
     match cell {
         Cell::Date(day) => Ok(i64::from(*day) * TimeUnit::Days.millis()),
+        // A text of digits is a number of milliseconds.
+        Cell::Text(text) if text.parse::<i64>().is_err() => scalar::timestamp(cell),
         _ => scalar::integer(cell),
     }
 }
@@ -111,7 +130,7 @@ fn owned_text<'c>(text: impl Into<String>) -> Cell<'c> {
 }
 
 impl Function {
-    fn call<'c>(&self, args: &[Cell<'c>]) -> Result<Cell<'c>, String> {
+    pub(super) fn call<'c>(&self, args: &[Cell<'c>]) -> Result<Cell<'c>, String> {
         let first = arg(args, 0)?;
         let text = || scalar::text(first);
         Ok(match self {
@@ -220,10 +239,17 @@ impl Function {
             Self::Replace => {
                 let (find, with) = (scalar::text(arg(args, 1)?)?, scalar::text(arg(args, 2)?)?);
                 if find.is_empty() {
-                    first.clone()
-                } else {
-                    owned_text(text()?.replace(find.as_ref(), &with))
+                    return Ok(first.clone());
                 }
+                let text = text()?;
+                let more = text
+                    .matches(find.as_ref())
+                    .count()
+                    .saturating_mul(with.len());
+                if text.len().saturating_add(more) > 2 * TEXT_BYTES_MAX {
+                    return Err(too_long());
+                }
+                owned_text(text.replace(find.as_ref(), &with))
             }
             Self::Plus => combine(args, i64::checked_add, |a, b| a + b)?.cell(),
             Self::Minus => combine(args, i64::checked_sub, |a, b| a - b)?.cell(),
@@ -267,6 +293,84 @@ impl Function {
             Self::Sqrt => Cell::Double(scalar::double(first)?.sqrt()),
             Self::Exp => Cell::Double(scalar::double(first)?.exp()),
             Self::Ln => Cell::Double(scalar::double(first)?.ln()),
+            Self::Power => {
+                Cell::Double(scalar::double(first)?.powf(scalar::double(arg(args, 1)?)?))
+            }
+            Self::Sign => match Number::of(first)? {
+                Number::Whole(v) => Cell::Integer(v.signum()),
+                Number::Float(v) if v == 0.0 || v.is_nan() => Cell::Double(v),
+                Number::Float(v) => Cell::Double(v.signum()),
+            },
+            Self::StartsWith => {
+                Cell::Boolean(text()?.starts_with(scalar::text(arg(args, 1)?)?.as_ref()))
+            }
+            Self::EndsWith => {
+                Cell::Boolean(text()?.ends_with(scalar::text(arg(args, 1)?)?.as_ref()))
+            }
+            Self::Contains => {
+                Cell::Boolean(text()?.contains(scalar::text(arg(args, 1)?)?.as_ref()))
+            }
+            Self::Position => {
+                let (text, part) = (text()?, scalar::text(arg(args, 1)?)?);
+                Cell::Integer(match text.find(part.as_ref()) {
+                    Some(at) => text.get(..at).unwrap_or_default().chars().count() as i64,
+                    None => -1,
+                })
+            }
+            Self::CompareTexts => {
+                let order = text()?
+                    .as_bytes()
+                    .cmp(scalar::text(arg(args, 1)?)?.as_bytes());
+                Cell::Integer(order as i64)
+            }
+            Self::SplitPart => {
+                let (text, delimiter) = (text()?, scalar::text(arg(args, 1)?)?);
+                if delimiter.is_empty() {
+                    return Err("splitPart with an empty delimiter".to_owned());
+                }
+                let number = count(arg(args, 2)?)?;
+                match text.split(delimiter.as_ref()).nth(number) {
+                    Some(part) => owned_text(part),
+                    None => Cell::Null,
+                }
+            }
+            Self::Left => {
+                let characters = count(arg(args, 1)?)?;
+                owned_text(text()?.chars().take(characters).collect::<String>())
+            }
+            Self::Right => {
+                let (text, characters) = (text()?, count(arg(args, 1)?)?);
+                let skip = text.chars().count().saturating_sub(characters);
+                owned_text(text.chars().skip(skip).collect::<String>())
+            }
+            Self::PadLeft | Self::PadRight => {
+                let (text, wanted) = (text()?, count(arg(args, 1)?)?);
+                let with = scalar::text(arg(args, 2)?)?;
+                if wanted > TEXT_BYTES_MAX / 4 {
+                    return Err(too_long());
+                }
+                let has = text.chars().count();
+                let padding: String = (with.chars().cycle())
+                    .take(wanted.saturating_sub(has))
+                    .collect();
+                let kept: String = text.chars().take(wanted).collect();
+                owned_text(match self {
+                    Self::PadLeft => padding + &kept,
+                    _ => kept + &padding,
+                })
+            }
+            Self::Repeat => {
+                let (text, times) = (text()?, count(arg(args, 1)?)?);
+                if text.len().saturating_mul(times) > TEXT_BYTES_MAX {
+                    return Err(too_long());
+                }
+                owned_text(text.repeat(times))
+            }
+            Self::Truncate(granularity) => match granularity.truncate(time_ms(first)?) {
+                Some(ms) => Cell::Integer(ms),
+                None => return Err(format!("the time {first} is beyond the years of calendars")),
+            },
+            Self::Part(part) => Cell::Integer(date_part(*part, time_ms(first)?, first)?),
         })
     }
 }

@@ -1,8 +1,10 @@
-//! The functions that transforms may call, by Pinot's names, and what is known of them at creation.
+//! The functions that expressions may call, by Pinot's names, and what is known of them at creation.
 
-use super::Expression;
+use super::expression::Expression;
+use super::form::Form;
 use super::json_path::JsonPath;
 use crate::convert::Cell;
+use strandline_proto::granularity::Granularity;
 use strandline_proto::time_format::instant;
 use strandline_proto::time_format::pattern::TimePattern;
 use strandline_proto::time_format::{TimeFormat, TimeUnit};
@@ -64,25 +66,79 @@ pub(super) enum Function {
     Ln,
     Least,
     Greatest,
+    Power,
+    Sign,
+    /// `startsWith(text, start)`.
+    StartsWith,
+    EndsWith,
+    Contains,
+    /// `strpos(text, part)`: from 0; -1 without it.
+    Position,
+    /// `strcmp(text, text)`: below, at or above 0.
+    CompareTexts,
+    /// `splitPart(text, delimiter, number from 0)`: null behind the last.
+    SplitPart,
+    /// `leftSubStr(text, characters)`.
+    Left,
+    Right,
+    /// `lpad(text, characters, with)`.
+    PadLeft,
+    PadRight,
+    Repeat,
+    /// `dateTrunc(granularity, ms)`.
+    Truncate(Granularity),
+    /// `year(ms)` and its like, in UTC.
+    Part(DatePart),
+}
+
+/// A part of a date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DatePart {
+    Year,
+    Quarter,
+    Month,
+    Day,
+    /// From 1.
+    DayOfYear,
+    /// Monday is 1.
+    DayOfWeek,
+    Hour,
+    Minute,
+    Second,
+    Millisecond,
+}
+
+/// A call by Pinot's name of the function, in any case, with or without underscores.
+pub(super) fn call(name: &str, mut args: Vec<Expression>) -> Result<Expression> {
+    let canonical: String = name
+        .chars()
+        .filter(|c| *c != '_')
+        .map(|c| c.to_ascii_lowercase())
+        .collect();
+    if let Some(form) = Form::of_function(name, &canonical, &mut args)? {
+        return Ok(form);
+    }
+    let (function, args) = Function::resolve(name, &canonical, args)?;
+    Ok(Expression::Call { function, args })
 }
 
 impl Function {
-    /// The function by Pinot's name (in any case, with or without underscores), with the arguments that are left when
-    /// formats are taken out.
-    pub(super) fn resolve(
+    /// Whether the result is a truth value.
+    pub(super) fn is_truth(&self) -> bool {
+        matches!(self, Self::StartsWith | Self::EndsWith | Self::Contains)
+    }
+
+    /// The function, with the arguments that are left when formats are taken out.
+    fn resolve(
         name: &str,
+        canonical: &str,
         mut args: Vec<Expression>,
     ) -> Result<(Self, Vec<Expression>)> {
-        let canonical: String = name
-            .chars()
-            .filter(|c| *c != '_')
-            .map(|c| c.to_ascii_lowercase())
-            .collect();
-        if let Some((function, count)) = epoch_function(&canonical) {
+        if let Some((function, count)) = epoch_function(canonical) {
             count_args(name, &args, count..=count)?;
             return Ok((function, args));
         }
-        let (function, counts) = match canonical.as_str() {
+        let (function, counts) = match canonical {
             "todatetime" => {
                 count_args(name, &args, 2..=3)?;
                 let format = date_format(name, &args)?;
@@ -114,12 +170,23 @@ impl Function {
                 count_args(name, &args, 2..=3)?;
                 let path = JsonPath::parse(&constant_text(name, &args, 1)?)?;
                 args.remove(1);
-                let function = match canonical.as_str() {
+                let function = match canonical {
                     "jsonpathlong" => Self::JsonPathLong(path),
                     "jsonpathdouble" => Self::JsonPathDouble(path),
                     _ => Self::JsonPathString(path),
                 };
                 return Ok((function, args));
+            }
+            "datetrunc" => {
+                count_args(name, &args, 2..=2)?;
+                let text = constant_text(name, &args, 0)?;
+                let granularity = Granularity::parse(&text).ok_or_else(|| {
+                    Error::unsupported(format!(
+                        "not supported: '{text}' in {name}; there are second, minute, hour, day, week, month, quarter and year"
+                    ))
+                })?;
+                args.remove(0);
+                return Ok((Self::Truncate(granularity), args));
             }
             "round" => (Self::Round, 2..=2),
             "jsonformat" => (Self::JsonFormat, 1..=1),
@@ -144,19 +211,44 @@ impl Function {
             "sqrt" => (Self::Sqrt, 1..=1),
             "exp" => (Self::Exp, 1..=1),
             "ln" => (Self::Ln, 1..=1),
+            "power" | "pow" => (Self::Power, 2..=2),
+            "sign" => (Self::Sign, 1..=1),
+            "startswith" => (Self::StartsWith, 2..=2),
+            "endswith" => (Self::EndsWith, 2..=2),
+            "contains" => (Self::Contains, 2..=2),
+            "strpos" => (Self::Position, 2..=2),
+            "strcmp" => (Self::CompareTexts, 2..=2),
+            "splitpart" => (Self::SplitPart, 3..=3),
+            "leftsubstr" => (Self::Left, 2..=2),
+            "rightsubstr" => (Self::Right, 2..=2),
+            "lpad" => (Self::PadLeft, 3..=3),
+            "rpad" => (Self::PadRight, 3..=3),
+            "repeat" => (Self::Repeat, 2..=2),
+            "year" => (Self::Part(DatePart::Year), 1..=1),
+            "quarter" => (Self::Part(DatePart::Quarter), 1..=1),
+            "month" | "monthofyear" => (Self::Part(DatePart::Month), 1..=1),
+            "day" | "dayofmonth" => (Self::Part(DatePart::Day), 1..=1),
+            "doy" | "dayofyear" => (Self::Part(DatePart::DayOfYear), 1..=1),
+            "dow" | "dayofweek" => (Self::Part(DatePart::DayOfWeek), 1..=1),
+            "hour" => (Self::Part(DatePart::Hour), 1..=1),
+            "minute" => (Self::Part(DatePart::Minute), 1..=1),
+            "second" => (Self::Part(DatePart::Second), 1..=1),
+            "millisecond" => (Self::Part(DatePart::Millisecond), 1..=1),
             "least" | "min" => (Self::Least, 1..=64),
             "greatest" | "max" => (Self::Greatest, 1..=64),
-            "now" | "ago" | "agomv" | "rand" => {
+            "now" | "ago" | "agomv" | "rand" | "uuid" | "randomuuid" | "currenttimestamp" => {
                 return Err(Error::unsupported(format!(
-                    "not supported: {name}() in a transform; it gives another value each time the same data is read"
+                    "not supported: {name}() while rows come in; it gives another value each time the same data is read"
                 )));
             }
             _ => {
                 return Err(Error::unsupported(format!(
-                    "not supported: the function {name} in a transform; there are fromEpochDays, toEpochDays and their like, \
-                     fromDateTime, toDateTime, dateTimeConvert, round, jsonFormat, \
-                     jsonPathString, jsonPathLong, jsonPathDouble, upper, lower, trim, concat, strlen, substr, \
-                     replace, reverse, plus, minus, times, divide, mod, abs, ceil, floor, sqrt, exp, ln, least and greatest"
+                    "not supported: the function {name} while rows come in; there are fromEpochDays, toEpochDays and their like, \
+                     fromDateTime, toDateTime, dateTimeConvert, dateTrunc, year, month, day, hour and their like, jsonFormat, \
+                     jsonPathString, jsonPathLong, jsonPathDouble, upper, lower, trim, ltrim, rtrim, concat, strlen, substr, \
+                     replace, reverse, startsWith, endsWith, contains, strpos, strcmp, splitPart, leftSubStr, rightSubStr, lpad, \
+                     rpad, repeat, plus, minus, times, divide, mod, power, abs, sign, round, ceil, floor, sqrt, exp, ln, least, \
+                     greatest, coalesce, nullIf, caseWhen, cast, regexpLike, and SQL's operators"
                 )));
             }
         };
@@ -194,7 +286,7 @@ fn epoch_function(canonical: &str) -> Option<(Function, usize)> {
     }
 }
 
-fn count_args(
+pub(super) fn count_args(
     name: &str,
     args: &[Expression],
     wanted: std::ops::RangeInclusive<usize>,
@@ -203,7 +295,9 @@ fn count_args(
         return Ok(());
     }
     let (least, most) = (wanted.start(), wanted.end());
-    let wanted = if least == most {
+    let wanted = if *most == usize::MAX {
+        format!("{least} or more")
+    } else if least == most {
         least.to_string()
     } else {
         format!("{least} to {most}")
@@ -214,7 +308,7 @@ fn count_args(
     )))
 }
 
-fn constant_text(name: &str, args: &[Expression], at: usize) -> Result<String> {
+pub(super) fn constant_text(name: &str, args: &[Expression], at: usize) -> Result<String> {
     match args.get(at) {
         Some(Expression::Literal(Cell::Text(text))) => Ok(text.clone().into_owned()),
         _ => Err(Error::unsupported(format!(

@@ -126,6 +126,7 @@ pub(super) async fn from_file(
     Ok(ok(&json!({
         "status": format!("Successfully ingested file into table: {}", parameters.table_name_with_type),
         "rows": result.rows,
+        "rowsFiltered": result.rows_filtered,
         "segments": result.segments,
         "pushId": result.push_id,
         "alreadyDone": result.already_done,
