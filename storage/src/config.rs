@@ -4,6 +4,8 @@
 //! all, is listed by its JSON path as a [`ConfigWarning`] when answers stay right without it, and is an
 //! error when they would not (upsert, filters, rollups).
 
+mod complex_types;
+mod decoder;
 mod document;
 mod fields;
 mod json_index;
@@ -17,10 +19,15 @@ mod tests;
 mod text;
 mod upkeep;
 
+use crate::convert::flatten::ComplexTypes;
+use crate::decode::compression::Compression;
+use crate::decode::csv_record::CsvRecordFormat;
+use crate::decode::registry::RegistryUrl;
 use crate::segment::spec::SegmentSpec;
 use crate::transform::Transforms;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use strandline_proto::Result;
 use strandline_proto::ids::Half;
@@ -92,10 +99,12 @@ pub struct TableConfig {
     pub take_over: Option<TakeOver>,
     /// The schema and how its columns are stored.
     pub spec: Arc<SegmentSpec>,
-    /// Columns computed while rows come in.
+    /// Columns computed while rows come in, and which rows are left out.
     pub transforms: Transforms,
-    /// The stream of a realtime half.
-    pub stream: Option<StreamConfig>,
+    /// How nested records become rows.
+    pub complex_types: Option<ComplexTypes>,
+    /// The streams of a realtime half, at least one.
+    pub streams: Vec<Arc<StreamConfig>>,
     /// The document, as it was given.
     pub json: String,
 }
@@ -109,6 +118,15 @@ pub struct TakeOver {
     pub buffer_ms: i64,
 }
 
+impl TableConfig {
+    /// Whether rows that come in would be others by `new`.
+    pub fn takes_rows_otherwise(&self, new: &Self) -> bool {
+        self.transforms != new.transforms
+            || self.complex_types != new.complex_types
+            || self.streams != new.streams
+    }
+}
+
 /// The kind of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamKind {
@@ -118,13 +136,18 @@ pub enum StreamKind {
     Log,
 }
 
-/// Where a partition without a committed offset begins.
+/// Where a partition without a committed offset begins. One that is added to a stream that is consumed begins at its oldest
+/// message, wherever the others did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartOffset {
     /// At the oldest message kept.
     Earliest,
     /// At the next message to come.
     Latest,
+    /// At the first message written at this time or later, in milliseconds since the epoch.
+    At(i64),
+    /// The same, so many milliseconds before the table's creation.
+    Back(u64),
 }
 
 /// How a message's bytes become a row.
@@ -137,6 +160,29 @@ pub enum MessageFormat {
         /// The writer's schema, in Avro's JSON.
         schema: String,
     },
+    /// One Avro datum behind the id of its schema, in Confluent's wire format.
+    RegisteredAvro {
+        /// Where the schema is asked for.
+        registry: RegistryUrl,
+    },
+    /// One CSV record.
+    Csv(CsvRecordFormat),
+    /// One Protobuf message.
+    Protobuf {
+        /// What its types are.
+        descriptors: DescriptorSet,
+        /// Its type.
+        message: String,
+    },
+}
+
+/// A descriptor set of Protobuf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DescriptorSet {
+    /// A file of the server.
+    File(PathBuf),
+    /// Its bytes.
+    Given(Vec<u8>),
 }
 
 /// How messages are decoded.
@@ -144,7 +190,11 @@ pub enum MessageFormat {
 pub struct DecoderConfig {
     /// The format.
     pub format: MessageFormat,
-    /// A longer message is rejected unread.
+    /// How messages are compressed as a whole.
+    pub compression: Compression,
+    /// Whether key, headers, offset and time of a message are fields of its row.
+    pub metadata: bool,
+    /// A message that is longer, compressed or decompressed, is rejected.
     pub message_bytes_max: usize,
 }
 
@@ -163,6 +213,12 @@ pub struct StreamConfig {
     pub properties: BTreeMap<String, String>,
     /// Where a partition without a committed offset begins.
     pub start: StartOffset,
+    /// The same for single partitions, by their first offset.
+    pub start_offsets: BTreeMap<u32, u64>,
+    /// Messages of all its partitions in 1,000 seconds, at most.
+    pub rate_limit: Option<u64>,
+    /// Whether consumption of a partition stops at a message that is wrong, instead of making it a dead letter.
+    pub strict: bool,
     /// How messages are decoded.
     pub decoder: DecoderConfig,
     /// Rows at which a consuming segment is sealed.
@@ -171,6 +227,16 @@ pub struct StreamConfig {
     pub flush_bytes: u64,
     /// Milliseconds after its first row at which it is sealed.
     pub flush_age_ms: u64,
+}
+
+impl StreamConfig {
+    /// Which stream it is, whatever else is said of it: that which offsets belong to.
+    pub fn id(&self) -> String {
+        match self.kind {
+            StreamKind::Kafka => format!("kafka:{}/{}", self.brokers, self.topic),
+            StreamKind::Log => format!("log/{}", self.topic),
+        }
+    }
 }
 
 /// Reads a schema document; the schema gets `version`.

@@ -12,6 +12,7 @@ pub(crate) mod avro;
 pub mod cell;
 pub(crate) mod column;
 pub(crate) mod decimal;
+pub mod flatten;
 pub mod json;
 pub(crate) mod json_row;
 pub mod row;

@@ -9,6 +9,7 @@ mod columnar;
 mod csv;
 mod json_lines;
 mod lines;
+mod nested;
 mod parquet;
 mod paths;
 mod rowwise;
@@ -19,6 +20,7 @@ pub use paths::{expand, total_bytes};
 
 use crate::config::TableConfig;
 use crate::convert::RowBuilder;
+use crate::convert::flatten::Flattener;
 use arrow::record_batch::RecordBatch;
 use rowwise::Rowwise;
 use std::fs::File;
@@ -117,19 +119,26 @@ fn open_file(
         batch_rows,
     };
     let (layout, builder) = RowBuilder::of_table(config)?;
-    Ok(match format {
-        InputFormat::Parquet => {
+    // What a CSV file holds is flat.
+    let complex_types = config.complex_types.as_ref();
+    let flattener = complex_types.map(|c| Flattener::new(c, &layout));
+    Ok(match (format, flattener) {
+        (InputFormat::Parquet, Some(flattener)) => {
+            let (rows, count) = nested::ParquetRows::open(file, batch_rows, flattener)?;
+            Box::new(Rowwise::new(source, builder, rows, count))
+        }
+        (InputFormat::Parquet, None) => {
             Box::new(parquet::ParquetSource::open(file, source, config, layout)?)
         }
-        InputFormat::Avro => {
-            let (rows, count) = avro::AvroRows::open(file, &layout)?;
+        (InputFormat::Avro, flattener) => {
+            let (rows, count) = avro::AvroRows::open(file, &layout, flattener)?;
             Box::new(Rowwise::new(source, builder, rows, count))
         }
-        InputFormat::Json => {
-            let (rows, count) = json_lines::JsonRows::open(file, layout);
+        (InputFormat::Json, flattener) => {
+            let (rows, count) = json_lines::JsonRows::open(file, layout, flattener);
             Box::new(Rowwise::new(source, builder, rows, count))
         }
-        InputFormat::Csv => {
+        (InputFormat::Csv, _) => {
             let (rows, count) = csv::CsvRows::open(file, config, &layout)?;
             Box::new(Rowwise::new(source, builder, rows, count))
         }

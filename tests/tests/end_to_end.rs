@@ -13,6 +13,8 @@ use strandline_tests::pinot::log_stream;
 use strandline_tests::process::Process;
 use strandline_tests::slt;
 
+#[path = "end_to_end/ingestion.rs"]
+mod ingestion;
 #[path = "end_to_end/json.rs"]
 mod json;
 #[path = "end_to_end/reload.rs"]

@@ -16,7 +16,7 @@ use strandline_proto::v1::{
     self, BoundaryDescription, ConfigWarning, PartitionStatus, SegmentDescription, TableDescription,
 };
 use strandline_proto::{Error, Result};
-use strandline_storage::config;
+use strandline_storage::config::{self, DescriptorSet, MessageFormat, TableConfig};
 use strandline_storage::meta::{Metastore, NewTable};
 
 /// A name as SQL takes it whatever its letters are.
@@ -56,6 +56,7 @@ impl Engine {
             .map_err(|e| e.at(format!("table config of {name}_{half}")))?;
         let table = Arc::new(table);
         self.publisher.check_hybrid(&table)?;
+        self.check_streams(&table).await?;
         self.metastore
             .create_table(NewTable {
                 name: name.clone(),
@@ -75,6 +76,29 @@ impl Engine {
         Ok((format!("{name}_{half}"), warning_messages(warnings)))
     }
 
+    /// Whether the streams of a realtime half can be read by its config: descriptor sets are files of the server, of which only
+    /// those may be read that its operator allowed.
+    async fn check_streams(&self, table: &Arc<TableConfig>) -> Result<()> {
+        for stream in &table.streams {
+            if let MessageFormat::Protobuf {
+                descriptors: DescriptorSet::File(path),
+                ..
+            } = &stream.decoder.format
+            {
+                self.allowed(&path.display().to_string()).map_err(|e| {
+                    Error::new(
+                        e.kind(),
+                        format!(
+                            "decoder.prop.descriptorFile: {}; or put the descriptor set itself, in base64, into decoder.prop.descriptorSet",
+                            e.message()
+                        ),
+                    )
+                })?;
+            }
+        }
+        self.realtime.check(table).await
+    }
+
     /// Gives one half of a table another config; segments are rewritten by it in the background. Gives the half's name, and what
     /// of the config is not honoured.
     pub async fn update_table(&self, json: &str) -> Result<(String, Vec<ConfigWarning>)> {
@@ -90,6 +114,10 @@ impl Engine {
             .map_err(|e| e.at(format!("table config of {full}")))?;
         self.publisher.check_change(&table)?;
         self.publisher.check_hybrid(&table)?;
+        let table = Arc::new(table);
+        self.check_streams(&table).await?;
+        let old = self.publisher.config(&name, half);
+        let takes_rows_otherwise = old.is_some_and(|old| old.takes_rows_otherwise(&table));
         let config_json = json.to_owned();
         self.metastore
             .update_table(NewTable {
@@ -100,6 +128,9 @@ impl Engine {
             })
             .await?;
         self.publisher.publish().await?;
+        if half == Half::Realtime && takes_rows_otherwise {
+            self.realtime.restart(table).await?;
+        }
         self.rewriter.wake();
         self.upkeep.wake();
         Ok((full, warning_messages(warnings)))

@@ -169,8 +169,8 @@ impl Publisher {
             .unwrap_or_default()
     }
 
-    /// Whether the half that is there can be given the config `new`: only what says how rows are stored, and when offline
-    /// covers, may be another.
+    /// Whether the half that is there can be given the config `new`. Rows that are there stay as they are; their time and the
+    /// offsets that they came from must mean the same.
     ///
     /// # Errors
     /// `NotFound` without the half, `Unsupported` naming what can't change.
@@ -179,21 +179,21 @@ impl Publisher {
         let old = self
             .config(&new.name, new.half)
             .ok_or_else(|| Error::not_found(format!("no table {full}")))?;
-        let changed = [
-            (
-                "segmentsConfig.timeColumnName",
-                old.time_column != new.time_column,
-            ),
-            (
-                "ingestionConfig.transformConfigs or filterConfig",
-                old.transforms != new.transforms,
-            ),
-            ("the stream's config", old.stream != new.stream),
-        ];
-        match changed.into_iter().find(|(_, is_other)| *is_other) {
+        if old.time_column != new.time_column {
+            return Err(Error::unsupported(format!(
+                "not supported: changing segmentsConfig.timeColumnName of table {full} while it exists; drop the half and create it again"
+            )));
+        }
+        let goes = old.streams.iter().find(|stream| {
+            let id = stream.id();
+            !new.streams.iter().any(|other| other.id() == id)
+        });
+        match goes {
             None => Ok(()),
-            Some((what, _)) => Err(Error::unsupported(format!(
-                "not supported: changing {what} of table {full} while it exists; drop the half and create it again"
+            Some(stream) => Err(Error::unsupported(format!(
+                "not supported: taking the stream {} from table {full}: rows of it that are not committed would be lost; streams can be \
+                 added, and their other properties changed; or drop the half and create it again",
+                stream.id()
             ))),
         }
     }

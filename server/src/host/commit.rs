@@ -55,6 +55,8 @@ pub struct Committer {
     pub table: Arc<str>,
     /// The partition's tail.
     pub tail: Arc<Tail>,
+    /// Segments that were sealed before the committer began, oldest first.
+    pub backlog: Vec<Arc<ConsumingSegment>>,
     /// Sealed segments, oldest first.
     pub queue: mpsc::Receiver<Sealed>,
     /// Where files are made.
@@ -76,12 +78,20 @@ pub struct Committer {
 impl Committer {
     /// Commits what comes until it is stopped.
     pub async fn run(mut self) {
+        let mut backlog = std::mem::take(&mut self.backlog).into_iter();
         loop {
-            let sealed = tokio::select! {
-                sealed = self.queue.recv() => sealed,
-                () = self.stop.cancelled() => None,
+            let next = async {
+                match backlog.next() {
+                    Some(segment) => Some(segment),
+                    None => self.queue.recv().await.map(|sealed| sealed.segment),
+                }
             };
-            let Some(Sealed { segment }) = sealed else {
+            let segment = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => None,
+                segment = next => segment,
+            };
+            let Some(segment) = segment else {
                 return;
             };
             let mut backoff = Backoff::new();

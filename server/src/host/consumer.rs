@@ -1,24 +1,26 @@
 //! One partition's consumer: stream -> decoder -> consuming segment, and a seal when it is time.
 //!
-//! Rows are visible as soon as their batch is appended. A message that can't be decoded is in the
-//! dead-letter table before the offset moves past it. Whatever fails is tried again with a growing pause and
+//! Rows are visible as soon as their batch is appended; all rows of a message are in one batch. A message that can't be decoded
+//! is in the dead-letter table before the offset moves past it; in strict mode the offset stays before it. Whatever fails is tried again with a growing pause and
 //! shown in the tail's status; nothing is skipped.
 
 use super::catalog::Publisher;
 use super::commit::{CommitQueue, Sealed};
+use super::rate::RateLimit;
 use super::registry::{ConsumingBytes, Registry};
 use super::step::{Side, Step, Steps};
 use super::tail::Tail;
 use std::sync::Arc;
 use std::time::Duration;
-use strandline_proto::ids::Half;
-use strandline_proto::{Error, Result};
+use strandline_proto::ids::{Half, OffsetRange};
+use strandline_proto::{Error, ErrorKind, Result};
 use strandline_storage::config::{StreamConfig, TableConfig};
-use strandline_storage::decode::{Decoded, Decoder, Rejected};
+use strandline_storage::decode::registry::SchemaRegistry;
+use strandline_storage::decode::{Decoded, Decoder, Rejected, Stopped};
 use strandline_storage::environment::{Environment, blocking};
 use strandline_storage::meta::{DeadLetter, IngestCounts, Metastore};
 use strandline_storage::segment::consuming::ConsumingSegment;
-use strandline_storage::stream::{MessageBatch, Stream};
+use strandline_storage::stream::{Message, MessageBatch, Stream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -124,8 +126,14 @@ pub struct Consumer {
     pub config: Arc<TableConfig>,
     /// Knows how segments that begin now are to be stored.
     pub publisher: Arc<Publisher>,
+    /// Which of the table's streams it is, from 0, and its config.
+    pub stream_config: (usize, Arc<StreamConfig>),
     /// The stream.
     pub stream: Arc<dyn Stream>,
+    /// Where schemas of its messages are asked for.
+    pub schemas: Option<Arc<SchemaRegistry>>,
+    /// Messages that the stream's consumers may read.
+    pub rate: Option<Arc<RateLimit>>,
     /// The partition's tail; its active segment starts at the offset to read from.
     pub tail: Arc<Tail>,
     /// Where dead letters go.
@@ -162,8 +170,9 @@ impl Consumer {
                 e = unsealed;
             }
             tracing::warn!(table = %self.table, partition = %self.tail.partition(), error = %e, "consumer failed; it tries again");
+            let halts = self.stream_config.1.strict && e.kind() == ErrorKind::FailedPrecondition;
             self.tail.update_status(|s| {
-                s.state = "RETRYING";
+                s.state = if halts { "HALTED" } else { "RETRYING" };
                 s.last_error = e.message().to_owned();
             });
             let go_on = tokio::select! {
@@ -175,11 +184,6 @@ impl Consumer {
             }
         }
         self.tail.update_status(|s| s.state = "STOPPED");
-    }
-
-    fn stream_config(&self) -> Result<&StreamConfig> {
-        (self.config.stream.as_ref())
-            .ok_or_else(|| Error::internal("a consumer needs a stream config"))
     }
 
     /// While nothing is to be read, what has been is sealed, so that it is committed.
@@ -211,11 +215,11 @@ impl Consumer {
 
     /// Reads until it is to stop or to pause.
     async fn consume(&mut self, backoff: &mut Backoff, opened: &mut Duration) -> Result<()> {
-        let flush_rows = self.stream_config()?.flush_rows;
+        let flush_rows = self.stream_config.1.flush_rows;
         let partition = self.tail.partition().partition;
         let mut reader = self.stream.open(partition, self.tail.watermark()).await?;
         let mut config = self.newest_config();
-        let mut decoder = Decoder::new(&config)?;
+        let mut decoder = self.decoder(&config, partition).await?;
         let mut end_seen = self.environment.clock.monotonic();
         loop {
             if self.stop.is_cancelled() || *self.paused.borrow() {
@@ -224,29 +228,36 @@ impl Consumer {
             let active = self.tail.active();
             let left =
                 usize::try_from(flush_rows.saturating_sub(active.rows())).unwrap_or(usize::MAX);
-            let batch = if self.budget.pressure(active.bytes()) == Pressure::Wait {
+            let wanted = match self.budget.pressure(active.bytes()) {
+                Pressure::Wait => 0,
+                _ => self.allowed(left.clamp(1, BATCH_MESSAGES_MAX)),
+            };
+            let batch = if wanted == 0 {
                 tokio::select! {
                     () = self.environment.clock.sleep(PRESSURE_PERIOD) => None,
                     () = self.tail.seal_requested() => None,
                     () = self.stop.cancelled() => return Ok(()),
                 }
             } else {
-                let wanted = left.clamp(1, BATCH_MESSAGES_MAX);
                 let next = reader.next(wanted, BATCH_BYTES_MAX, READ_WAIT);
-                tokio::select! {
-                    batch = next => Some(batch?),
+                let batch = tokio::select! {
+                    batch = next => Some(batch),
                     () = self.tail.seal_requested() => None,
                     () = self.stop.cancelled() => return Ok(()),
+                };
+                if let Some(rate) = &self.rate {
+                    let read = batch.iter().flatten().map(|b| b.messages.len()).sum();
+                    rate.give_back(wanted.saturating_sub(read));
                 }
+                batch.transpose()?
             };
             if let Some(batch) = batch {
-                backoff.reset();
                 // What was sent after a change of the schema is decoded by it, also when it came in while the change was made.
                 let newest = self.newest_config();
                 if newest.spec.schema.version != config.spec.schema.version {
                     // Rows of two schemas do not share a segment.
                     self.seal(&active).await?;
-                    decoder = Decoder::new(&newest)?;
+                    decoder = self.decoder(&newest, partition).await?;
                     config = newest;
                 }
                 let active = self.tail.active();
@@ -254,6 +265,7 @@ impl Consumer {
                     *opened = self.environment.clock.monotonic();
                 }
                 decoder = self.index(decoder, &active, batch).await?;
+                backoff.reset();
             }
             let now = self.environment.clock.monotonic();
             if now.saturating_sub(end_seen) > Duration::from_secs(1) {
@@ -266,10 +278,27 @@ impl Consumer {
         }
     }
 
+    /// How many of `wanted` messages may be read now.
+    fn allowed(&self, wanted: usize) -> usize {
+        match &self.rate {
+            Some(rate) => rate.take(self.environment.clock.monotonic(), wanted),
+            None => wanted,
+        }
+    }
+
+    async fn decoder(&self, config: &Arc<TableConfig>, partition: u32) -> Result<Decoder> {
+        let (config, stream) = (Arc::clone(config), Arc::clone(&self.stream_config.1));
+        let schemas = self.schemas.clone();
+        blocking(&self.environment.spawner, "make decoder", move || {
+            Decoder::new(&config, &stream, partition, schemas)
+        })
+        .await
+    }
+
     /// Seals the active segment, which has had rows since `opened`, when it is full or old, when memory is short, or when
     /// somebody asked for it.
     async fn seal_when_due(&self, opened: &mut Duration) -> Result<()> {
-        let limits = self.stream_config()?;
+        let limits = &self.stream_config.1;
         let active = self.tail.active();
         let asked = self.tail.take_seal_request();
         let age = (self.environment.clock.monotonic()).saturating_sub(*opened);
@@ -302,20 +331,83 @@ impl Consumer {
                 "the stream dropped offsets before they were read");
             self.tail.update_status(|s| s.lost.push(range));
         }
-        if messages.is_empty() && next_offset <= active.next_offset() {
-            self.tail.update_status(|s| {
-                s.state = "CONSUMING";
-                s.last_error.clear();
-            });
-            return Ok(decoder);
-        }
         let newest = messages.last().map_or(0, |m| m.timestamp_ms);
-        let (back, decoded) = blocking(&self.environment.spawner, "decode", move || {
-            let decoded = decoder.decode(&messages);
-            Ok((decoder, decoded))
-        })
-        .await?;
-        decoder = back;
+        if !messages.is_empty() || next_offset > active.next_offset() {
+            decoder.forget_failures();
+            decoder = self
+                .index_messages(decoder, active, messages, (lost, next_offset))
+                .await?;
+        }
+        self.tail.update_status(|s| {
+            s.state = "CONSUMING";
+            s.last_error.clear();
+            s.stream_end = s.stream_end.max(next_offset);
+            if newest > 0 {
+                s.newest_timestamp_ms = newest;
+            }
+        });
+        Ok(decoder)
+    }
+
+    /// Decodes messages in as many parts as their rows need, each made visible as a whole.
+    async fn index_messages(
+        &self,
+        mut decoder: Decoder,
+        active: &Arc<ConsumingSegment>,
+        messages: Vec<Message>,
+        (lost, next_offset): (Option<OffsetRange>, u64),
+    ) -> Result<Decoder> {
+        let messages: Arc<[Message]> = messages.into();
+        let mut done = 0;
+        let mut lost = lost.map_or(0, |range| range.end.saturating_sub(range.start));
+        loop {
+            let rest = Arc::clone(&messages);
+            let (back, decoded) = blocking(&self.environment.spawner, "decode", move || {
+                let decoded = decoder.decode(rest.get(done..).unwrap_or_default());
+                Ok((decoder, decoded))
+            })
+            .await?;
+            decoder = back;
+            done += decoded.read;
+            let next = messages.get(done).map_or(next_offset, |m| m.offset);
+            let stopped = decoded.stopped.clone();
+            self.take(active, decoded, (std::mem::take(&mut lost), next))
+                .await?;
+            match stopped {
+                Some(Stopped::Schema(id)) => self.fetch_schema(id).await?,
+                Some(Stopped::Wrong(wrong)) => {
+                    return Err(Error::precondition(format!(
+                        "{}: offset {}: {}; the stream is strict, so consumption waits here: mend the table's config or schema, or set \
+                         strict to false, which makes the message a dead letter",
+                        self.tail.partition(),
+                        wrong.offset,
+                        wrong.reason
+                    )));
+                }
+                None if done >= messages.len() => return Ok(decoder),
+                None => {}
+            }
+        }
+    }
+
+    async fn fetch_schema(&self, id: u32) -> Result<()> {
+        let Some(schemas) = &self.schemas else {
+            return Err(Error::internal("a message's schema without a registry"));
+        };
+        tokio::select! {
+            fetched = schemas.fetch(id) => fetched,
+            () = self.stop.cancelled() => Err(Error::cancelled("the consumer is to stop")),
+        }
+    }
+
+    /// Keeps the dead letters of decoded messages and makes their rows visible; offsets below `next_offset`, of which the stream
+    /// had dropped `lost`, are then dealt with.
+    async fn take(
+        &self,
+        active: &Arc<ConsumingSegment>,
+        decoded: Decoded,
+        (lost, next_offset): (u64, u64),
+    ) -> Result<()> {
         let Decoded {
             batch,
             offsets,
@@ -323,14 +415,15 @@ impl Consumer {
             filtered,
             unnested,
             rejected,
+            stopped: _,
         } = decoded;
         let counts = IngestCounts {
-            read,
+            read: read as u64,
             filtered,
             unnested,
             indexed: offsets.len() as u64,
             dead_lettered: rejected.len() as u64,
-            lost: lost.map_or(0, |range| range.end.saturating_sub(range.start)),
+            lost,
             ..IngestCounts::default()
         };
         if !rejected.is_empty() {
@@ -360,15 +453,7 @@ impl Consumer {
             return Err(e);
         }
         self.tail.count(active.start_offset(), counts);
-        self.tail.update_status(|s| {
-            s.state = "CONSUMING";
-            s.last_error.clear();
-            s.stream_end = s.stream_end.max(next_offset);
-            if newest > 0 {
-                s.newest_timestamp_ms = newest;
-            }
-        });
-        Ok(decoder)
+        Ok(())
     }
 
     /// Puts a new consuming segment behind the active one, and hands that one to the committer. One that deals with no
@@ -404,7 +489,7 @@ impl Consumer {
         let partition = self.tail.partition();
         let name = segment_name(
             &self.table,
-            partition.partition,
+            (self.stream_config.0, partition.partition),
             start_offset,
             &self.environment,
         );
@@ -418,16 +503,21 @@ impl Consumer {
     }
 }
 
-/// The name of the segment that begins at `start_offset`. The last part makes it unique for all time: after a
-/// crash the same offsets may be cut at another end.
+/// The name of the segment that begins at `start_offset` of a partition of one of the table's streams. The last part makes it
+/// unique for all time: after a crash the same offsets may be cut at another end.
 pub(super) fn segment_name(
     table: &str,
-    partition: u32,
+    (stream, partition): (usize, u32),
     start_offset: u64,
     environment: &Environment,
 ) -> String {
+    // Most tables have one stream, whose partitions need no more than their number.
+    let stream = match stream {
+        0 => String::new(),
+        stream => format!("{stream}_"),
+    };
     format!(
-        "{table}__{partition}__{start_offset}__{:08x}",
+        "{table}__{stream}{partition}__{start_offset}__{:08x}",
         environment.random.next_u64() >> 32
     )
 }

@@ -12,6 +12,7 @@ pub mod commit;
 pub mod consumer;
 pub mod data_dir;
 pub mod load;
+pub mod rate;
 pub mod realtime;
 pub mod registry;
 pub mod rewrite;

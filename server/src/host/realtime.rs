@@ -1,9 +1,10 @@
-//! The realtime halves of this server: for each table a watcher of its stream's partitions, and for each
-//! partition a consumer with its committer.
+//! The realtime halves of this server: for each stream of a table a watcher of its partitions, and for each partition a consumer
+//! with its committer.
 
 use super::catalog::Publisher;
 use super::commit::{CommitQueue, Committer};
 use super::consumer::{Backoff, Consumer, ConsumingBudget, segment_name};
+use super::rate::RateLimit;
 use super::step::Steps;
 use super::tail::Tail;
 use parking_lot::Mutex;
@@ -13,9 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use strandline_proto::ids::{Half, StreamPartition};
 use strandline_proto::{Error, Result};
-use strandline_storage::config::{StartOffset, StreamConfig, StreamKind, TableConfig};
+use strandline_storage::config::{
+    MessageFormat, StartOffset, StreamConfig, StreamKind, TableConfig,
+};
+use strandline_storage::decode::Decoder;
+use strandline_storage::decode::registry::SchemaRegistry;
 use strandline_storage::deep_store::DeepStore;
-use strandline_storage::environment::{Environment, TaskHandle};
+use strandline_storage::environment::{Environment, TaskHandle, blocking};
 use strandline_storage::meta::Metastore;
 use strandline_storage::segment::consuming::ConsumingSegment;
 use strandline_storage::stream::Stream;
@@ -58,8 +63,8 @@ pub struct StreamStatus {
 struct Running {
     stop: CancellationToken,
     paused: watch::Sender<bool>,
-    watcher: TaskHandle,
-    status: Arc<Mutex<StreamStatus>>,
+    watchers: Vec<TaskHandle>,
+    statuses: Vec<Arc<Mutex<StreamStatus>>>,
 }
 
 /// The realtime halves that consume here.
@@ -77,44 +82,56 @@ impl RealtimeTables {
         }
     }
 
-    /// Consumes `config`'s stream from now on. An unreachable stream is tried again for ever and shown in the status.
+    /// Consumes `config`'s streams from now on. An unreachable stream is tried again for ever and shown in the status.
     ///
     /// # Errors
-    /// When the stream's config can't be used at all.
+    /// When the config of a stream can't be used at all.
     pub async fn start(&self, config: Arc<TableConfig>) -> Result<()> {
-        let stream_config = config
-            .stream
-            .clone()
-            .ok_or_else(|| Error::internal("a realtime table without a stream config"))?;
-        let stream = self.stream(&stream_config).await?;
         let stop = CancellationToken::new();
         let state = self.shared.metastore.state().await?;
         let is_paused = state
             .table(&config.name)
             .is_some_and(|table| table.paused_ms.is_some());
         let paused = watch::Sender::new(is_paused);
-        let status = Arc::new(Mutex::new(StreamStatus::default()));
-        let watcher = Watcher {
-            shared: self.shared.clone(),
-            config: Arc::clone(&config),
-            stream_config,
-            stream,
-            stop: stop.clone(),
-            paused: paused.subscribe(),
-            status: Arc::clone(&status),
-        };
-        let handle = self
-            .shared
-            .environment
-            .spawner
-            .spawn(&format!("watch {}", config.name), Box::pin(watcher.run()));
+        let mut watchers = Vec::new();
+        for (number, stream_config) in config.streams.iter().enumerate() {
+            let stream = self.stream(stream_config).await?;
+            let environment = &self.shared.environment;
+            let schemas = match &stream_config.decoder.format {
+                MessageFormat::RegisteredAvro { registry } => Some(Arc::new(SchemaRegistry::new(
+                    registry.clone(),
+                    environment.clone(),
+                ))),
+                _ => None,
+            };
+            let rate = stream_config
+                .rate_limit
+                .map(|rate| Arc::new(RateLimit::new(rate, environment.clock.monotonic())));
+            watchers.push(Watcher {
+                shared: self.shared.clone(),
+                config: Arc::clone(&config),
+                stream_config: (number, Arc::clone(stream_config)),
+                stream,
+                schemas,
+                rate,
+                stop: stop.clone(),
+                paused: paused.subscribe(),
+                status: Arc::default(),
+            });
+        }
+        let statuses = watchers.iter().map(|w| Arc::clone(&w.status)).collect();
+        let watchers = watchers.into_iter().map(|watcher| {
+            let name = format!("watch {} {}", config.name, watcher.stream_config.1.topic);
+            let spawner = &self.shared.environment.spawner;
+            spawner.spawn(&name, Box::pin(watcher.run()))
+        });
         self.running.lock().insert(
             config.name.clone(),
             Running {
                 stop,
                 paused,
-                watcher: handle,
-                status,
+                watchers: watchers.collect(),
+                statuses,
             },
         );
         Ok(())
@@ -127,13 +144,51 @@ impl RealtimeTables {
         }
     }
 
+    /// Whether `config`'s streams could be read and their messages decoded, as far as can be told without asking anybody.
+    ///
+    /// # Errors
+    /// What is wrong with a stream's properties or its decoder, such as a descriptor set that can't be read.
+    pub async fn check(&self, config: &Arc<TableConfig>) -> Result<()> {
+        for stream in &config.streams {
+            self.stream(stream).await?;
+            let (config, stream) = (Arc::clone(config), Arc::clone(stream));
+            let environment = self.shared.environment.clone();
+            blocking(
+                &self.shared.environment.spawner,
+                "check decoder",
+                move || {
+                    let schemas = match &stream.decoder.format {
+                        MessageFormat::RegisteredAvro { registry } => {
+                            Some(Arc::new(SchemaRegistry::new(registry.clone(), environment)))
+                        }
+                        _ => None,
+                    };
+                    Decoder::new(&config, &stream, 0, schemas).map(|_| ())
+                },
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with another config: rows that are in memory stay, and what comes is taken by the new config.
+    ///
+    /// # Errors
+    /// As [`Self::start`]'s; nothing is consumed then.
+    pub async fn restart(&self, config: Arc<TableConfig>) -> Result<()> {
+        self.stop(&config.name).await;
+        self.start(config).await
+    }
+
     /// Ends a table's consumers and committers, and waits until they have ended.
     pub async fn stop(&self, table: &str) {
         let running = self.running.lock().remove(table);
         if let Some(running) = running {
             running.stop.cancel();
-            if let Err(e) = running.watcher.join().await {
-                tracing::error!(table, error = %e, "a consumer did not end well");
+            for watcher in running.watchers {
+                if let Err(e) = watcher.join().await {
+                    tracing::error!(table, error = %e, "a consumer did not end well");
+                }
             }
         }
     }
@@ -151,22 +206,26 @@ impl RealtimeTables {
         }
     }
 
-    /// How a table's stream is.
+    /// How a table's streams are: the first one that can't be reached, or else any.
     pub fn status(&self, table: &str) -> Option<StreamStatus> {
-        self.running
-            .lock()
-            .get(table)
-            .map(|r| r.status.lock().clone())
+        let running = self.running.lock();
+        let statuses = running.get(table)?.statuses.iter();
+        let mut all: Vec<StreamStatus> = statuses.map(|s| s.lock().clone()).collect();
+        all.sort_by_key(|status| status.last_error.is_empty());
+        all.into_iter().next()
     }
 
     async fn stream(&self, config: &StreamConfig) -> Result<Arc<dyn Stream>> {
         Ok(match config.kind {
-            StreamKind::Kafka => Arc::new(KafkaStream::new(
-                &config.brokers,
-                &config.topic,
-                &config.properties,
-                self.shared.environment.clone(),
-            )?),
+            StreamKind::Kafka => {
+                let stream = KafkaStream::new(
+                    &config.brokers,
+                    &config.topic,
+                    &config.properties,
+                    self.shared.environment.clone(),
+                )?;
+                Arc::new(stream.with_headers(config.decoder.metadata))
+            }
             StreamKind::Log => {
                 self.shared
                     .log
@@ -181,8 +240,11 @@ impl RealtimeTables {
 struct Watcher {
     shared: Shared,
     config: Arc<TableConfig>,
-    stream_config: StreamConfig,
+    /// Which of the table's streams it is, from 0, and its config.
+    stream_config: (usize, Arc<StreamConfig>),
     stream: Arc<dyn Stream>,
+    schemas: Option<Arc<SchemaRegistry>>,
+    rate: Option<Arc<RateLimit>>,
     stop: CancellationToken,
     paused: watch::Receiver<bool>,
     status: Arc<Mutex<StreamStatus>>,
@@ -205,7 +267,7 @@ impl Watcher {
                     }
                 }
                 Err(e) => {
-                    tracing::warn!(table = %self.config.name, topic = %self.stream_config.topic, error = %e, "stream not reachable; it is tried again");
+                    tracing::warn!(table = %self.config.name, topic = %self.stream_config.1.topic, error = %e, "stream not reachable; it is tried again");
                     self.status.lock().last_error = e.message().to_owned();
                     backoff.pause(&self.shared.environment, &self.stop).await
                 }
@@ -231,20 +293,89 @@ impl Watcher {
             partitions = self.stream.partitions() => partitions?,
             () = self.stop.cancelled() => return Ok(()),
         };
-        for partition in (0..partitions)
-            .filter(|p| !started.contains(p))
-            .collect::<Vec<_>>()
-        {
+        // Where all begin is asked before any does: one that is not known then was added to the stream afterwards.
+        let mut first = Vec::new();
+        let state = self.shared.metastore.state().await?;
+        let known = state.table(&self.config.name);
+        let known = known.map_or(&[][..], |table| &table.partitions);
+        let is_new_stream = !known.iter().any(|p| {
+            (&p.partition.stream, &p.partition.topic) == (&self.stream.id(), &self.stream.topic())
+        });
+        for partition in (0..partitions).filter(|p| !started.contains(p)) {
+            let id = self.partition(partition);
+            first.push(match known.iter().find(|p| p.partition == id) {
+                Some(record) => (partition, None, record.next_offset),
+                None => {
+                    let start = tokio::select! {
+                        start = self.first_offset(partition, is_new_stream) => start?,
+                        () = self.stop.cancelled() => return Ok(()),
+                    };
+                    (partition, Some(start), start)
+                }
+            });
+        }
+        for (partition, new, first) in first {
             if self.stop.is_cancelled() {
                 return Ok(());
             }
-            self.start_partition(partition, tasks).await?;
+            let first = match new {
+                Some(start) => {
+                    let id = self.partition(partition);
+                    let metastore = &self.shared.metastore;
+                    metastore
+                        .start_partition(&self.config.name, &id, start)
+                        .await?
+                }
+                None => first,
+            };
+            self.start_partition(partition, first, tasks).await?;
             started.insert(partition);
         }
         Ok(())
     }
 
-    async fn start_partition(&self, partition: u32, tasks: &mut Vec<TaskHandle>) -> Result<()> {
+    fn partition(&self, partition: u32) -> StreamPartition {
+        StreamPartition {
+            stream: self.stream.id(),
+            topic: self.stream.topic(),
+            partition,
+        }
+    }
+
+    /// Where a partition begins that was never consumed. One that came to a stream that is consumed already begins at its
+    /// oldest message: nobody could have seen it before.
+    async fn first_offset(&self, partition: u32, is_new_stream: bool) -> Result<u64> {
+        let held = self.stream.offsets(partition).await?;
+        let config = &self.stream_config.1;
+        if let Some(offset) = config.start_offsets.get(&partition) {
+            return match *offset > held.end {
+                false => Ok(*offset),
+                true => Err(Error::precondition(format!(
+                    "{}: start.offsets says to begin at offset {offset}, past the end {}",
+                    self.partition(partition),
+                    held.end
+                ))),
+            };
+        }
+        let at = |ms| self.stream.offset_at(partition, ms);
+        match config.start {
+            _ if !is_new_stream => Ok(held.start),
+            StartOffset::Earliest => Ok(held.start),
+            StartOffset::Latest => Ok(held.end),
+            StartOffset::At(ms) => at(ms).await,
+            StartOffset::Back(ms) => {
+                let back = i64::try_from(ms).unwrap_or(i64::MAX);
+                at(self.shared.environment.clock.now_ms().saturating_sub(back)).await
+            }
+        }
+    }
+
+    async fn start_partition(
+        &self,
+        partition: u32,
+        first: u64,
+        tasks: &mut Vec<TaskHandle>,
+    ) -> Result<()> {
         let Shared {
             metastore,
             deep_store,
@@ -256,27 +387,13 @@ impl Watcher {
             ..
         } = &self.shared;
         let table: Arc<str> = Arc::from(self.config.name.as_str());
-        let id = StreamPartition {
-            stream: self.stream.id(),
-            topic: self.stream.topic(),
-            partition,
-        };
-        let state = metastore.state().await?;
-        let known = state
-            .table(&table)
-            .and_then(|t| t.partitions.iter().find(|p| p.partition == id));
-        let first = match known {
-            Some(record) => record.next_offset,
-            None => {
-                let held = self.stream.offsets(partition).await?;
-                let start = match self.stream_config.start {
-                    StartOffset::Earliest => held.start,
-                    StartOffset::Latest => held.end,
-                };
-                metastore.start_partition(&table, &id, start).await?
-            }
-        };
-        let name = segment_name(&table, partition, first, environment);
+        let id = self.partition(partition);
+        let name = segment_name(
+            &table,
+            (self.stream_config.0, partition),
+            first,
+            environment,
+        );
         let newest = publisher.config(&table, Half::Realtime);
         let config = newest.as_ref().unwrap_or(&self.config);
         let active = ConsumingSegment::new(&name, Arc::clone(&config.spec), id.clone(), first)?;
@@ -285,10 +402,16 @@ impl Watcher {
             .table(&table)
             .add_tail(Arc::new(Tail::new(id.clone(), Arc::new(active))));
         publisher.publish().await?;
+        // What consumers with another config have left to commit.
+        let committed = *tail.committed().borrow();
+        let mut backlog = tail.segments();
+        backlog.pop();
+        backlog.retain(|segment| segment.start_offset() >= committed);
         let (commits, queue) = CommitQueue::new();
         let committer = Committer {
             table: Arc::clone(&table),
             tail: Arc::clone(&tail),
+            backlog,
             queue,
             staging: staging.clone(),
             deep_store: Arc::clone(deep_store),
@@ -302,7 +425,10 @@ impl Watcher {
             table,
             config: Arc::clone(&self.config),
             publisher: Arc::clone(publisher),
+            stream_config: self.stream_config.clone(),
             stream: Arc::clone(&self.stream),
+            schemas: self.schemas.clone(),
+            rate: self.rate.clone(),
             tail,
             metastore: Arc::clone(metastore),
             commits,

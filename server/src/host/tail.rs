@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 /// What a consumer is doing, for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TailStatus {
-    /// `STARTING`, `CONSUMING`, `RETRYING`, `STOPPED`.
+    /// `STARTING`, `CONSUMING`, `RETRYING`, `HALTED` (before a wrong message of a strict stream), `STOPPED`.
     pub state: &'static str,
     /// Why it is retrying; empty otherwise.
     pub last_error: String,

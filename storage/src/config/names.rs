@@ -1,6 +1,7 @@
 //! What tables and columns may be called. Names become folders and SQL identifiers.
 
 use super::document::Node;
+use crate::decode::metadata;
 use strandline_proto::Result;
 
 /// Characters of a name.
@@ -22,7 +23,8 @@ pub(super) fn check_table(node: &Node<'_>, name: &str) -> Result<()> {
     }
 }
 
-/// The name of a column: anything printable that is no path and no virtual column.
+/// The name of a column: anything printable that is no path and no virtual column; `$` only in the names of what a message says
+/// of itself.
 pub(super) fn check_column(node: &Node<'_>, name: &str) -> Result<()> {
     check_length(node, name)?;
     if name.trim() != name {
@@ -37,10 +39,11 @@ pub(super) fn check_column(node: &Node<'_>, name: &str) -> Result<()> {
             name.escape_debug()
         )));
     }
-    match name
-        .chars()
-        .find(|c| c.is_control() || matches!(c, '/' | '\\' | '$' | '"' | '\'' | '`'))
-    {
+    match name.chars().find(|c| {
+        c.is_control()
+            || matches!(c, '/' | '\\' | '"' | '\'' | '`')
+            || (*c == '$' && !metadata::is_metadata(name))
+    }) {
         Some(c) => Err(node.wrong(format_args!(
             "the name '{}' has the character '{}', which column names may not have",
             name.escape_debug(),

@@ -1,17 +1,26 @@
-//! One stream's map of properties: Kafka's, or our embedded log's.
+//! One stream's map of properties: Kafka's, or our embedded log's (T below is kafka or log). The decoder's are in
+//! [`decoder`].
+//!
+//! ```text
+//! streamType                               kafka | log
+//! stream.T.topic.name, stream.T.broker.list, stream.T.partitions (of the log)
+//! stream.T.consumer.prop.auto.offset.reset   smallest | largest | 2026-05-01T00:00:00Z | milliseconds | 2d (a period back)
+//! stream.T.start.offsets                   (ours) 0:1500,1:0: first offsets of single partitions
+//! topic.consumption.rate.limit             messages a second, of all partitions of the topic
+//! stream.T.strict                          (ours) true: consumption of a partition stops at the first message that is wrong and
+//!                                          names it, instead of making it a dead letter, until the config is another one
+//! realtime.segment.flush.threshold.rows, .segment.size, .time
+//! ```
 
 use super::document::{Node, Object};
-use super::{
-    ConfigWarning, DecoderConfig, MessageFormat, StartOffset, StreamConfig, StreamKind, names,
-};
+use super::{ConfigWarning, StartOffset, StreamConfig, StreamKind, decoder, names};
 use std::collections::BTreeMap;
 use strandline_proto::Result;
+use strandline_proto::time_format::instant;
 
 const FLUSH_ROWS_DEFAULT: u64 = 5_000_000;
 const FLUSH_AGE_MS_DEFAULT: u64 = 6 * 3_600_000;
 const FLUSH_BYTES_DEFAULT: u64 = 200 << 20;
-const MESSAGE_BYTES_DEFAULT: usize = 10 << 20;
-const MESSAGE_BYTES_LIMIT: usize = 50 << 20;
 const PARTITIONS_MAX: u32 = 1_024;
 
 pub(super) fn parse(
@@ -67,8 +76,20 @@ pub(super) fn parse(
         }
         (_, _, StreamKind::Log) => String::new(),
     };
-    let decoder = decoder(&mut map, prefix, node)?;
+    let decoder = decoder::read(&mut map, prefix, node)?;
     let start = start(&mut map, prefix, kind)?;
+    let start_offsets = match map.take(&key("start.offsets")) {
+        Some(node) => start_offsets(&node)?,
+        None => BTreeMap::new(),
+    };
+    let rate_limit = match map.take("topic.consumption.rate.limit") {
+        Some(node) => rate_limit(&node)?,
+        None => None,
+    };
+    let strict = match map.take(&key("strict")) {
+        Some(node) => node.boolean()?,
+        None => false,
+    };
     let (flush_rows, flush_bytes, flush_age_ms) = thresholds(&mut map, warnings)?;
     if let Some(n) = map.take(&key("consumer.type"))
         && matches!(n.text()?.to_ascii_lowercase().as_str(), "highlevel")
@@ -87,6 +108,9 @@ pub(super) fn parse(
         brokers,
         properties,
         start,
+        start_offsets,
+        rate_limit,
+        strict,
         decoder,
         flush_rows,
         flush_bytes,
@@ -94,7 +118,7 @@ pub(super) fn parse(
     })
 }
 
-fn number(node: &Node<'_>, least: u64, most: u64) -> Result<u64> {
+pub(super) fn number(node: &Node<'_>, least: u64, most: u64) -> Result<u64> {
     let value = node
         .scalar_text()?
         .trim()
@@ -108,65 +132,59 @@ fn number(node: &Node<'_>, least: u64, most: u64) -> Result<u64> {
     })
 }
 
-fn decoder(map: &mut Object<'_>, prefix: &str, node: &Node<'_>) -> Result<DecoderConfig> {
-    let class = map.take(&format!("{prefix}.decoder.class.name"));
-    let schema = map.take(&format!("{prefix}.decoder.prop.schema"));
-    let registry = map.take(&format!("{prefix}.decoder.prop.schema.registry.rest.url"));
-    let class_name = class
-        .as_ref()
-        .map(Node::text)
-        .transpose()?
-        .unwrap_or("JSONMessageDecoder");
-    let simple_name = class_name.rsplit('.').next().unwrap_or(class_name);
-    let format = match simple_name {
-        "JSONMessageDecoder" | "KafkaJSONMessageDecoder" => MessageFormat::Json,
-        "SimpleAvroMessageDecoder" | "KafkaAvroMessageDecoder" => {
-            if let Some(registry) = registry {
-                return Err(registry.unsupported(
-                    "a schema registry; put the Avro schema into the key ...decoder.prop.schema",
-                ));
-            }
-            let Some(schema) = schema else {
-                return Err(node.wrong(format_args!(
-                    "the key {prefix}.decoder.prop.schema (the Avro schema) is missing"
-                )));
-            };
-            let text = match schema.text() {
-                Ok(text) => text.to_owned(),
-                Err(_) => schema.value().to_string(),
-            };
-            crate::decode::check_avro_schema(&text).map_err(|reason| schema.wrong(reason))?;
-            MessageFormat::Avro { schema: text }
-        }
-        other => {
-            let at = class.as_ref().unwrap_or(node);
-            return Err(at.unsupported(format_args!(
-                "the decoder {other}; there are JSONMessageDecoder and SimpleAvroMessageDecoder"
-            )));
-        }
+fn start(map: &mut Object<'_>, prefix: &str, kind: StreamKind) -> Result<StartOffset> {
+    let Some(node) = map.take(&format!("{prefix}.consumer.prop.auto.offset.reset")) else {
+        // Pinot's default for Kafka; a log of our own has nothing that should be passed over.
+        return Ok(match kind {
+            StreamKind::Kafka => StartOffset::Latest,
+            StreamKind::Log => StartOffset::Earliest,
+        });
     };
-    let message_bytes_max = match map.take(&format!("{prefix}.message.bytes.max")) {
-        Some(n) => number(&n, 1_024, MESSAGE_BYTES_LIMIT as u64)? as usize,
-        None => MESSAGE_BYTES_DEFAULT,
-    };
-    Ok(DecoderConfig {
-        format,
-        message_bytes_max,
-    })
+    let text = node.scalar_text()?.trim().to_ascii_lowercase();
+    match text.as_str() {
+        "smallest" | "earliest" => return Ok(StartOffset::Earliest),
+        "largest" | "latest" => return Ok(StartOffset::Latest),
+        _ => {}
+    }
+    if let Ok(ms) = text.parse::<i64>() {
+        return Ok(StartOffset::At(ms));
+    }
+    if let Some(ms) = instant::parse_iso(&text.to_ascii_uppercase()) {
+        return Ok(StartOffset::At(ms));
+    }
+    match period_ms(&node) {
+        Ok(ms) => Ok(StartOffset::Back(ms)),
+        Err(_) => Err(node.unsupported(format_args!(
+            "to begin at '{}'; use smallest, largest, a time (2026-05-01T00:00:00Z, or milliseconds since the epoch) or a period back (2d)",
+            text.escape_debug()
+        ))),
+    }
 }
 
-fn start(map: &mut Object<'_>, prefix: &str, kind: StreamKind) -> Result<StartOffset> {
-    match map.take(&format!("{prefix}.consumer.prop.auto.offset.reset")) {
-        Some(node) => match node.text()?.to_ascii_lowercase().as_str() {
-            "smallest" | "earliest" => Ok(StartOffset::Earliest),
-            "largest" | "latest" => Ok(StartOffset::Latest),
-            other => Err(node.unsupported(format_args!(
-                "to begin at '{other}'; use smallest or largest"
-            ))),
-        },
-        // Pinot's default for Kafka; a log of our own has nothing that should be passed over.
-        None if kind == StreamKind::Kafka => Ok(StartOffset::Latest),
-        None => Ok(StartOffset::Earliest),
+/// `0:1500,1:0`: the first offset of single partitions.
+fn start_offsets(node: &Node<'_>) -> Result<BTreeMap<u32, u64>> {
+    let wrong = || node.wrong("expected partitions with their first offsets, as 0:1500,1:0");
+    let mut offsets = BTreeMap::new();
+    for pair in node.scalar_text()?.split(',') {
+        let (partition, offset) = pair.split_once(':').ok_or_else(wrong)?;
+        let partition = partition.trim().parse().map_err(|_| wrong())?;
+        let offset = offset.trim().parse::<u64>().ok();
+        let offset = offset.filter(|o| *o <= i64::MAX as u64).ok_or_else(wrong)?;
+        if offsets.insert(partition, offset).is_some() {
+            return Err(node.wrong(format_args!("the partition {partition} is there twice")));
+        }
+    }
+    Ok(offsets)
+}
+
+/// Messages a second, as messages in 1,000 seconds.
+fn rate_limit(node: &Node<'_>) -> Result<Option<u64>> {
+    let rate = node.scalar_text()?.trim().parse::<f64>().ok();
+    match rate.filter(|rate| rate.is_finite()) {
+        // As in Pinot, nothing above zero is no limit.
+        Some(rate) if rate <= 0.0 => Ok(None),
+        Some(rate) if (0.001..=1e12).contains(&rate) => Ok(Some((rate * 1_000.0) as u64)),
+        _ => Err(node.wrong("expected a number of messages a second, from 0.001 on")),
     }
 }
 
@@ -209,11 +227,6 @@ fn thresholds(map: &mut Object<'_>, warnings: &mut Vec<ConfigWarning>) -> Result
     map.warn(
         "realtime.segment.commit.timeoutSeconds",
         "a commit takes the time it takes",
-        warnings,
-    );
-    map.warn(
-        "topic.consumption.rate.limit",
-        "consumption is not limited",
         warnings,
     );
     Ok((flush_rows, flush_bytes, flush_age_ms))

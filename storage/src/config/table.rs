@@ -3,13 +3,20 @@
 use super::document::{self, Node, Object};
 use super::fields::{self, Storage};
 use super::upkeep::{self, Upkeep};
-use super::{ConfigWarning, PushPeriod, PushType, TableConfig, names, star_tree, stream};
+use super::{
+    ConfigWarning, PushPeriod, PushType, StreamConfig, TableConfig, complex_types, names,
+    star_tree, stream,
+};
+use crate::decode::metadata;
 use crate::segment::spec::SegmentSpec;
 use crate::transform::Transforms;
 use std::sync::Arc;
 use strandline_proto::ids::Half;
 use strandline_proto::schema::{ColumnRole, Schema};
 use strandline_proto::{Error, Result};
+
+/// Streams of one table.
+const STREAMS_MAX: usize = 32;
 
 pub(super) fn name_and_half(root: &mut Object<'_>) -> Result<(String, Half)> {
     let name_node = root.require("tableName")?;
@@ -67,7 +74,8 @@ pub(super) fn parse(json: &str, schema: &Arc<Schema>) -> Result<(TableConfig, Ve
     }
     storage.check()?;
     let mut transforms = Transforms::default();
-    let mut new_stream = None;
+    let mut new_streams = Vec::new();
+    let mut complex_types = None;
     if let Some(node) = root.take("ingestionConfig") {
         let mut ingestion = node.object()?;
         transforms = read_filter(
@@ -75,24 +83,23 @@ pub(super) fn parse(json: &str, schema: &Arc<Schema>) -> Result<(TableConfig, Ve
             &mut ingestion,
             &mut warnings,
         )?;
-        new_stream = read_stream_ingestion(&mut ingestion, &mut warnings)?;
+        complex_types = complex_types::read(&mut ingestion, &mut warnings)?;
+        new_streams = read_stream_ingestion(&mut ingestion, &mut warnings)?;
         read_ingestion_rest(ingestion, &mut segments, &mut warnings)?;
     }
-    let stream = match (half, new_stream.or(old_stream)) {
-        (Half::Realtime, Some(node)) => Some(stream::parse(&node, &name, &mut warnings)?),
-        (Half::Realtime, None) => {
-            return Err(Error::invalid(
-                "ingestionConfig.streamIngestionConfig.streamConfigMaps: a REALTIME table needs a stream; \
-                 for the embedded log write [{\"streamType\": \"log\"}]",
-            ));
+    if new_streams.is_empty() {
+        new_streams.extend(old_stream);
+    }
+    let streams = match half {
+        Half::Realtime => read_streams(&new_streams, &name, &mut warnings)?,
+        Half::Offline => {
+            let unread = new_streams.iter();
+            warnings.extend(unread.map(|n| n.warning("an OFFLINE table reads no stream")));
+            Vec::new()
         }
-        (Half::Offline, Some(node)) => {
-            warnings.push(node.warning("an OFFLINE table reads no stream"));
-            None
-        }
-        (Half::Offline, None) => None,
     };
     let take_over = upkeep::read_tasks(&mut root, half, &mut warnings)?;
+    check_metadata(schema, &transforms, &streams, &mut warnings)?;
     read_root_rest(root, &mut warnings)?;
     let spec = SegmentSpec {
         schema: Arc::clone(schema),
@@ -112,7 +119,8 @@ pub(super) fn parse(json: &str, schema: &Arc<Schema>) -> Result<(TableConfig, Ve
         take_over,
         spec: Arc::new(spec),
         transforms,
-        stream,
+        complex_types,
+        streams,
         json: json.to_owned(),
     };
     Ok((config, warnings))
@@ -297,9 +305,9 @@ fn read_filter(
 fn read_stream_ingestion<'d>(
     ingestion: &mut Object<'d>,
     warnings: &mut Vec<ConfigWarning>,
-) -> Result<Option<Node<'d>>> {
+) -> Result<Vec<Node<'d>>> {
     let Some(node) = ingestion.take("streamIngestionConfig") else {
-        return Ok(None);
+        return Ok(Vec::new());
     };
     let mut config = node.object()?;
     let maps = config
@@ -307,17 +315,70 @@ fn read_stream_ingestion<'d>(
         .map(|n| n.list())
         .transpose()?
         .unwrap_or_default();
-    if let Some(second) = maps.get(1) {
-        return Err(
-            second.unsupported("more than one stream for a table; its rows would be missing")
-        );
-    }
     for (_, node) in config.take_rest() {
         if !node.is_blank() {
             warnings.push(node.warning("it has no effect"));
         }
     }
-    Ok(maps.into_iter().next())
+    Ok(maps)
+}
+
+/// The streams of a realtime half, each another topic or of another cluster.
+fn read_streams(
+    nodes: &[Node<'_>],
+    table: &str,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<Vec<Arc<StreamConfig>>> {
+    if nodes.is_empty() {
+        return Err(Error::invalid(
+            "ingestionConfig.streamIngestionConfig.streamConfigMaps: a REALTIME table needs a stream; \
+             for the embedded log write [{\"streamType\": \"log\"}]",
+        ));
+    }
+    let mut streams: Vec<Arc<StreamConfig>> = Vec::new();
+    for node in nodes {
+        if streams.len() == STREAMS_MAX {
+            return Err(node.unsupported(format_args!("more than {STREAMS_MAX} streams")));
+        }
+        let stream = stream::parse(node, table, warnings)?;
+        if streams.iter().any(|other| other.id() == stream.id()) {
+            return Err(node.wrong(format_args!(
+                "the topic {} is there twice; its rows would be counted twice",
+                stream.topic
+            )));
+        }
+        streams.push(Arc::new(stream));
+    }
+    Ok(streams)
+}
+
+/// Fields of a message itself must be known ones, and filled where they are columns.
+fn check_metadata(
+    schema: &Schema,
+    transforms: &Transforms,
+    streams: &[Arc<StreamConfig>],
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<()> {
+    let columns = schema.columns.iter().map(|c| c.name.as_str());
+    let sources = transforms.sources();
+    for name in columns.chain(sources.iter().copied()) {
+        if !metadata::looks_like_metadata(name) || streams.is_empty() {
+            continue;
+        }
+        if !metadata::is_metadata(name) {
+            return Err(Error::unsupported(format!(
+                "not supported: the field {name}; of messages there are __key, __header$NAME, __metadata$offset, \
+                 __metadata$partition and __metadata$recordTimestamp"
+            )));
+        }
+        if streams.iter().any(|stream| !stream.decoder.metadata) {
+            warnings.push(ConfigWarning {
+                path: format!("schema.{name}"),
+                message: "it stays null unless the stream's metadata.populate is true".to_owned(),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn read_ingestion_rest(
@@ -348,10 +409,6 @@ fn read_ingestion_rest(
     ingestion.refuse(
         "aggregationConfigs",
         "aggregation while rows come in; rows would be counted one by one",
-    )?;
-    ingestion.refuse(
-        "complexTypeConfig",
-        "unnesting and flattening; columns would be empty",
     )?;
     ingestion.refuse("enrichmentConfigs", "enrichment; columns would be empty")?;
     for key in [

@@ -1,4 +1,5 @@
 use super::*;
+use crate::convert::flatten::ArraysToJson;
 use crate::segment::json::JsonSpec;
 use crate::segment::spec::{Encoding, StarMeasure, StarTreeSpec};
 use proptest::prelude::*;
@@ -85,7 +86,7 @@ fn the_airline_offline_config_is_accepted_and_what_is_not_honoured_is_listed() {
     );
     assert_eq!(config.spec.star_trees.len(), 2);
     assert!(!config.spec.column("ts").granularities.is_empty());
-    assert!(config.stream.is_none());
+    assert!(config.streams.is_empty());
     assert_eq!(
         paths(&warnings),
         [
@@ -102,7 +103,7 @@ fn the_airline_offline_config_is_accepted_and_what_is_not_honoured_is_listed() {
 #[test]
 fn the_airline_realtime_config_is_accepted() {
     let (config, warnings) = parse_table(REALTIME, &airline()).unwrap();
-    let stream = config.stream.unwrap();
+    let stream = Arc::clone(&config.streams[0]);
     assert_eq!(
         (stream.kind, stream.topic.as_str()),
         (StreamKind::Kafka, "flights-realtime")
@@ -301,10 +302,6 @@ fn what_would_make_answers_wrong_is_an_error() {
             "ingestionConfig.filterConfig.filterFunction: Groovy",
         ),
         (
-            r#", "ingestionConfig": {"complexTypeConfig": {"fieldsToUnnest": ["x"]}}"#,
-            "ingestionConfig.complexTypeConfig",
-        ),
-        (
             r#", "tableIndexConfig": {"aggregateMetrics": true}"#,
             "tableIndexConfig.aggregateMetrics",
         ),
@@ -437,7 +434,7 @@ fn streams_are_read_with_their_thresholds_and_properties() {
         "realtime.segment.flush.threshold.time": "1d12h", "made.up": 1}"#,
     )
     .unwrap();
-    let stream = config.stream.unwrap();
+    let stream = Arc::clone(&config.streams[0]);
     assert_eq!(
         (stream.flush_rows, stream.flush_bytes, stream.flush_age_ms),
         (5_000_000, 150 << 20, 36 * 3_600_000)
@@ -465,12 +462,94 @@ fn streams_are_read_with_their_thresholds_and_properties() {
 
     let (config, _) =
         stream_table(r#"{"streamType": "log", "stream.log.partitions": "4"}"#).unwrap();
-    let stream = config.stream.unwrap();
+    let stream = Arc::clone(&config.streams[0]);
     assert_eq!(
         (stream.kind, stream.topic.as_str(), stream.partitions),
         (StreamKind::Log, "t", 4)
     );
     assert_eq!(stream.start, StartOffset::Earliest);
+}
+
+#[test]
+fn positions_limits_and_several_streams_are_read() {
+    let parse = |rest: &str| {
+        let json = format!(r#"{{"streamType": "log" {rest}}}"#);
+        Arc::clone(&stream_table(&json).unwrap().0.streams[0])
+    };
+    let reset = |text: &str| {
+        let rest = format!(r#", "stream.log.consumer.prop.auto.offset.reset": {text}"#);
+        parse(&rest).start
+    };
+    let day = 86_400_000;
+    let at = StartOffset::At(16_092 * day);
+    assert_eq!(reset(r#""2014-01-22T00:00:00Z""#), at);
+    assert_eq!(reset(r#""1390348800000""#), at);
+    assert_eq!(reset("1390348800000"), at);
+    assert_eq!(reset(r#""2d""#), StartOffset::Back(2 * day as u64));
+    assert_eq!(reset(r#""SMALLEST""#), StartOffset::Earliest);
+    let stream = parse(
+        r#", "stream.log.start.offsets": "0:15, 3:0", "topic.consumption.rate.limit": "0.5", "stream.log.strict": "true""#,
+    );
+    assert_eq!(stream.start_offsets, BTreeMap::from([(0, 15), (3, 0)]));
+    assert_eq!((stream.rate_limit, stream.strict), (Some(500), true));
+    let plain = parse(r#", "topic.consumption.rate.limit": 0"#);
+    assert_eq!((plain.rate_limit, plain.strict), (None, false));
+
+    let two = r#"{"streamType": "log"}, {"streamType": "log", "stream.log.topic.name": "other"}"#;
+    let (config, _) = stream_table(two).unwrap();
+    let topics: Vec<&str> = config.streams.iter().map(|s| s.topic.as_str()).collect();
+    assert_eq!(topics, ["t", "other"]);
+    let error = stream_table(r#"{"streamType": "log"}, {"streamType": "log"}"#).unwrap_err();
+    assert!(
+        error.message().contains("the topic t is there twice"),
+        "{error}"
+    );
+}
+
+#[test]
+fn fields_of_messages_may_be_columns_by_their_names_only() {
+    for (name, good) in [
+        ("__key", true),
+        ("__header$x", true),
+        ("__metadata$offset", true),
+        ("__metadata$size", false),
+        ("__header$", false),
+        ("a$b", false),
+    ] {
+        let json = format!(
+            r#"{{"schemaName": "t", "dimensionFieldSpecs": [{{"name": "{name}", "dataType": "STRING"}}]}}"#
+        );
+        assert_eq!(parse_schema(&json, 1).is_ok(), good, "{name}");
+    }
+}
+
+#[test]
+fn complex_types_are_read() {
+    let (config, warnings) = small_table(
+        r#", "ingestionConfig": {"complexTypeConfig": {"fieldsToUnnest": ["b.c", "b"], "delimiter": "/",
+            "collectionNotUnnestedToJson": "all", "prefixesToRename": {"x/": ""}}}"#,
+    )
+    .unwrap();
+    assert_eq!(warnings, []);
+    let complex = config.complex_types.unwrap();
+    assert_eq!(complex.delimiter, "/");
+    assert_eq!(complex.unnest, ["b", "b.c"]);
+    assert_eq!(complex.to_json, ArraysToJson::All);
+    for wrong in [
+        r#"{"delimiter": ""}"#,
+        r#"{"fieldsToUnnest": ["a", "a"]}"#,
+        r#"{"collectionNotUnnestedToJson": "SOME"}"#,
+        r#"{"prefixesToRename": {"": "x"}}"#,
+    ] {
+        let rest = format!(r#", "ingestionConfig": {{"complexTypeConfig": {wrong}}}"#);
+        let error = small_table(&rest).expect_err(wrong);
+        assert!(
+            error
+                .message()
+                .contains("ingestionConfig.complexTypeConfig"),
+            "{error}"
+        );
+    }
 }
 
 #[test]
@@ -498,7 +577,51 @@ fn wrong_streams_are_refused() {
             kafka(
                 r#", "stream.kafka.decoder.class.name": "a.b.KafkaConfluentSchemaRegistryAvroMessageDecoder""#,
             ),
-            "not supported",
+            "schema.registry.rest.url (where the registry is) is missing",
+        ),
+        (
+            kafka(
+                r#", "stream.kafka.decoder.class.name": "KafkaConfluentSchemaRegistryAvroMessageDecoder", "stream.kafka.decoder.prop.schema.registry.rest.url": "https://r""#,
+            ),
+            "a schema registry over https",
+        ),
+        (
+            kafka(r#", "stream.kafka.decoder.class.name": "a.b.ProtoBufMessageDecoder""#),
+            "protoClassName",
+        ),
+        (
+            kafka(
+                r#", "stream.kafka.decoder.class.name": "ProtoBufMessageDecoder", "stream.kafka.decoder.prop.protoClassName": "x", "stream.kafka.decoder.prop.descriptorSet": "//8=""#,
+            ),
+            "not a descriptor set",
+        ),
+        (
+            kafka(
+                r#", "stream.kafka.decoder.class.name": "CSVMessageDecoder", "stream.kafka.decoder.prop.header": "a,b,a""#,
+            ),
+            "the field 'a' is empty or there twice",
+        ),
+        (
+            kafka(
+                r#", "stream.kafka.decoder.class.name": "CSVMessageDecoder", "stream.kafka.decoder.prop.delimiter": "\"" "#,
+            ),
+            "are not different characters",
+        ),
+        (
+            kafka(r#", "stream.kafka.decoder.prop.compression": "brotli""#),
+            "the compression 'brotli'",
+        ),
+        (
+            kafka(r#", "stream.kafka.start.offsets": "0:1,0:2""#),
+            "the partition 0 is there twice",
+        ),
+        (
+            kafka(r#", "stream.kafka.start.offsets": "0-1""#),
+            "partitions with their first offsets",
+        ),
+        (
+            kafka(r#", "topic.consumption.rate.limit": "fast""#),
+            "a number of messages a second",
         ),
         (
             kafka(r#", "stream.kafka.decoder.class.name": "a.b.SimpleAvroMessageDecoder""#),
@@ -513,7 +636,7 @@ fn wrong_streams_are_refused() {
             "segment.size",
         ),
         (
-            kafka(r#", "stream.kafka.consumer.prop.auto.offset.reset": "2d""#),
+            kafka(r#", "stream.kafka.consumer.prop.auto.offset.reset": "yesterday""#),
             "not supported",
         ),
         (

@@ -2,6 +2,7 @@
 
 use super::cell::Cell;
 use super::decimal;
+use super::flatten::Fields;
 use super::row::RowLayout;
 use apache_avro::Schema as AvroSchema;
 use apache_avro::schema::{Name, RecordSchema};
@@ -88,6 +89,20 @@ impl AvroFields {
     /// Whether no field goes anywhere.
     pub(crate) fn is_empty(&self) -> bool {
         self.slots.iter().all(Option::is_none)
+    }
+
+    /// All of a record's values, by name.
+    pub(crate) fn all<'v>(&self, datum: &'v Value) -> Result<Fields<'v>, String> {
+        let Value::Record(fields) = datum else {
+            return Err("the Avro datum is no record".to_owned());
+        };
+        let fields = fields.iter().zip(&self.schemas);
+        fields
+            .map(|((name, value), schema)| {
+                let cell = cell(value, schema).map_err(|why| format!("column {name}: {why}"))?;
+                Ok((Cow::Borrowed(name.as_str()), cell))
+            })
+            .collect()
     }
 
     /// A record's values as cells of the layout.

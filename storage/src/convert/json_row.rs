@@ -4,14 +4,25 @@
 //! usual field is found by one comparison instead of a hash.
 
 use super::cell::Cell;
+use super::flatten::Fields;
 use super::json;
 use super::row::RowLayout;
+use std::borrow::Cow;
 
 /// Fills rows of a layout from JSON objects.
 #[derive(Debug, Default)]
 pub(crate) struct JsonRow {
     /// By position in the object: the name seen there last, and its cell.
     seen: Vec<(String, Option<usize>)>,
+}
+
+/// All fields of the object in `text`, by name.
+pub(crate) fn all_fields(text: &str) -> Result<Fields<'_>, String> {
+    let mut fields = Fields::new();
+    json::read_object(text, |_, name, value| {
+        fields.push((Cow::Owned(name.to_owned()), value));
+    })?;
+    Ok(fields)
 }
 
 /// Positions that are remembered.

@@ -75,6 +75,11 @@ impl RowLayout {
         self.index.get(name).copied()
     }
 
+    /// Whether the cell is a column's of several values.
+    pub fn is_multi_value(&self, slot: usize) -> bool {
+        self.types.get(slot).is_some_and(Option::is_none)
+    }
+
     /// The input fields' names, cell by cell.
     pub fn names(&self) -> &[String] {
         &self.names
@@ -235,6 +240,21 @@ impl TimeCheck {
     }
 }
 
+/// A place in a builder to go back to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    rows: usize,
+    filtered: u64,
+    bytes: usize,
+}
+
+impl Mark {
+    /// Bytes that the builder held.
+    pub(crate) fn bytes(self) -> usize {
+        self.bytes
+    }
+}
+
 /// Collects rows until [`RowBuilder::finish`] makes a batch of them.
 pub struct RowBuilder {
     arrow: SchemaRef,
@@ -296,6 +316,29 @@ impl RowBuilder {
     /// Rows left out by the filter, from the beginning on.
     pub fn filtered(&self) -> u64 {
         self.filtered
+    }
+
+    /// Whether a row may take far more bytes than its source had.
+    pub(crate) fn may_swell(&self) -> bool {
+        !self.transforms.columns().is_empty()
+    }
+
+    /// Where the builder is now.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            rows: self.rows,
+            filtered: self.filtered,
+            bytes: self.bytes(),
+        }
+    }
+
+    /// Forgets what came since `mark`, within one batch.
+    pub(crate) fn cut_back(&mut self, mark: Mark) {
+        for column in &mut self.columns {
+            column.truncate(mark.rows);
+        }
+        self.rows = mark.rows;
+        self.filtered = mark.filtered;
     }
 
     /// Appends a row of cells in the layout, unless the filter leaves it out; fields that were absent are null. After an

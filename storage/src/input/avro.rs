@@ -4,6 +4,7 @@ use super::Source;
 use super::lines::{Count, Counted};
 use super::rowwise::ReadRow;
 use crate::convert::avro::{self, AvroFields};
+use crate::convert::flatten::Flattener;
 use crate::convert::{RowBuilder, RowLayout};
 use crate::decode::guarded;
 use apache_avro::Reader;
@@ -14,12 +15,17 @@ use strandline_proto::{Error, Result};
 pub(super) struct AvroRows {
     reader: Reader<'static, BufReader<Counted<File>>>,
     fields: AvroFields,
+    flattener: Option<Flattener>,
     width: usize,
     row: u64,
 }
 
 impl AvroRows {
-    pub(super) fn open(file: File, layout: &RowLayout) -> Result<(Self, Count)> {
+    pub(super) fn open(
+        file: File,
+        layout: &RowLayout,
+        flattener: Option<Flattener>,
+    ) -> Result<(Self, Count)> {
         avro::limit_allocation();
         let (counted, count) = Counted::new(file);
         let reader = guarded(|| Reader::new(BufReader::new(counted)))
@@ -29,12 +35,13 @@ impl AvroRows {
             avro::record(reader.writer_schema()).map_err(Error::invalid)?,
             layout,
         );
-        if fields.is_empty() {
+        if fields.is_empty() && flattener.is_none() {
             return Err(Error::invalid("the file has none of the table's columns"));
         }
         let rows = Self {
             reader,
             fields,
+            flattener,
             width: layout.width(),
             row: 0,
         };
@@ -56,6 +63,14 @@ impl ReadRow for AvroRows {
                 )
             })?,
         };
+        if let Some(flattener) = &mut self.flattener {
+            let fields =
+                (self.fields.all(&datum)).map_err(|why| source.row_error(self.row, why))?;
+            flattener
+                .push(&fields, &[], builder)
+                .map_err(|e| source.row_error(self.row, e))?;
+            return Ok(true);
+        }
         let mut cells = Vec::with_capacity(self.width);
         self.fields
             .fill(&datum, self.width, &mut cells)

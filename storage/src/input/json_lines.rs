@@ -3,7 +3,8 @@
 use super::lines::{Count, Counted, Line, read_line};
 use super::rowwise::ReadRow;
 use super::{LINE_BYTES_MAX, Source};
-use crate::convert::json_row::JsonRow;
+use crate::convert::flatten::Flattener;
+use crate::convert::json_row::{self, JsonRow};
 use crate::convert::{RowBuilder, RowLayout};
 use std::fs::File;
 use std::io::BufReader;
@@ -15,17 +16,23 @@ pub(super) struct JsonRows {
     from: BufReader<Counted<File>>,
     layout: RowLayout,
     row: JsonRow,
+    flattener: Option<Flattener>,
     line: Vec<u8>,
     line_number: u64,
 }
 
 impl JsonRows {
-    pub(super) fn open(file: File, layout: RowLayout) -> (Self, Count) {
+    pub(super) fn open(
+        file: File,
+        layout: RowLayout,
+        flattener: Option<Flattener>,
+    ) -> (Self, Count) {
         let (counted, count) = Counted::new(file);
         let rows = Self {
             from: BufReader::with_capacity(READ_BYTES, counted),
             layout,
             row: JsonRow::default(),
+            flattener,
             line: Vec::new(),
             line_number: 0,
         };
@@ -56,6 +63,14 @@ impl ReadRow for JsonRows {
             text
         };
         if text.trim().is_empty() {
+            return Ok(true);
+        }
+        if let Some(flattener) = &mut self.flattener {
+            let fields =
+                json_row::all_fields(text).map_err(|reason| source.row_error(at, reason))?;
+            flattener
+                .push(&fields, &[], builder)
+                .map_err(|e| source.row_error(at, e))?;
             return Ok(true);
         }
         let mut cells = Vec::with_capacity(self.layout.width());

@@ -9,6 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(super) struct Count(Arc<AtomicU64>);
 
 impl Count {
+    pub(super) fn set(&self, bytes: u64) {
+        self.0.store(bytes, Ordering::Relaxed);
+    }
+
     pub(super) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

@@ -39,14 +39,14 @@ impl<R> Rowwise<R> {
         }
     }
 
-    fn is_full(&self) -> bool {
+    fn is_full(&self, swelled: bool) -> bool {
         let rows = self.builder.rows();
         // Rows that are left out are not counted, but a file of nothing else must be cut all the same.
         // Many rows may have few bytes in the file (packed, or from transforms), and few rows many. The builder's are
         // only counted now and then.
         rows >= self.source.batch_rows
             || (self.has_read && self.count.get() - self.bytes_before >= BATCH_BYTES_MAX as u64)
-            || (rows % 64 == 63 && self.builder.bytes() >= BATCH_BYTES_MAX)
+            || ((swelled || rows % 64 == 63) && self.builder.bytes() >= BATCH_BYTES_MAX)
     }
 }
 
@@ -54,9 +54,12 @@ impl<R: ReadRow> RowSource for Rowwise<R> {
     fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
         self.bytes_before = self.count.get();
         self.has_read = false;
-        while !self.ended && !self.is_full() {
+        let (always, mut swelled) = (self.builder.may_swell(), false);
+        while !self.ended && !self.is_full(swelled) {
+            let before = self.builder.rows();
             self.ended = !self.rows.read_row(&self.source, &mut self.builder)?;
             self.has_read = true;
+            swelled = always || self.builder.rows() > before + 1;
         }
         if self.ended && self.builder.rows() == 0 {
             return Ok(None);

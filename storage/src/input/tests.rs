@@ -558,6 +558,67 @@ fn the_filter_leaves_out_the_same_rows_of_every_format() {
 }
 
 #[test]
+fn nested_records_of_files_become_rows() {
+    let json = config().json.replace(
+        r#""ingestionConfig": {"#,
+        r#""ingestionConfig": {"complexTypeConfig": {"fieldsToUnnest": ["items"], "prefixesToRename": {"items.": ""}}, "#,
+    );
+    let config = parse_table(&json, &config().spec.schema).unwrap().0;
+    let lines = br#"{"event_ms": 86400000, "items": [{"name": "a", "n": 1}, {"name": "b", "n": 2}]}
+{"event_ms": 172800000, "items": []}
+{"event_ms": 259200000, "items": [{"name": "c", "n": 3}]}"#;
+    let names: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "c"]));
+    let numbers: ArrayRef = Arc::new(Int32Array::from(vec![1, 2, 3]));
+    let items = arrow::array::StructArray::try_from(vec![("name", names), ("n", numbers)]).unwrap();
+    let list = ListArray::new(
+        Arc::new(arrow::datatypes::Field::new_list_field(
+            items.data_type().clone(),
+            true,
+        )),
+        arrow::buffer::OffsetBuffer::from_lengths([2, 0, 1]),
+        Arc::new(items),
+        None,
+    );
+    let times: ArrayRef = Arc::new(Int64Array::from(vec![DAY, 2 * DAY, 3 * DAY]));
+    let parquet = parquet(&[("event_ms", times), ("items", Arc::new(list))]);
+    for (_folder, path) in [&file("a.json", lines), &file("a.parquet", &parquet)] {
+        for batch_rows in [1, 2, 100] {
+            let mut source = open(path, None, &config, batch_rows).unwrap();
+            let mut rows = Vec::new();
+            while let Some(batch) = source.next_batch().unwrap() {
+                let names = batch["name"].as_string::<i32>();
+                let n = batch["n"].as_primitive::<Int32Type>();
+                let day = batch["day"].as_primitive::<Int32Type>();
+                rows.extend((0..batch.num_rows()).map(|row| {
+                    let name = names.is_valid(row).then(|| names.value(row).to_owned());
+                    let n = n.is_valid(row).then(|| n.value(row));
+                    (name, n, day.value(row))
+                }));
+            }
+            let row = |name: &str, n, day| (Some(name.to_owned()), Some(n), day);
+            let expected = [
+                row("a", 1, 1),
+                row("b", 2, 1),
+                (None, None, 2),
+                row("c", 3, 3),
+            ];
+            assert_eq!(rows, expected, "{}", path.display());
+            assert_eq!(source.bytes_read(), source.bytes_total());
+        }
+    }
+    let bad = file(
+        "a.json",
+        br#"{"event_ms": 1, "items": [{"n": 1}, {"n": "x"}]}"#,
+    );
+    let mut source = open(&bad.1, None, &config, 100).unwrap();
+    let error = source.next_batch().unwrap_err();
+    assert!(
+        error.message().contains("a.json: row 1: column n: 'x'"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_filter_that_fails_names_file_and_row_and_what_it_leaves_out_need_not_fit() {
     let with = |filter: &str| {
         let json = config().json.replace(

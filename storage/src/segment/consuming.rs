@@ -4,7 +4,8 @@
 //! reader sees whole batches or nothing of them, and waits for nobody. A view is pinned at the count it was made
 //! with: whatever is appended later, it answers the same.
 //!
-//! *Invariant*: offsets never fall from row to row, so that the rows below an offset are a prefix.
+//! *Invariant*: offsets never fall from row to row, so that the rows below an offset are a prefix. Rows of one message share its
+//! offset and come in one batch: a view up to an offset has all of them or none.
 
 use super::SegmentReader;
 use super::growing::GrowingRows;

@@ -91,6 +91,35 @@ pub async fn check(stream: &dyn Stream, produce: Produce<'_>) -> Result<()> {
     refuses_offsets_past_the_end(stream).await
 }
 
+/// Whether offsets are found by time; messages get the time at which they are produced.
+pub async fn check_times(stream: &dyn Stream, produce: Produce<'_>) -> Result<()> {
+    let OffsetRange { end: from, .. } = stream.offsets(0).await?;
+    for text in ["early", "late"] {
+        produce(0, vec![(None, Bytes::from_static(text.as_bytes()))]).await?;
+        tokio::time::sleep(SOON / 4).await;
+    }
+    let (messages, _) = read(stream, 0, from, 2, 10).await?;
+    let [early, late] = messages.as_slice() else {
+        return claim(false, "both messages are read");
+    };
+    claim(early.timestamp_ms < late.timestamp_ms, "times ascend")?;
+    for (timestamp_ms, expected) in [
+        (early.timestamp_ms, early.offset),
+        (early.timestamp_ms + 1, late.offset),
+        (late.timestamp_ms, late.offset),
+        (late.timestamp_ms + 86_400_000, stream.offsets(0).await?.end),
+    ] {
+        claim(
+            stream.offset_at(0, timestamp_ms).await? == expected,
+            "the first offset of a time is that of the first message written then or later",
+        )?;
+    }
+    claim(
+        stream.offset_at(0, 1).await? == stream.offsets(0).await?.start,
+        "all that is held was written after 1970",
+    )
+}
+
 async fn reads_what_was_produced(stream: &dyn Stream, produce: Produce<'_>) -> Result<()> {
     let before = stream.offsets(0).await?;
     let other = stream.offsets(1).await?;

@@ -47,6 +47,14 @@ impl KafkaStream {
             environment,
         })
     }
+
+    /// The same, with or without the headers of messages.
+    pub fn with_headers(mut self, with_headers: bool) -> Self {
+        if let Some(target) = Arc::get_mut(&mut self.target) {
+            target.with_headers = with_headers;
+        }
+        self
+    }
 }
 
 /// Kafka's numbers are signed.
@@ -85,6 +93,22 @@ impl Stream for KafkaStream {
         blocking(&self.environment.spawner, "kafka offsets", move || {
             target.offsets(number)
         })
+        .await
+    }
+
+    async fn offset_at(&self, partition: u32, timestamp_ms: i64) -> Result<u64> {
+        let (target, number) = (
+            self.target.clone(),
+            partition_number(&self.target, partition)?,
+        );
+        blocking(
+            &self.environment.spawner,
+            "kafka offsets",
+            move || match target.offset_at(number, timestamp_ms)? {
+                Some(offset) => Ok(offset),
+                None => Ok(target.offsets(number)?.end),
+            },
+        )
         .await
     }
 

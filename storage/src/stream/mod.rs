@@ -30,6 +30,8 @@ pub struct Message {
     pub payload: Bytes,
     /// When the producer wrote it, in milliseconds since the epoch; 0 when unknown.
     pub timestamp_ms: i64,
+    /// Name and value of its headers, where the stream has them and was asked for them.
+    pub headers: Vec<(Box<str>, Bytes)>,
 }
 
 /// What one read gave.
@@ -58,6 +60,8 @@ pub trait Stream: Send + Sync {
     async fn partitions(&self) -> Result<u32>;
     /// From the first offset still held to the one after the last.
     async fn offsets(&self, partition: u32) -> Result<OffsetRange>;
+    /// The first offset whose message was written at `timestamp_ms` or later; the end when there is none.
+    async fn offset_at(&self, partition: u32, timestamp_ms: i64) -> Result<u64>;
     /// A reader whose first message is the first one at or after `from_offset`.
     ///
     /// An offset past the end is an error on the first read (`FailedPrecondition`): the stream is

@@ -284,7 +284,7 @@ async fn indexes_come_to_existing_segments_while_queries_go_on() {
     assert_eq!(status.waiting, 0);
     let stream = config("REALTIME", true).replace("rides-topic", "other-topic");
     for (config_json, part) in [
-        (stream, "the stream's config"),
+        (stream, "taking the stream log/rides-topic"),
         (
             config("OFFLINE", true).replace("\"ms\"", "\"fare\""),
             "fare",

@@ -5,6 +5,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,8 @@ const FORCED: [(&str, &str); 4] = [
 pub(super) struct Target {
     brokers: String,
     pub(super) topic: Arc<str>,
+    /// Whether messages come with their headers.
+    pub(super) with_headers: bool,
     config: ClientConfig,
 }
 
@@ -63,6 +66,7 @@ impl Target {
         let target = Self {
             brokers: brokers.to_owned(),
             topic: Arc::from(topic),
+            with_headers: false,
             config,
         };
         target
@@ -106,6 +110,23 @@ impl Target {
     pub(super) fn offsets(&self, partition: i32) -> Result<OffsetRange> {
         self.ask(|client| client.fetch_watermarks(&self.topic, partition, ANSWER_MAX))
             .and_then(|range| self.range(partition, range))
+    }
+
+    /// The first offset of a message written at `timestamp_ms` or later; blocks. None when there is no such message.
+    pub(super) fn offset_at(&self, partition: i32, timestamp_ms: i64) -> Result<Option<u64>> {
+        let found = self.ask(|client| {
+            let mut asked = TopicPartitionList::new();
+            asked.add_partition_offset(&self.topic, partition, Offset::Offset(timestamp_ms))?;
+            let answer = client.offsets_for_times(asked, ANSWER_MAX)?;
+            let element = answer.find_partition(&self.topic, partition);
+            element.map_or(Ok(Offset::End), |element| {
+                element.error().map(|()| element.offset())
+            })
+        })?;
+        match found {
+            Offset::Offset(offset) => Ok(u64::try_from(offset).ok()),
+            _ => Ok(None),
+        }
     }
 
     /// [`Self::offsets`] through a consumer that is there.

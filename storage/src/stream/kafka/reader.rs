@@ -9,7 +9,7 @@ use futures::{FutureExt, StreamExt};
 use rdkafka::Message as _;
 use rdkafka::consumer::{Consumer, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::BorrowedMessage;
+use rdkafka::message::{BorrowedMessage, Headers as _};
 use rdkafka::{Offset, TopicPartitionList};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +39,15 @@ enum Event {
     /// The broker does not have the offset that was asked for.
     OutOfRange,
     Trouble(KafkaError),
+}
+
+/// Bytes that a message takes.
+fn bytes_of(message: &Message) -> usize {
+    let headers = message
+        .headers
+        .iter()
+        .map(|(name, value)| name.len() + value.len());
+    message.payload.len() + message.key.as_ref().map_or(0, Bytes::len) + headers.sum::<usize>()
 }
 
 impl KafkaReader {
@@ -158,7 +167,7 @@ impl KafkaReader {
         };
         let (mut bytes, mut next, mut stream) = (0_usize, Some(first), consumer.stream());
         while let Some(message) = next.take() {
-            bytes += message.payload.len();
+            bytes += bytes_of(&message);
             if message.offset >= self.next_offset {
                 self.next_offset = message.offset.saturating_add(1);
                 batch.messages.push(message);
@@ -168,7 +177,7 @@ impl KafkaReader {
                     .next()
                     .now_or_never()
                     .flatten()
-                    .map(|event| Event::from(event, consumer.context()))
+                    .map(|event| Event::from(event, consumer.context(), self.target.with_headers))
                 {
                     Some(Event::Message(message)) => next = Some(message),
                     Some(Event::End(end)) => {
@@ -202,7 +211,11 @@ fn assign(
 }
 
 impl Event {
-    fn from(event: Result<BorrowedMessage<'_>, KafkaError>, reports: &Reports) -> Self {
+    fn from(
+        event: Result<BorrowedMessage<'_>, KafkaError>,
+        reports: &Reports,
+        with_headers: bool,
+    ) -> Self {
         match event {
             Ok(message) => match u64::try_from(message.offset()) {
                 Ok(offset) => Self::Message(Message {
@@ -216,6 +229,12 @@ impl Event {
                         .to_millis()
                         .filter(|ms| *ms > 0)
                         .unwrap_or(0),
+                    headers: match message.headers().filter(|_| with_headers) {
+                        Some(headers) => (headers.iter())
+                            .filter_map(|h| Some((h.key.into(), Bytes::copy_from_slice(h.value?))))
+                            .collect(),
+                        None => Vec::new(),
+                    },
                 }),
                 Err(_) => {
                     Self::Trouble(KafkaError::MessageConsumption(RDKafkaErrorCode::BadMessage))
@@ -251,7 +270,7 @@ impl PartitionReader for KafkaReader {
                     let mut sleep = clock.sleep(deadline.saturating_sub(clock.monotonic()));
                     tokio::select! {
                         biased;
-                        event = stream.next() => event.map(|event| Event::from(event, consumer.context())),
+                        event = stream.next() => event.map(|event| Event::from(event, consumer.context(), self.target.with_headers)),
                         () = &mut sleep => None,
                     }
                 }

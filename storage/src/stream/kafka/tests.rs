@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord, Producer};
 use std::time::Duration;
@@ -82,6 +83,32 @@ async fn kafka_keeps_the_stream_contract() {
     };
     contract::check(&stream, &produce).await.unwrap();
     assert_eq!(stream.partitions().await.unwrap(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_come_when_they_are_asked_for() {
+    let cluster = Cluster::new(1);
+    let header = |key, value| Header { key, value };
+    let headers = OwnedHeaders::new()
+        .insert(header("app", Some("a")))
+        .insert(header("none", None))
+        .insert(header("app", Some("b")));
+    let record = FutureRecord::<[u8], [u8]>::to("t")
+        .partition(0)
+        .payload(b"x")
+        .headers(headers);
+    let sent = cluster.producer.send(record, Duration::from_secs(10)).await;
+    sent.unwrap();
+    for (wanted, expected) in [(false, vec![]), (true, vec![("app", "a"), ("app", "b")])] {
+        let stream = cluster.stream("t").with_headers(wanted);
+        let mut reader = stream.open(0, 0).await.unwrap();
+        let batch = reader.next(10, 1_000, Duration::from_secs(10)).await;
+        let message = batch.unwrap().messages.remove(0);
+        let found: Vec<(&str, &str)> = (message.headers.iter())
+            .map(|(name, value)| (&**name, std::str::from_utf8(value).unwrap()))
+            .collect();
+        assert_eq!(found, expected);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -252,6 +279,7 @@ async fn a_real_servers_transactions_and_deletions_are_passed_exactly() {
         produce_to(&topic, &plain, partition, pairs)
     };
     contract::check(&stream, &produce).await.unwrap();
+    contract::check_times(&stream, &produce).await.unwrap();
 
     let begin = stream.offsets(0).await.unwrap().end;
     let transactional: FutureProducer = config

@@ -220,6 +220,7 @@ pub(super) fn messages(
                 key: (key_bytes != NO_KEY).then_some(key),
                 payload,
                 timestamp_ms,
+                headers: Vec::new(),
             });
         }
     }

@@ -461,6 +461,15 @@ impl Stream for LogStream {
         Ok(self.log.partition(&self.topic, partition).await?.offsets())
     }
 
+    async fn offset_at(&self, partition: u32, timestamp_ms: i64) -> Result<u64> {
+        let partition = self.log.partition(&self.topic, partition).await?;
+        let spawner = partition.environment.spawner.clone();
+        blocking(&spawner, "search log", move || {
+            reader::offset_at(&partition, timestamp_ms)
+        })
+        .await
+    }
+
     async fn open(&self, partition: u32, from_offset: u64) -> Result<Box<dyn PartitionReader>> {
         let partition = self.log.partition(&self.topic, partition).await?;
         Ok(Box::new(reader::LogReader::new(partition, from_offset)))

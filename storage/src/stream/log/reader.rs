@@ -115,6 +115,28 @@ impl PartitionReader for LogReader {
     }
 }
 
+/// Messages read together while one is looked for.
+const SEARCH_MESSAGES: usize = 16_384;
+const SEARCH_BYTES: usize = 8 << 20;
+
+/// The offset of the first message that was written at `timestamp_ms` or later, or the end; blocks. All messages before it are
+/// read, since their times need not ascend.
+pub(super) fn offset_at(log: &PartitionLog, timestamp_ms: i64) -> Result<u64> {
+    let range = log.offsets();
+    let (mut from, mut cursor) = (range.start, None);
+    while from < range.end {
+        let (messages, next) = read(log, cursor, from, SEARCH_MESSAGES, SEARCH_BYTES)?;
+        if let Some(found) = messages.iter().find(|m| m.timestamp_ms >= timestamp_ms) {
+            return Ok(found.offset.min(range.end));
+        }
+        let Some(last) = messages.last() else {
+            break;
+        };
+        (from, cursor) = (last.offset + 1, Some(next));
+    }
+    Ok(range.end)
+}
+
 /// Reads whole batches until enough messages or bytes are there, or the end; blocks.
 fn read(
     log: &PartitionLog,

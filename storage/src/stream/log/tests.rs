@@ -121,6 +121,9 @@ async fn the_log_keeps_the_stream_contract() {
         crate::stream::contract::check(&*stream, &produce)
             .await
             .unwrap();
+        crate::stream::contract::check_times(&*stream, &produce)
+            .await
+            .unwrap();
     }
 }
 
