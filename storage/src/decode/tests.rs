@@ -478,3 +478,55 @@ fn compressed_messages_are_decompressed_up_to_the_limit() {
     );
     assert!(reasons[1].contains("not zstd"), "{reasons:?}");
 }
+
+#[test]
+fn no_bytes_make_a_decoder_panic_and_each_message_is_accounted_for() {
+    use proptest::prelude::*;
+    let avro = r#"{"type": "record", "name": "r", "fields": [{"name": "day", "type": "int"}, {"name": "tags", "type": {"type": "array", "items": "string"}}]}"#;
+    let avro = format!(
+        r#", "stream.log.decoder.class.name": "SimpleAvroMessageDecoder", "stream.log.decoder.prop.schema": {}"#,
+        serde_json::to_string(avro).unwrap()
+    );
+    let unnest = r#""complexTypeConfig": {"fieldsToUnnest": ["tags", "doc"]},"#;
+    let decoders: Vec<Decoder> = [
+        "",
+        r#", "stream.log.decoder.class.name": "CSVMessageDecoder""#,
+        avro.as_str(),
+        r#", "stream.log.decoder.prop.compression": "gzip""#,
+        r#", "stream.log.decoder.prop.compression": "zstd""#,
+        r#", "stream.log.decoder.prop.compression": "lz4""#,
+        r#", "stream.log.decoder.prop.compression": "snappy""#,
+    ]
+    .iter()
+    .flat_map(|stream| {
+        [
+            decoder_of(&config(stream)),
+            decoder_of(&with(stream, unnest)),
+        ]
+    })
+    .collect();
+    let decoders = std::cell::RefCell::new(decoders);
+    let bytes = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..60),
+        "[{}\\[\\]\":,a-d0-9 \\\\]{0,40}".prop_map(String::into_bytes),
+        r#"\{"day": [0-9]{1,3}, "(tags|doc|n)": [\[\]{}0-9a,"]{0,20}\}"#
+            .prop_map(String::into_bytes),
+    ];
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(500));
+    runner
+        .run(&prop::collection::vec(bytes, 1..4), |payloads| {
+            let messages: Vec<Message> =
+                (0..).zip(payloads).map(|(at, p)| message(at, p)).collect();
+            for decoder in decoders.borrow_mut().iter_mut() {
+                let decoded = decoder.decode(&messages);
+                prop_assert_eq!(decoded.read, messages.len());
+                let rows = decoded.batch.num_rows() as u64
+                    + decoded.filtered
+                    + decoded.rejected.len() as u64;
+                prop_assert_eq!(decoded.read as u64 + decoded.unnested, rows);
+                prop_assert_eq!(decoded.offsets.len(), decoded.batch.num_rows());
+            }
+            Ok(())
+        })
+        .unwrap();
+}

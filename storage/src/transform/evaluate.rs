@@ -367,6 +367,10 @@ impl Function {
                 owned_text(text.repeat(times))
             }
             Self::Truncate(granularity) => match granularity.truncate(time_ms(first)?) {
+                // A time stays one.
+                Some(ms) if matches!(first, Cell::Timestamp(_) | Cell::Date(_)) => {
+                    Cell::Timestamp(ms)
+                }
                 Some(ms) => Cell::Integer(ms),
                 None => return Err(format!("the time {first} is beyond the years of calendars")),
             },

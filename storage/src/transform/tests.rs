@@ -397,7 +397,10 @@ fn values_in_sqls_spelling() {
             Cell::Timestamp(16_092 * 86_400_000),
         ),
         ("b::INT", Cell::Integer(1)),
-        ("dateTrunc('MONTH', t)", Cell::Integer(16_071 * 86_400_000)),
+        (
+            "dateTrunc('MONTH', t)",
+            Cell::Timestamp(16_071 * 86_400_000),
+        ),
         (
             "year(t) * 10000 + month(t) * 100 + day(t)",
             Cell::Integer(20_140_122),

@@ -7,6 +7,7 @@ use strandline_proto::v1::{ForceCommitRequest, GetTableRequest, LoadOptions, Upd
 use strandline_tests::answer::Cell;
 use strandline_tests::client::Client;
 use strandline_tests::pinot::log_stream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 fn schema() -> String {
     json!({
@@ -369,4 +370,110 @@ async fn loads_say_what_was_left_out_and_partitions_begin_where_they_are_told() 
     wait_for(&mut client, "orders_REALTIME", 2 + 4).await;
     let sum = "SELECT sum(n), min(n) FROM orders_REALTIME WHERE \"__metadata$partition\" = 0";
     assert_eq!(numbers(&mut client, sum).await, [14, 6]);
+}
+
+/// A non-negative number as Avro writes it.
+fn zigzag(number: u64) -> Vec<u8> {
+    let mut rest = number << 1;
+    let mut out = Vec::new();
+    while rest > 0x7f {
+        out.push((rest & 0x7f) as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+    out
+}
+
+/// Answers each request with one schema.
+async fn serve_schema(address: std::net::SocketAddr) {
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .expect("the port is free");
+    let schema = r#"{"type": "record", "name": "r", "fields": [{"name": "at", "type": "long"}, {"name": "kind", "type": "string"}]}"#;
+    let body = json!({"schema": schema}).to_string();
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    while let Ok((mut socket, _)) = listener.accept().await {
+        let mut request = [0; 1_024];
+        let _ = socket.read(&mut request).await;
+        let _ = socket.write_all(answer.as_bytes()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_wait_for_a_registry_that_is_away() {
+    let data = tempfile::tempdir().expect("a folder");
+    let (_process, mut client) = server(data.path()).await;
+    let address = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port");
+    let url = format!("http://{address}");
+    let registered = stream(
+        "web",
+        &[
+            (
+                "stream.log.decoder.class.name",
+                "x.KafkaConfluentSchemaRegistryAvroMessageDecoder",
+            ),
+            ("stream.log.decoder.prop.schema.registry.rest.url", &url),
+        ],
+    );
+    client
+        .create(&schema(), &config("REALTIME", &[registered], "n = 7"))
+        .await
+        .expect("the table");
+    for i in 0..20 {
+        let wire = [
+            vec![0, 0, 0, 0, 9],
+            zigzag(1_000 + i),
+            zigzag(3),
+            b"web".to_vec(),
+        ]
+        .concat();
+        client
+            .append("web", (i % 2) as u32, &[wire], "", 0)
+            .await
+            .expect("it is appended");
+    }
+    let since = Instant::now();
+    loop {
+        let states = state_of(&mut client).await;
+        let waits = |(state, error): &(String, String)| {
+            state == "RETRYING" && error.contains(&url) && error.contains("consumption waits")
+        };
+        if states.len() == 2 && states.iter().all(waits) {
+            break;
+        }
+        assert!(since.elapsed() < Duration::from_secs(30), "{states:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let counted =
+        "SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM system.dead_letters)";
+    assert_eq!(numbers(&mut client, counted).await, [0, 0]);
+    let registry = tokio::spawn(serve_schema(address));
+    wait_for(&mut client, "orders", 20).await;
+    let sums = "SELECT sum(at), count(*) FILTER (WHERE kind = 'web') FROM orders";
+    assert_eq!(numbers(&mut client, sums).await, [20_190, 20]);
+    assert_eq!(numbers(&mut client, counted).await, [20, 0]);
+    registry.abort();
+
+    // A descriptor set is a file of the server, which must be one that clients may have it read.
+    let protobuf = stream(
+        "shop",
+        &[
+            ("stream.log.decoder.class.name", "ProtoBufMessageDecoder"),
+            ("stream.log.decoder.prop.protoClassName", "x"),
+            ("stream.log.decoder.prop.descriptorFile", "/etc/passwd"),
+        ],
+    );
+    let config_json = config("REALTIME", &[protobuf], "n = 7").replace("\"orders\"", "\"others\"");
+    let error = client
+        .create(&schema().replace("\"orders\"", "\"others\""), &config_json)
+        .await
+        .expect_err("it is no file to be read");
+    let message = error.message();
+    assert!(message.contains("may not read /etc/passwd"), "{message}");
+    assert!(message.contains("decoder.prop.descriptorSet"), "{message}");
 }
