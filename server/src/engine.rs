@@ -13,6 +13,7 @@ mod system;
 pub(crate) use admin::{EngineStatements, quoted};
 
 use crate::host::Registry;
+use crate::host::backup::Backups;
 use crate::host::build::Progress;
 use crate::host::catalog::Publisher;
 use crate::host::consumer::ConsumingBudget;
@@ -22,6 +23,7 @@ use crate::host::realtime::RealtimeTables;
 use crate::host::rewrite::Rewriter;
 use crate::host::upkeep::Upkeep;
 use crate::leaf::query_log::QueryLog;
+use parking_lot::Mutex;
 use queries::QueryThreads;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,7 +34,7 @@ use strandline_proto::ids::Half;
 use strandline_proto::v1;
 use strandline_proto::{Error, Result};
 use strandline_storage::config::TableConfig;
-use strandline_storage::environment::Environment;
+use strandline_storage::environment::{Environment, TaskHandle};
 use strandline_storage::meta::sql::SqlMetastore;
 use strandline_storage::stream::log::{AppendOutcome, EmbeddedLog, LogMessage};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +46,8 @@ pub struct EngineOptions {
     pub data_dir: PathBuf,
     /// Folders that `Load` requests may read from; empty: none.
     pub load_roots: Vec<String>,
+    /// Where backups go; none: `backups` in the data folder.
+    pub backup_root: Option<PathBuf>,
     /// Memory of all queries together, in bytes; consuming segments may take as much again.
     pub memory_bytes_max: usize,
     /// Memory of one query, in bytes.
@@ -62,6 +66,7 @@ impl EngineOptions {
         Self {
             data_dir: data_dir.into(),
             load_roots: Vec::new(),
+            backup_root: None,
             memory_bytes_max: 2 << 30,
             query_memory_bytes_max: 1 << 30,
             query_timeout_ms_default: 60_000,
@@ -85,6 +90,8 @@ pub struct Engine {
     loader: Loader,
     rewriter: Arc<Rewriter>,
     pub(crate) upkeep: Arc<Upkeep>,
+    backups: Backups,
+    copies: Mutex<Option<TaskHandle>>,
     /// Ends what runs beside queries and consumers.
     stop: CancellationToken,
     broker: Arc<Broker>,
@@ -121,8 +128,15 @@ impl Engine {
 
     /// Stops consumers and commits; what was acknowledged stays. Queries that run end by themselves.
     pub async fn shutdown(&self) {
-        self.stop.cancel();
         self.realtime.stop_all().await;
+        self.stop.cancel();
+        // The last copy of the metastore is of all that was committed.
+        let copies = self.copies.lock().take();
+        if let Some(copies) = copies
+            && let Err(e) = copies.join().await
+        {
+            tracing::error!(error = %e, "the metastore was not copied");
+        }
         self.metastore.close().await;
     }
 

@@ -31,6 +31,9 @@ pub struct Layer {
     /// Folder that clients may load from, repeatable [env: STRANDLINE_LOAD_ROOTS, separated by commas] [default: none]
     #[arg(long = "load-root", value_name = "ROOT")]
     pub load_roots: Option<Vec<String>>,
+    /// Folder for backups [env: STRANDLINE_BACKUP_ROOT] [default: backups in the data folder]
+    #[arg(long = "backup-root", value_name = "DIR")]
+    pub backup_root: Option<PathBuf>,
     /// Memory for all queries together, as in 4GiB; consuming segments may take as much again [env: STRANDLINE_MEMORY_BYTES_MAX] [default: a quarter of the machine's]
     #[arg(long, value_name = "BYTES")]
     pub memory_bytes_max: Option<ByteSize>,
@@ -65,6 +68,7 @@ pub struct Config {
     pub http: SocketAddr,
     pub grpc: SocketAddr,
     pub load_roots: Vec<String>,
+    pub backup_root: Option<PathBuf>,
     pub memory_bytes_max: usize,
     pub query_memory_bytes_max: usize,
     pub query_timeout_ms: u64,
@@ -113,6 +117,7 @@ impl Layer {
             data_dir: get("STRANDLINE_DATA_DIR").map(PathBuf::from),
             http: read!("STRANDLINE_HTTP"),
             grpc: read!("STRANDLINE_GRPC"),
+            backup_root: get("STRANDLINE_BACKUP_ROOT").map(PathBuf::from),
             load_roots: get("STRANDLINE_LOAD_ROOTS").map(|roots| {
                 roots
                     .split(',')
@@ -148,6 +153,7 @@ impl Layer {
             http: self.http.or(lower.http),
             grpc: self.grpc.or(lower.grpc),
             load_roots: self.load_roots.or(lower.load_roots),
+            backup_root: self.backup_root.or(lower.backup_root),
             memory_bytes_max: self.memory_bytes_max.or(lower.memory_bytes_max),
             query_memory_bytes_max: self.query_memory_bytes_max.or(lower.query_memory_bytes_max),
             query_timeout_ms: self.query_timeout_ms.or(lower.query_timeout_ms),
@@ -203,6 +209,7 @@ impl Layer {
             http,
             grpc,
             load_roots: self.load_roots.unwrap_or_default(),
+            backup_root: self.backup_root,
             memory_bytes_max,
             query_memory_bytes_max,
             query_timeout_ms,

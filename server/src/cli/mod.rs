@@ -4,6 +4,7 @@
 
 pub mod advise;
 pub mod append;
+pub mod backup;
 pub mod build;
 pub mod client;
 pub mod config;
@@ -53,6 +54,12 @@ enum Command {
     Advise(advise::AdviseArgs),
     /// Append lines from standard input to a topic of the embedded log.
     Append(append::AppendArgs),
+    /// Make a backup of everything while the server goes on.
+    Backup(backup::BackupArgs),
+    /// Make a data folder of a backup.
+    Restore(backup::RestoreArgs),
+    /// Make a lost metastore again of its copy beside the segments.
+    Rebuild(backup::RebuildArgs),
     /// See a hybrid table at work: real flights, five queries, a server to play with.
     Quickstart(quickstart::QuickstartArgs),
 }
@@ -119,6 +126,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             Command::Table(command) => table::run(command).await,
             Command::Advise(arguments) => advise::run(arguments).await,
             Command::Append(arguments) => append::run(arguments).await,
+            Command::Backup(arguments) => backup::backup(arguments).await,
+            Command::Restore(arguments) => backup::restore(arguments).await,
+            Command::Rebuild(arguments) => backup::rebuild(arguments).await,
             Command::Quickstart(arguments) => quickstart::run(arguments).await,
         }
     });

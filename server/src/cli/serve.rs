@@ -41,6 +41,7 @@ impl ServeArgs {
 pub(crate) fn engine_options(config: &Config) -> EngineOptions {
     EngineOptions {
         load_roots: config.load_roots.clone(),
+        backup_root: config.backup_root.clone(),
         memory_bytes_max: config.memory_bytes_max,
         query_memory_bytes_max: config.query_memory_bytes_max,
         query_timeout_ms_default: config.query_timeout_ms,

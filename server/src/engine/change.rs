@@ -10,18 +10,25 @@ use arrow::array::AsArray;
 use arrow::datatypes::Int32Type;
 use futures::TryStreamExt;
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 use strandline_broker::QueryRequest;
 use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::coverage::Interval;
 use strandline_proto::ids::Half;
 use strandline_proto::{Error, Result};
+use strandline_storage::backup::Manifest;
 use strandline_storage::meta::{ChangeReason, IngestCounts, Metastore};
 
 /// How often a change looks again at its segments, when these change under it.
 const ATTEMPTS_MAX: u32 = 20;
 
 impl Engine {
+    /// Makes a backup of everything under a name; gives its folder and what it holds.
+    pub async fn backup(&self, name: &str) -> Result<(PathBuf, Manifest)> {
+        self.backups.make(name).await
+    }
+
     /// Pauses or resumes the reading of a table's stream; what was read is committed meanwhile. Holds over restarts.
     pub async fn set_paused(&self, name: &str, paused: bool) -> Result<()> {
         let _one_at_a_time = self.tables_change.lock().await;

@@ -5,6 +5,7 @@ use super::queries::QueryThreads;
 use super::{Engine, EngineOptions};
 use crate::host::Registry;
 use crate::host::added::Places;
+use crate::host::backup::{Backups, MetastoreCopies};
 use crate::host::catalog::Publisher;
 use crate::host::consumer::ConsumingBudget;
 use crate::host::data_dir::DataDir;
@@ -15,6 +16,7 @@ use crate::host::step::{KillPoint, Steps};
 use crate::host::system::EngineSystemTables;
 use crate::host::upkeep::Upkeep;
 use crate::leaf::{LocalLeaf, ScanPool};
+use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +46,7 @@ impl Engine {
         let EngineOptions {
             data_dir,
             load_roots,
+            backup_root,
             memory_bytes_max,
             query_memory_bytes_max,
             query_timeout_ms_default,
@@ -65,11 +68,18 @@ impl Engine {
                 .transpose()?,
         ));
 
+        let deep_store = Arc::new(DeepStore::local(&data_dir.deep(), environment.clone()).await?);
+        // With an empty metastore every segment would be one that no table names, and go.
+        if !data_dir.metastore().exists() && !deep_store.list_all().await?.is_empty() {
+            return Err(Error::precondition(format!(
+                "data folder {0}: meta.sqlite is gone, and segments are there: make it again with `strandline rebuild --data {0}`, restore a backup, or move the folder deep away",
+                data_dir.root().display()
+            )));
+        }
         let sql = Arc::new(
             SqlMetastore::open(&data_dir.metastore(), Arc::clone(&environment.clock)).await?,
         );
         let metastore: Arc<dyn Metastore> = Arc::clone(&sql) as Arc<dyn Metastore>;
-        let deep_store = Arc::new(DeepStore::local(&data_dir.deep(), environment.clone()).await?);
         let log = EmbeddedLog::open(&data_dir.log(), environment.clone()).await?;
         let registry = Arc::new(Registry::default());
         let publisher = Arc::new(Publisher::new(
@@ -108,6 +118,21 @@ impl Engine {
             places: places.clone(),
         };
         let upkeep = Arc::new(Upkeep::new(places));
+        let copies = Arc::new(MetastoreCopies::new(
+            Arc::clone(&sql),
+            &data_dir.deep(),
+            environment.clone(),
+        ));
+        publisher.wait_for_copies(copies.copied());
+        let backups = Backups {
+            metastore: Arc::clone(&sql),
+            registry: Arc::clone(&registry),
+            deep_store: Arc::clone(&deep_store),
+            deep: data_dir.deep(),
+            log: data_dir.log(),
+            root: backup_root.unwrap_or_else(|| data_dir.root().join("backups")),
+            environment: environment.clone(),
+        };
         let rewriter = Arc::new(Rewriter::new(
             Arc::clone(&metastore),
             Arc::clone(&deep_store),
@@ -148,6 +173,8 @@ impl Engine {
             loader,
             rewriter: Arc::clone(&rewriter),
             upkeep: Arc::clone(&upkeep),
+            backups,
+            copies: Mutex::default(),
             stop: stop.clone(),
             broker,
             query_log,
@@ -168,6 +195,10 @@ impl Engine {
         environment
             .spawner
             .spawn("rewrite segments", Box::pin(rewriter.run(stop.clone())));
+        let copying = environment
+            .spawner
+            .spawn("copy metastore", Box::pin(copies.run(stop.clone())));
+        *engine.copies.lock() = Some(copying);
         environment
             .spawner
             .spawn("upkeep of segments", Box::pin(upkeep.run(stop)));

@@ -7,7 +7,8 @@ use super::registry::{Held, Registry};
 use super::stored::open_stored;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use strandline_broker::transport::CatalogSource;
 use strandline_proto::catalog::{CatalogSnapshot, SegmentInfo, TableSnapshot, TailStart};
 use strandline_proto::ids::{CatalogVersion, Half, SegmentName};
@@ -23,6 +24,7 @@ use strandline_storage::meta::{
     MetaState, Metastore, RemovedSegment, SegmentContent, TableRecord, coverage,
 };
 use strandline_storage::segment::adapted::adapt_info;
+use tokio::sync::watch;
 
 /// A table's parsed documents; parsed again only when their text changes.
 #[derive(Clone)]
@@ -46,6 +48,8 @@ pub struct Publisher {
     /// Contents that are going: their files are about to be removed.
     retiring: Arc<Mutex<HashSet<Content>>>,
     documents: RwLock<HashMap<String, Documents>>,
+    /// The version of the newest copy of the metastore beside the segments, where copies are made.
+    copied: OnceLock<watch::Receiver<CatalogVersion>>,
     /// The state that was published last; held while one is.
     published: tokio::sync::Mutex<Option<Arc<MetaState>>>,
 }
@@ -65,8 +69,14 @@ impl Publisher {
             environment,
             retiring: Arc::default(),
             documents: RwLock::default(),
+            copied: OnceLock::new(),
             published: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Has files of segments wait, before they are removed, for a copy of the metastore that does not name them.
+    pub fn wait_for_copies(&self, copied: watch::Receiver<CatalogVersion>) {
+        let _ = self.copied.set(copied);
     }
 
     /// Where snapshots go.
@@ -104,6 +114,9 @@ impl Publisher {
                 deep_store: Arc::clone(&self.deep_store),
                 retiring: Arc::clone(&self.retiring),
                 content,
+                version,
+                copied: self.copied.get().cloned(),
+                environment: self.environment.clone(),
             };
             let spawner = Arc::clone(&self.environment.spawner);
             let remove = move || {
@@ -461,10 +474,23 @@ struct Remover {
     deep_store: Arc<DeepStore>,
     retiring: Arc<Mutex<HashSet<Content>>>,
     content: Content,
+    /// The first catalog version that does not name it.
+    version: CatalogVersion,
+    copied: Option<watch::Receiver<CatalogVersion>>,
+    environment: Environment,
 }
 
+/// How long a file that is to be removed waits for a copy of the metastore: a full disk may need its room to make one.
+const COPY_WAIT_MAX: Duration = Duration::from_secs(60);
+
 impl Remover {
-    async fn run(self) {
+    async fn run(mut self) {
+        if let Some(copied) = &mut self.copied {
+            tokio::select! {
+                _ = copied.wait_for(|copied| *copied >= self.version) => {}
+                () = self.environment.clock.sleep(COPY_WAIT_MAX) => {}
+            }
+        }
         let (table, name, checksum) = &self.content;
         let content = (name.clone(), *checksum);
         let removed = match self

@@ -5,6 +5,7 @@
 //! does not name any more is dropped only when no query holds an older one.
 
 pub mod added;
+pub mod backup;
 pub mod build;
 pub mod catalog;
 pub mod change;

@@ -4,11 +4,11 @@ use crate::engine::Engine;
 use std::sync::Arc;
 use strandline_proto::v1::admin_service_server::AdminService;
 use strandline_proto::v1::{
-    BoundaryDescription, CreateTableRequest, CreateTableResponse, DeleteRowsRequest,
-    DeleteRowsResponse, DropOfflineRequest, DropOfflineResponse, DropTableRequest,
-    DropTableResponse, ForceCommitRequest, ForceCommitResponse, GetBoundaryRequest,
-    GetTableRequest, ListSegmentsRequest, ListSegmentsResponse, ListTablesRequest,
-    ListTablesResponse, PinBoundaryRequest, PutSchemaRequest, PutSchemaResponse,
+    BackupRequest, BackupResponse, BoundaryDescription, CreateTableRequest, CreateTableResponse,
+    DeleteRowsRequest, DeleteRowsResponse, DropOfflineRequest, DropOfflineResponse,
+    DropTableRequest, DropTableResponse, ForceCommitRequest, ForceCommitResponse,
+    GetBoundaryRequest, GetTableRequest, ListSegmentsRequest, ListSegmentsResponse,
+    ListTablesRequest, ListTablesResponse, PinBoundaryRequest, PutSchemaRequest, PutSchemaResponse,
     ReleaseBoundaryRequest, ReloadStatus, ReloadTableRequest, RevertPushRequest,
     RevertPushResponse, SetPausedRequest, SetPausedResponse, TableDescription, TimeInterval,
     UpdateTableRequest, UpdateTableResponse,
@@ -155,6 +155,15 @@ impl AdminService for Admin {
         };
         let rows_removed = self.engine.drop_offline(&table, start_ms, end_ms).await?;
         Ok(Response::new(DropOfflineResponse { rows_removed }))
+    }
+
+    async fn backup(&self, request: Request<BackupRequest>) -> Answer<BackupResponse> {
+        let (folder, manifest) = self.engine.backup(&request.into_inner().name).await?;
+        Ok(Response::new(BackupResponse {
+            folder: folder.display().to_string(),
+            files: manifest.files.len() as u64,
+            bytes: manifest.bytes(),
+        }))
     }
 
     async fn delete_rows(&self, request: Request<DeleteRowsRequest>) -> Answer<DeleteRowsResponse> {

@@ -65,7 +65,7 @@ async fn a_load_that_is_given_up_leaves_nothing_and_can_be_repeated() {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(folder.path()).await;
     let path = rows(folder.path(), 50_000, "");
-    let deep = folder.path().join("data/deep");
+    let deep = folder.path().join("data/deep/t");
     // Two segments are made, and then none until the load is given up.
     let (gate, held) = mpsc::channel::<()>();
     let held = Mutex::new(held);
@@ -116,7 +116,7 @@ async fn a_load_with_a_bad_row_at_its_end_names_it_and_leaves_nothing() {
         message.contains("rows.json") && message.contains("50001"),
         "{message}"
     );
-    assert_eq!(files(&folder.path().join("data/deep")), 0);
+    assert_eq!(files(&folder.path().join("data/deep/t")), 0);
     assert_eq!(files(&folder.path().join("data/staging")), 0);
     assert_eq!(engine.segments("t").unwrap().len(), 0);
 }

@@ -90,6 +90,25 @@ impl SqlMetastore {
         })
     }
 
+    /// Writes a copy of the store, as it is at one version, to a file that is not there yet.
+    ///
+    /// # Errors
+    /// When it can't be written; what was of it is for the caller to remove.
+    pub async fn copy_to(&self, path: &Path) -> Result<()> {
+        let Some(name) = path.to_str() else {
+            return Err(Error::invalid(format!(
+                "{} is no path in UTF-8",
+                path.display()
+            )));
+        };
+        sqlx::query("VACUUM INTO $1")
+            .bind(name)
+            .execute(&self.readers)
+            .await
+            .map_err(|e| sql_error("copy", &e).at(path.display()))?;
+        Ok(())
+    }
+
     /// Closes all connections; what was answered is on disk with or without this.
     pub async fn close(&self) {
         self.readers.close().await;
