@@ -1,7 +1,7 @@
 //! Benchmarks: the Star Schema Benchmark beside its peers, many statements at once, rows that arrive meanwhile, loads.
 //!
 //! ```text
-//! commands   ssb   serving (closed, fair)   scorecard   consuming   growth   load
+//! commands   ssb   serving (closed, fair)   scorecard   consuming   growth   load   ingest
 //! measured   target: a server, started or reached       peer: other engines over the same files
 //! shared     rows: answers compared   times: histograms   ratios   zipf   results: JSON, Markdown   plot: SVG
 //! ```
@@ -11,6 +11,7 @@
 
 pub mod consuming;
 pub mod growth;
+pub mod ingest;
 pub mod load;
 pub mod peer;
 pub mod plot;

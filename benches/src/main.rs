@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use strandline_benches::serving::{closed, fair};
 use strandline_benches::ssb::data;
-use strandline_benches::{consuming, growth, load, scorecard, ssb, wide};
+use strandline_benches::{consuming, growth, ingest, load, scorecard, ssb, wide};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
@@ -31,6 +31,8 @@ enum Command {
     Fair(fair::Options),
     /// The benchmark's statements on a consuming segment and on an immutable one of the same rows
     Consuming(consuming::Options),
+    /// Rows that wait in a Kafka topic until they can be queried, then single rows
+    Ingest(ingest::Options),
     /// Pages of nine statements each for one carrier, while rows stream in
     Scorecard(scorecard::run::Options),
     /// What loading costs
@@ -93,6 +95,7 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
         } => ssb::run::run(&options).await?,
         Command::Growth(options) => growth::run(&options).await?,
         Command::Closed(options) => closed::run(&options).await?,
+        Command::Ingest(options) => ingest::run(&options).await?,
         Command::Fair(options) => fair::run(&options).await?,
         Command::Consuming(options) => consuming::run(&options).await?,
         Command::Scorecard(options) => scorecard::run::run(&options).await?,

@@ -4,6 +4,7 @@
 //! of it can be had in one process without a network.
 
 mod admin;
+mod audit;
 mod change;
 mod open;
 mod queries;

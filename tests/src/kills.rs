@@ -397,7 +397,20 @@ pub async fn run(
     let mut client = Client::connect(&server.grpc).await.expect("it is up");
     wait_for_rows(&mut client, &plan).await;
     check_partitions(&mut client, &plan).await;
+    check_accounts(&mut client, &plan).await;
     report
+}
+
+/// The server's own accounts must say the same.
+async fn check_accounts(client: &mut Client, plan: &Plan) {
+    let request = strandline_proto::v1::AuditRequest {
+        table: TABLE.to_owned(),
+    };
+    let audit = client.admin.audit(request).await;
+    let audit = audit.expect("the accounts are read").into_inner();
+    assert!(audit.exact, "{:?}", audit.problems);
+    let read: u64 = audit.partitions.iter().map(|p| p.messages_read).sum();
+    assert_eq!(read, plan.rows_per_partition * u64::from(plan.partitions));
 }
 
 async fn wait_for_rows(client: &mut Client, plan: &Plan) {

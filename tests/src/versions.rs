@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use strandline_proto::coverage::{Coverage, Interval};
-use strandline_proto::v1::{ForceCommitRequest, LoadOptions, TimeInterval};
+use strandline_proto::v1::{AuditRequest, ForceCommitRequest, LoadOptions, TimeInterval};
 
 /// The table's name.
 const TABLE: &str = "daily";
@@ -239,6 +239,12 @@ pub async fn run(url: &str, plan: &Plan) -> Report {
     }
     stop.store(true, Ordering::SeqCst);
     (report.answers, report.seen) = asking.await.expect("every answer was one version");
+    let request = AuditRequest {
+        table: TABLE.to_owned(),
+    };
+    let audit = client.admin.audit(request).await;
+    let audit = audit.expect("the accounts are read").into_inner();
+    assert!(audit.exact, "{:?}", audit.problems);
     report
 }
 

@@ -4,6 +4,7 @@
 
 pub mod advise;
 pub mod append;
+pub mod audit;
 pub mod backup;
 pub mod build;
 pub mod client;
@@ -54,6 +55,8 @@ enum Command {
     Advise(advise::AdviseArgs),
     /// Append lines from standard input to a topic of the embedded log.
     Append(append::AppendArgs),
+    /// Tell whether a table's accounts add up to the row: read, filtered, dead, committed, moved, counted.
+    Audit(audit::AuditArgs),
     /// Make a backup of everything while the server goes on.
     Backup(backup::BackupArgs),
     /// Make a data folder of a backup.
@@ -126,6 +129,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             Command::Table(command) => table::run(command).await,
             Command::Advise(arguments) => advise::run(arguments).await,
             Command::Append(arguments) => append::run(arguments).await,
+            Command::Audit(arguments) => audit::run(arguments).await,
             Command::Backup(arguments) => backup::backup(arguments).await,
             Command::Restore(arguments) => backup::restore(arguments).await,
             Command::Rebuild(arguments) => backup::rebuild(arguments).await,

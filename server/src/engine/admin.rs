@@ -342,7 +342,7 @@ impl Engine {
         })
     }
 
-    async fn count(&self, table: &str) -> Result<(u64, v1::QueryStatistics)> {
+    pub(super) async fn count(&self, table: &str) -> Result<(u64, v1::QueryStatistics)> {
         let answer = self
             .broker
             .query(QueryRequest::new(format!("SELECT count(*) FROM {table}")))

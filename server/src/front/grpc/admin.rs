@@ -4,14 +4,14 @@ use crate::engine::Engine;
 use std::sync::Arc;
 use strandline_proto::v1::admin_service_server::AdminService;
 use strandline_proto::v1::{
-    BackupRequest, BackupResponse, BoundaryDescription, CreateTableRequest, CreateTableResponse,
-    DeleteRowsRequest, DeleteRowsResponse, DropOfflineRequest, DropOfflineResponse,
-    DropTableRequest, DropTableResponse, ForceCommitRequest, ForceCommitResponse,
-    GetBoundaryRequest, GetTableRequest, ListSegmentsRequest, ListSegmentsResponse,
-    ListTablesRequest, ListTablesResponse, PinBoundaryRequest, PutSchemaRequest, PutSchemaResponse,
-    ReleaseBoundaryRequest, ReloadStatus, ReloadTableRequest, RevertPushRequest,
-    RevertPushResponse, SetPausedRequest, SetPausedResponse, TableDescription, TimeInterval,
-    UpdateTableRequest, UpdateTableResponse,
+    AuditReport, AuditRequest, BackupRequest, BackupResponse, BoundaryDescription,
+    CreateTableRequest, CreateTableResponse, DeleteRowsRequest, DeleteRowsResponse,
+    DropOfflineRequest, DropOfflineResponse, DropTableRequest, DropTableResponse,
+    ForceCommitRequest, ForceCommitResponse, GetBoundaryRequest, GetTableRequest,
+    ListSegmentsRequest, ListSegmentsResponse, ListTablesRequest, ListTablesResponse,
+    PinBoundaryRequest, PutSchemaRequest, PutSchemaResponse, ReleaseBoundaryRequest, ReloadStatus,
+    ReloadTableRequest, RevertPushRequest, RevertPushResponse, SetPausedRequest, SetPausedResponse,
+    TableDescription, TimeInterval, UpdateTableRequest, UpdateTableResponse,
 };
 use strandline_proto::{Error, Result};
 use tonic::{Request, Response, Status};
@@ -155,6 +155,11 @@ impl AdminService for Admin {
         };
         let rows_removed = self.engine.drop_offline(&table, start_ms, end_ms).await?;
         Ok(Response::new(DropOfflineResponse { rows_removed }))
+    }
+
+    async fn audit(&self, request: Request<AuditRequest>) -> Answer<AuditReport> {
+        let report = self.engine.audit(&request.into_inner().table).await?;
+        Ok(Response::new(report))
     }
 
     async fn backup(&self, request: Request<BackupRequest>) -> Answer<BackupResponse> {

@@ -223,6 +223,13 @@ async fn days_of_the_stream_are_taken_over_and_late_rows_still_count() {
         .await;
     assert_eq!(moved, [[Some(510), Some(100), Some(410)]]);
 
+    let audit = server.engine.audit("t").await.unwrap();
+    assert!(audit.exact, "{audit:?}");
+    assert_eq!(
+        (audit.offline_rows, audit.partitions[0].rows_moved),
+        (410, 410)
+    );
+
     // A push that declares a day complete takes the place of what was taken over, and of late rows.
     let options = LoadOptions {
         declared_coverage: Some(TimeInterval {
