@@ -13,8 +13,8 @@ use strandline_proto::v1::{AuditReport, AuditRequest};
 pub struct AuditArgs {
     /// The table.
     table: String,
-    /// Data folder, when no server runs on it.
-    #[arg(long = "data", value_name = "DIR", conflicts_with = "server")]
+    /// Data folder to open instead of asking a server; no server may run on it.
+    #[arg(long = "data", value_name = "DIR")]
     data: Option<PathBuf>,
     #[command(flatten)]
     server: ServerArgs,

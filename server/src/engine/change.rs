@@ -63,7 +63,20 @@ impl Engine {
             .await?;
             hosted.hold(segment.name.clone(), segment.checksum, Held::Open(opened));
         }
-        let reverted = self.metastore.revert_push(name, push_id).await?;
+        let reverted = self.metastore.revert_push(name, push_id).await;
+        if reverted.is_err()
+            && let Ok(state) = self.metastore.state().await
+        {
+            // They stay what is kept and not open, unless only the answer was lost.
+            let present = state.table(name).map(|t| t.segments.as_slice());
+            for old in &kept {
+                let same = |s: &Arc<SegmentInfo>| s.name == old.name && s.checksum == old.checksum;
+                if !present.is_some_and(|segments| segments.iter().any(same)) {
+                    hosted.forget(&old.name, old.checksum);
+                }
+            }
+        }
+        let reverted = reverted?;
         if reverted.is_already_done() {
             return Ok((0, 0));
         }
