@@ -99,6 +99,14 @@ pub struct SegmentInfo {
     pub moved: bool,
 }
 
+impl SegmentInfo {
+    /// Whether, by its smallest and largest time, it may hold rows of an interval.
+    pub fn reaches(&self, interval: Interval) -> bool {
+        let within = |(min, max)| min < interval.end_ms && interval.start_ms <= max;
+        self.time_ms.is_some_and(within)
+    }
+}
+
 /// What is known of one column of a segment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ColumnStats {

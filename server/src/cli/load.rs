@@ -55,7 +55,7 @@ pub struct OptionArgs {
     #[arg(long, value_name = "FROM..TO")]
     coverage: Option<String>,
     /// Times whose offline rows these files take the place of, half-open; all of their rows lie within.
-    #[arg(long, value_name = "FROM..TO", conflicts_with = "refresh")]
+    #[arg(long, value_name = "FROM..TO", conflicts_with_all = ["refresh", "coverage"])]
     replace: Option<String>,
     /// Name of this push: repeating it adds nothing.
     #[arg(long, value_name = "ID")]

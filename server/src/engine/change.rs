@@ -68,10 +68,9 @@ impl Engine {
             && let Ok(state) = self.metastore.state().await
         {
             // They stay what is kept and not open, unless only the answer was lost.
-            let present = state.table(name).map(|t| t.segments.as_slice());
+            let table = state.table(name);
             for old in &kept {
-                let same = |s: &Arc<SegmentInfo>| s.name == old.name && s.checksum == old.checksum;
-                if !present.is_some_and(|segments| segments.iter().any(same)) {
+                if !table.is_some_and(|table| table.has(&old.name, old.checksum)) {
                     hosted.forget(&old.name, old.checksum);
                 }
             }
@@ -116,10 +115,12 @@ impl Engine {
         let record = state
             .table(table)
             .ok_or_else(|| Error::not_found(format!("no table {table}")))?;
-        let reaches = |s: &&Arc<SegmentInfo>| {
-            let within = |(min, max)| min < interval.end_ms && interval.start_ms <= max;
-            s.half == Half::Offline && s.time_ms.is_some_and(within)
-        };
+        if !record.coverage.moved.within(interval).is_empty() {
+            return Err(Error::unsupported(format!(
+                "not supported: dropping offline rows that were taken over from the stream of table {table}, which does not have them any more; to be rid of them, DELETE FROM {table} WHERE ..."
+            )));
+        }
+        let reaches = |s: &&Arc<SegmentInfo>| s.half == Half::Offline && s.reaches(interval);
         let removed: Vec<_> = record.segments.iter().filter(reaches).cloned().collect();
         let planned = change::outside(&removed, interval);
         let places = &self.loader.places;
@@ -163,21 +164,31 @@ impl Engine {
         halves: &[Half],
         predicate: Option<&str>,
     ) -> Result<u64> {
-        // Read before the query: what changes in between is not what the transaction finds then.
+        let missing = || Error::not_found(format!("no table {table}"));
         let state = self.metastore.state().await?;
-        let record = state
-            .table(table)
-            .ok_or_else(|| Error::not_found(format!("no table {table}")))?;
+        let record = state.table(table).ok_or_else(missing)?;
+        // The query sees these segments or newer ones, and these are still there after it: what it found is of these, or of
+        // rows that have come since.
+        self.publisher.publish().await?;
         let mut docs: HashMap<String, Vec<u32>> = HashMap::new();
         for half in halves {
             self.matching(&format!("{table}_{half}"), predicate, &mut docs)
                 .await?;
         }
+        let later = self.metastore.state().await?;
+        let now = later.table(table).ok_or_else(missing)?;
+        let of_halves = || record.segments.iter().filter(|s| halves.contains(&s.half));
+        if let Some(gone) = of_halves().find(|s| !now.has(&s.name, s.checksum)) {
+            return Err(Error::precondition(format!(
+                "table {table}: segment {} has changed meanwhile",
+                gone.name
+            )));
+        }
         let mut removed = Vec::new();
         let mut planned = Vec::new();
         let mut left: BTreeMap<_, u64> = BTreeMap::new();
         let mut deleted = 0;
-        for segment in record.segments.iter().filter(|s| halves.contains(&s.half)) {
+        for segment in of_halves() {
             let Some(mut docs) = docs.remove(segment.name.as_str()) else {
                 continue;
             };

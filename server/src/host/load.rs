@@ -274,7 +274,7 @@ impl Loader {
             rest.discard().await;
             match pushed {
                 // What is to be replaced has changed since it was looked at: by a background job, or another push.
-                Err(e) if push.replaces.is_some() && attempt < ATTEMPTS_MAX && has_changed(&e) => {
+                Err(e) if request.looks() && attempt < ATTEMPTS_MAX && has_changed(&e) => {
                     tracing::info!(table = config.name, error = %e, "the push is tried again");
                 }
                 pushed => return pushed,
@@ -308,10 +308,7 @@ impl Loader {
             (None, _) => return Ok(None),
         };
         let gives_way = |s: &&Arc<SegmentInfo>| {
-            s.half == Half::Offline
-                && (s.moved || !only_moved)
-                && s.time_ms
-                    .is_some_and(|(min, max)| min < interval.end_ms && interval.start_ms <= max)
+            s.half == Half::Offline && (s.moved || !only_moved) && s.reaches(interval)
         };
         let removed: Vec<_> = table.segments.iter().filter(gives_way).cloned().collect();
         if removed.is_empty() && only_moved {
@@ -414,6 +411,12 @@ impl PushRequest {
         } else {
             PushType::Append
         };
+        if declared.is_some() && replaced.is_some() {
+            return Err(Error::invalid(format!(
+                "table {}: a push that replaces an interval covers it, and declares no other coverage",
+                config.name
+            )));
+        }
         if mode == PushType::Refresh && replaced.is_some() {
             return Err(Error::invalid(format!(
                 "table {}: a push that replaces the whole table (REFRESH) replaces no part of it",
@@ -426,6 +429,11 @@ impl PushRequest {
             declared,
             replaced,
         })
+    }
+
+    /// Whether it depends on what is there.
+    fn looks(&self) -> bool {
+        self.replaced.is_some() || self.declared.is_some()
     }
 
     /// Refuses rows outside of the times that the push replaces: they would be there twice after its repetition.

@@ -253,8 +253,13 @@ pub enum ChangeReason {
     Deleted,
     /// Offline rows of an interval are gone, and realtime answers there.
     Uncovered(Interval),
-    /// The offline half took over rows of these times from the realtime half.
-    Moved(Coverage),
+    /// The offline half took over rows from the realtime half.
+    Moved {
+        /// Of these times.
+        times: Coverage,
+        /// Pushed segments that reach over them and hold no rows of them.
+        beside: Vec<SegmentContent>,
+    },
 }
 
 /// A push that can be undone.
@@ -315,6 +320,15 @@ pub struct TableRecord {
     pub coverage: CoverageFacts,
     /// Since when its stream is not read, in milliseconds since the epoch.
     pub paused_ms: Option<i64>,
+}
+
+impl TableRecord {
+    /// Whether it has a segment of this name and checksum.
+    pub fn has(&self, name: &SegmentName, checksum: u64) -> bool {
+        let at = self.segments.binary_search_by(|s| s.name.cmp(name));
+        let found = at.ok().and_then(|at| self.segments.get(at));
+        found.is_some_and(|s| s.checksum == checksum)
+    }
 }
 
 /// How far a partition was committed.
@@ -413,8 +427,9 @@ pub trait Metastore: Send + Sync {
         push_id: &str,
     ) -> Result<(CatalogVersion, Vec<SegmentInfo>)>;
 
-    /// Puts segments in the place of others. `FailedPrecondition` when those are not all there, with their checksums, or
-    /// when the new ones hold other rows than the reason allows.
+    /// Puts segments in the place of others. `FailedPrecondition` when those are not all there, with their checksums, when
+    /// the new ones hold other rows than the reason allows, or when rows of times are to be taken over that pushes cover, or
+    /// of which they hold rows: both would count.
     async fn change_segments(&self, change: ChangeSegments) -> Result<Outcome<CatalogVersion>>;
 
     /// Puts a segment in the place of another one with the same rows, in one step. `FailedPrecondition` when the one that is

@@ -1064,10 +1064,23 @@ async fn segments_are_merged_and_moved_only_as_whole_sets_of_the_same_rows() {
                 },
                 merged("m2", 5, (0, 20)),
             ],
-            ChangeReason::Moved(times.clone()),
+            ChangeReason::Moved {
+                times: times.clone(),
+                beside: Vec::new(),
+            },
         )
     };
     assert!(store.change_segments(take(16)).await.is_err());
+    // A pushed segment that reaches over the times must be known to have no rows of them.
+    let pushed = push("beside", &[("x", 1)], PushType::Append, None);
+    store.push_offline(pushed).await.unwrap();
+    assert_eq!(
+        kind(store.change_segments(take(15)).await),
+        ErrorKind::FailedPrecondition
+    );
+    store.revert_push("t", "beside").await.unwrap();
+    let gone = [content("x", 1)];
+    store.forget_segments("t", &gone).await.unwrap();
     store.change_segments(take(15)).await.unwrap();
     let record = only_table(&store).await;
     assert_eq!(names(&record), ["m2", "o", "r3"]);
@@ -1090,6 +1103,11 @@ async fn segments_are_merged_and_moved_only_as_whole_sets_of_the_same_rows() {
         ErrorKind::FailedPrecondition
     );
     let declared = push("p", &[("x", 1)], PushType::Append, Some((0, 10)));
+    // The push must say what of it was taken over by then.
+    assert_eq!(
+        kind(store.push_offline(declared.clone()).await),
+        ErrorKind::FailedPrecondition
+    );
     let declared = PushOffline {
         replaces: Some(Replaces {
             interval: Interval {

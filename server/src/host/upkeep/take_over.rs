@@ -16,7 +16,7 @@ use strandline_proto::ids::Half;
 use strandline_proto::{Error, Result};
 use strandline_storage::config::{TableConfig, TakeOver};
 use strandline_storage::environment::blocking;
-use strandline_storage::meta::{ChangeReason, IngestCounts};
+use strandline_storage::meta::{ChangeReason, IngestCounts, SegmentContent};
 use strandline_storage::segment::merge::docs_by_time;
 
 impl Upkeep {
@@ -59,7 +59,27 @@ impl Upkeep {
             if removed.is_empty() {
                 continue;
             }
-            return self.take(name, &removed, times).await.map(Some);
+            let is_beside = |s: &&Arc<SegmentInfo>| {
+                let mut intervals = times.intervals().iter();
+                s.half == Half::Offline && !s.moved && intervals.any(|i| s.reaches(*i))
+            };
+            let beside: Vec<_> = table.record.segments.iter().filter(is_beside).collect();
+            // Pushed rows of these times are hidden now, and would count with what is taken over.
+            let hidden = self
+                .with_rows(config, name, &beside, period, &times)
+                .await?;
+            if let Some(hidden) = hidden.first() {
+                let message = format!(
+                    "the period from {} waits: segment {} has pushed rows of it that coverage hides; declare their coverage, replace the period, or delete them",
+                    show_ms(period.start_ms),
+                    hidden.name
+                );
+                self.note(name, Task::TakeOver, message);
+                continue;
+            }
+            let beside = beside.iter().map(|s| (s.name.clone(), s.checksum));
+            let beside = beside.collect();
+            return self.take(name, &removed, times, beside).await.map(Some);
         }
         Ok(None)
     }
@@ -88,18 +108,19 @@ impl Upkeep {
             if !times.overlaps_range(min, max) || self.progress.lock().empty.contains(&key) {
                 continue;
             }
-            let has_rows = times.contains_range(min, max) || {
+            let has_rows = async |intervals: Vec<Interval>| {
                 let held = hosted.open(&segment.name, segment.checksum)?;
-                let (column, intervals) = (column.clone(), times.intervals().to_vec());
+                let column = column.clone();
                 let spawner = &self.places.environment.spawner;
                 let docs = blocking(spawner, "look at times", move || {
                     docs_by_time(&held, &column, &intervals, false)
                 });
-                !docs.await?.is_empty()
+                Ok::<_, Error>(!docs.await?.is_empty())
             };
-            if has_rows {
+            if times.contains_range(min, max) || has_rows(times.intervals().to_vec()).await? {
                 found.push(Arc::clone(segment));
-            } else {
+            } else if !has_rows(vec![period]).await? {
+                // What of the period is covered may change; that the segment has no rows of it does not.
                 self.progress.lock().empty.insert(key);
             }
         }
@@ -111,6 +132,7 @@ impl Upkeep {
         table: &str,
         removed: &[Arc<SegmentInfo>],
         times: Coverage,
+        beside: Vec<SegmentContent>,
     ) -> Result<String> {
         let intervals = times.intervals().to_vec();
         let taken = removed.iter().map(|source| Part {
@@ -144,15 +166,19 @@ impl Upkeep {
         };
         let counts = counts_of(removed, &left, moved);
         let rows: u64 = counts.iter().map(|(_, counts)| counts.moved).sum();
-        let reason = ChangeReason::Moved(times);
+        let reason = ChangeReason::Moved { times, beside };
         made.apply(removed, reason, counts).await?;
-        let end = chrono::DateTime::from_timestamp_millis(boundary);
-        let end = end.map_or_else(|| boundary.to_string(), |time| time.to_rfc3339());
         Ok(format!(
-            "took over {rows} rows of {} realtime segments, of times up to {end}",
-            removed.len()
+            "took over {rows} rows of {} realtime segments, of times up to {}",
+            removed.len(),
+            show_ms(boundary)
         ))
     }
+}
+
+fn show_ms(ms: i64) -> String {
+    let time = chrono::DateTime::from_timestamp_millis(ms);
+    time.map_or_else(|| ms.to_string(), |time| time.to_rfc3339())
 }
 
 /// The periods, ascending, that segments may have rows of and whose time has come.

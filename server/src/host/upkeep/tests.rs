@@ -277,6 +277,50 @@ async fn days_of_the_stream_are_taken_over_and_late_rows_still_count() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_period_of_which_a_push_has_rows_is_not_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let configs = [offline(""), realtime("", TAKE_OVER)];
+    let mut server = Server::new(folder.path(), &configs).await;
+    // The pushed rows of the largest day are hidden: inference does not take it for complete.
+    server
+        .load(folder.path(), &day(19_996, 0, 3), LoadOptions::default())
+        .await;
+    server.append(&day(19_996, 100, 10)).await;
+    server.append(&day(19_997, 200, 10)).await;
+    server.commit().await;
+    let expected = (20, (100..110).chain(200..210).sum::<i64>());
+    assert_eq!(server.total().await, expected);
+    server
+        .until("the next day is not taken over", async || {
+            assert_eq!(server.total().await, expected);
+            server.number("SELECT count(*) FROM t_OFFLINE").await == 13
+        })
+        .await;
+    server.pass(Duration::from_secs(60)).await;
+    assert_eq!(server.total().await, expected);
+    assert_eq!(server.number("SELECT count(*) FROM t_REALTIME").await, 10);
+    let waits = "SELECT count(*) FROM system.upkeep WHERE task = 'TAKE_OVER' AND message LIKE '%has pushed rows of it%'";
+    assert_eq!(server.number(waits).await, 1);
+    // What the stream does not have any more is not given back to it.
+    let (start, end) = (19_997 * DAY_MS, 19_998 * DAY_MS);
+    let refused = server.engine.drop_offline("t", start, end).await;
+    assert!(refused.unwrap_err().message().contains("taken over"));
+    assert_eq!(server.total().await, expected);
+    // Once the rows are deleted, the day is taken over.
+    server
+        .engine
+        .delete_rows("t_OFFLINE", Some("n < 3"))
+        .await
+        .unwrap();
+    server
+        .until("the day is not taken over", async || {
+            assert_eq!(server.total().await, expected);
+            server.number("SELECT count(*) FROM t_REALTIME").await == 0
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn small_segments_become_one_and_a_push_is_still_known() {
     let folder = tempfile::tempdir().unwrap();
     let configs = [offline(""), realtime("", "")];

@@ -124,12 +124,6 @@ fn check(table: &TableRow, push: &PushOffline) -> Result<()> {
     Ok(())
 }
 
-/// Whether a segment holds, by its times, rows of an interval.
-fn overlaps(segment: &SegmentInfo, interval: Interval) -> bool {
-    let within = |(min, max)| min < interval.end_ms && interval.start_ms <= max;
-    segment.time_ms.is_some_and(within)
-}
-
 /// Takes out what a push takes the place of.
 fn take_replaced(
     table: &TableRow,
@@ -137,8 +131,7 @@ fn take_replaced(
     live: &mut Vec<SegmentInfo>,
 ) -> Result<Vec<SegmentInfo>> {
     let removed = take(&table.name, live, &replaces.removed)?;
-    let left =
-        |s: &&SegmentInfo| (s.moved || !replaces.only_moved) && overlaps(s, replaces.interval);
+    let left = |s: &&SegmentInfo| (s.moved || !replaces.only_moved) && s.reaches(replaces.interval);
     if let Some(left) = live.iter().find(left) {
         return Err(Error::precondition(format!(
             "table {}: segment {} of the replaced times has come meanwhile",
@@ -176,11 +169,20 @@ pub(super) async fn push(
                 .collect();
             let is_again = |s: &SegmentInfo| again.contains(&(&s.name, s.checksum));
             table.coverage.replace_all();
-            present.into_iter().filter(|s| !is_again(s)).collect()
+            let all = std::mem::take(&mut present);
+            all.into_iter().filter(|s| !is_again(s)).collect()
         }
         (PushType::Append, Some(replaces)) => take_replaced(&table, replaces, &mut present)?,
         (PushType::Append, None) => Vec::new(),
     };
+    // Rows that were taken over since the push looked would count beside its own.
+    let left = |s: &&SegmentInfo| s.moved && push.declared.is_some_and(|d| s.reaches(d));
+    if let Some(left) = present.iter().find(left) {
+        return Err(Error::precondition(format!(
+            "table {}: segment {} was taken over from the stream meanwhile, of the declared times",
+            table.name, left.name
+        )));
+    }
     let kept_by = push.keeps_replaced.then_some(push.push_id.as_str());
     remove(write, &table.name, &replaced, version, kept_by).await?;
     let rest = push.replaces.iter().flat_map(|r| &r.rest);
@@ -253,7 +255,7 @@ pub(super) async fn push(
 /// Refuses rows of times that were taken over from the stream: they would be counted twice.
 fn check_beside_moved(table: &TableRow, push: &PushOffline) -> Result<()> {
     for moved in table.coverage.moved.intervals() {
-        if let Some(segment) = push.segments.iter().find(|s| overlaps(s, *moved)) {
+        if let Some(segment) = push.segments.iter().find(|s| s.reaches(*moved)) {
             return Err(Error::precondition(format!(
                 "table {}: segment {} has rows of times whose rows were taken over from the stream, and both would count; push them as what replaces these times, or declare the coverage of their times",
                 table.name, segment.name

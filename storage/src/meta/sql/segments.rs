@@ -1,6 +1,6 @@
 //! Segment sets: what is added, taken out, and put in the place of something else.
 
-use super::tables::{self, read_segment};
+use super::tables::{self, TableRow, read_segment};
 use super::write::Write;
 use super::{Connection, sql_error, text, to_json, to_sql, unsigned};
 use crate::meta::{
@@ -10,6 +10,7 @@ use crate::meta::{
 use sqlx::Row;
 use std::collections::BTreeMap;
 use strandline_proto::catalog::SegmentInfo;
+use strandline_proto::coverage::Coverage;
 use strandline_proto::ids::{CatalogVersion, Half, StreamPartition};
 use strandline_proto::{Error, Result};
 
@@ -257,6 +258,9 @@ pub(super) async fn change(
         .iter()
         .filter(|s| s.half == Half::Offline && !s.moved);
     let largest_ms = pushed_times.filter_map(|s| Some(s.time_ms?.1)).max();
+    if let ChangeReason::Moved { times, beside } = &change.reason {
+        check_moved(&table, times, beside, &live_segments)?;
+    }
     let removed = take(&table.name, &mut live_segments, &change.removed)?;
     check_rows(&table.name, change, &removed)?;
     remove(write, &table.name, &removed, version, None).await?;
@@ -283,11 +287,46 @@ pub(super) async fn change(
             table.coverage.delete(*interval);
             table.coverage.changed_ms = Some(now_ms);
         }
-        ChangeReason::Moved(times) => table.coverage.take_over(times),
+        ChangeReason::Moved { times, .. } => table.coverage.take_over(times),
     }
     table.set_version = version;
     tables::update(write, &table).await?;
     Ok(Outcome::Done(version))
+}
+
+/// Refuses to take over rows of times that pushes cover or have rows of: these would count as well.
+fn check_moved(
+    table: &TableRow,
+    times: &Coverage,
+    beside: &[SegmentContent],
+    live: &[SegmentInfo],
+) -> Result<()> {
+    let refuse = |why: String| {
+        Err(Error::precondition(format!(
+            "table {}: times that are to be taken over {why}",
+            table.name
+        )))
+    };
+    let facts = &table.coverage;
+    let declared = facts.declared.clone().unwrap_or_default();
+    let pushed = declared.union(&facts.replaced).minus(&facts.deleted);
+    if pushed.minus(times) != pushed {
+        return refuse("were declared complete meanwhile".to_owned());
+    }
+    let may_have_rows = |s: &&SegmentInfo| {
+        let is_known = beside
+            .iter()
+            .any(|(name, checksum)| s.name == *name && s.checksum == *checksum);
+        let reaches = times.intervals().iter().any(|i| s.reaches(*i));
+        s.half == Half::Offline && !s.moved && reaches && !is_known
+    };
+    match live.iter().find(may_have_rows) {
+        Some(segment) => refuse(format!(
+            "may have rows in the pushed segment {}",
+            segment.name
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Whether a change leaves the rows that its reason leaves.
@@ -307,7 +346,7 @@ fn check_rows(table: &str, change: &ChangeSegments, removed: &[SegmentInfo]) -> 
         ChangeReason::Merged => before == after && ranges(removed) == ranges(&change.added),
         ChangeReason::Deleted => (0..2).all(|half| after[half] <= before[half]),
         ChangeReason::Uncovered(_) => after[0] <= before[0] && before[1] == 0 && after[1] == 0,
-        ChangeReason::Moved(_) => {
+        ChangeReason::Moved { .. } => {
             // Rolled up, they may become fewer.
             before[0] == 0 && after[1] <= before[1] && after[0] <= before[1] - after[1]
         }
