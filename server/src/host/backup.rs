@@ -29,6 +29,9 @@ const COPIES_KEPT: usize = 2;
 /// The least time between two copies, and how many times as long as a copy takes.
 const PERIOD: Duration = Duration::from_secs(1);
 const REST_FACTOR: u32 = 20;
+/// How often the last copy is tried again, and the pause between two attempts.
+const LAST_ATTEMPTS: u32 = 5;
+const LAST_PAUSE: Duration = Duration::from_millis(100);
 /// How often a backup begins again when segments go under it.
 const ATTEMPTS_MAX: u32 = 10;
 
@@ -73,7 +76,9 @@ impl Backups {
         let _named = self.registry.snapshot();
         let copy = backup.place("meta.sqlite")?;
         self.metastore.copy_to(&copy).await?;
-        let (version, contents) = named_by(&copy, &self.environment).await?;
+        let Named {
+            version, contents, ..
+        } = named_by(&copy, &self.environment).await?;
         let mut files = Vec::with_capacity(contents.len());
         for (table, segment, checksum) in contents {
             let path = self
@@ -112,14 +117,21 @@ impl Backups {
 /// A segment's table, name and checksum.
 type Content = (String, SegmentName, u64);
 
+/// The segments that a copy of the metastore knows.
+struct Named {
+    version: CatalogVersion,
+    /// Those of tables, and what pushes replaced and is kept.
+    contents: Vec<Content>,
+    /// Those that are gone, whose files may still be there.
+    removed: Vec<Content>,
+}
+
 /// The catalog version of a copy of the metastore, and all segments that it names or keeps.
-async fn named_by(
-    copy: &Path,
-    environment: &Environment,
-) -> Result<(CatalogVersion, Vec<Content>)> {
+async fn named_by(copy: &Path, environment: &Environment) -> Result<Named> {
     let metastore = SqlMetastore::open(copy, Arc::clone(&environment.clock)).await?;
     let state = metastore.state().await;
     let kept = metastore.kept_pushes().await;
+    let removed = metastore.removed_segments().await;
     metastore.close().await;
     let (state, kept) = (state?, kept?);
     let named = state.tables.iter().flat_map(|table| {
@@ -131,12 +143,18 @@ async fn named_by(
         of_push.map(|s| (push.table.clone(), s.name.clone(), s.checksum))
     });
     let contents = named.chain(kept).collect();
+    let removed = removed?.into_iter();
+    let removed = removed.map(|r| (r.table, r.segment.name, r.segment.checksum));
     for ending in ["-wal", "-shm"] {
         let mut path = copy.as_os_str().to_owned();
         path.push(ending);
         let _ = std::fs::remove_file(PathBuf::from(path));
     }
-    Ok((state.version, contents))
+    Ok(Named {
+        version: state.version,
+        contents,
+        removed: removed.collect(),
+    })
 }
 
 /// Keeps copies of the metastore beside the segments.
@@ -167,8 +185,17 @@ impl MetastoreCopies {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let begun = self.environment.clock.monotonic();
-            self.copy_if_changed().await;
-            if stop.is_cancelled() {
+            let is_last = stop.is_cancelled();
+            let mut is_copied = self.copy_if_changed().await;
+            if is_last {
+                // What hinders it may be over in a moment.
+                for _ in 0..LAST_ATTEMPTS {
+                    if is_copied {
+                        break;
+                    }
+                    self.environment.clock.sleep(LAST_PAUSE).await;
+                    is_copied = self.copy_if_changed().await;
+                }
                 return;
             }
             let took = self.environment.clock.monotonic().saturating_sub(begun);
@@ -180,18 +207,21 @@ impl MetastoreCopies {
         }
     }
 
-    async fn copy_if_changed(&self) {
+    /// Whether the newest copy is as the metastore is now.
+    async fn copy_if_changed(&self) -> bool {
         let copied = match self.metastore.state().await {
-            Ok(state) if state.version == *self.copied.borrow() => return,
+            Ok(state) if state.version == *self.copied.borrow() => return true,
             Ok(state) => self.copy(state.version).await,
             Err(e) => Err(e),
         };
         match copied {
             Ok(version) => {
                 self.copied.send_replace(version);
+                true
             }
             Err(e) => {
-                tracing::warn!(error = %e, "cannot copy the metastore beside the segments; it is tried again")
+                tracing::warn!(error = %e, "cannot copy the metastore beside the segments; it is tried again");
+                false
             }
         }
     }
@@ -291,7 +321,11 @@ pub async fn rebuild(data: &Path, environment: Environment) -> Result<Rebuilt> {
 async fn use_copy(dir: &DataDir, copy: &Path, environment: &Environment) -> Result<Rebuilt> {
     let candidate = dir.staging().join("meta.sqlite");
     std::fs::copy(copy, &candidate).map_err(|e| file_error("copy", copy, &e))?;
-    let (version, contents) = named_by(&candidate, environment).await?;
+    let Named {
+        version,
+        contents,
+        removed,
+    } = named_by(&candidate, environment).await?;
     let deep_store = DeepStore::local(&dir.deep(), environment.clone()).await?;
     let mut rebuilt = Rebuilt {
         version: version.0,
@@ -311,7 +345,8 @@ async fn use_copy(dir: &DataDir, copy: &Path, environment: &Environment) -> Resu
         }
     }
     let stored = deep_store.list_all().await?;
-    let named: HashSet<&Content> = contents.iter().collect();
+    // What it removed goes at the next start.
+    let named: HashSet<&Content> = contents.iter().chain(&removed).collect();
     let unnamed = stored
         .into_iter()
         .filter(|(table, s)| !named.contains(&(table.clone(), s.name.clone(), s.checksum)));
