@@ -16,7 +16,7 @@ use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
 use strandline_benches::ssb::{data, table};
-use strandline_broker::transport::{LeafContext, LeafTransport, Watermark};
+use strandline_broker::transport::{LeafContext, LeafTransport, Watermarks};
 use strandline_proto::ids::Half;
 use strandline_proto::leaf::{
     AggregateFunction, ColumnPredicate, ColumnTest, GroupKey, LEAF_QUERY_VERSION, LeafAggregate,
@@ -53,16 +53,26 @@ impl fmt::Debug for OneSegment {
 }
 
 impl SegmentHost for OneSegment {
-    fn segment(&self, _table: &str, _task: &SegmentTask) -> Result<Arc<dyn SegmentReader>> {
+    fn segment(
+        &self,
+        _table: &str,
+        _task: &SegmentTask,
+        _keys_version: Option<u64>,
+    ) -> Result<Arc<dyn SegmentReader>> {
         Ok(Arc::clone(&self.0) as Arc<dyn SegmentReader>)
     }
 
-    fn tail(&self, table: &str, _task: &TailTask) -> Result<Vec<Arc<dyn SegmentReader>>> {
+    fn tail(
+        &self,
+        table: &str,
+        _task: &TailTask,
+        _keys_version: Option<u64>,
+    ) -> Result<Vec<Arc<dyn SegmentReader>>> {
         Err(Error::invalid(format!("{table} has no stream")))
     }
 
-    fn watermarks(&self, _table: &str) -> Result<Vec<Watermark>> {
-        Ok(Vec::new())
+    fn watermarks(&self, _table: &str) -> Result<Watermarks> {
+        Ok(Watermarks::default())
     }
 }
 
@@ -205,6 +215,7 @@ fn query(segment: &ImmutableSegment, work: LeafWork) -> LeafQuery {
         }],
         tails: Vec::new(),
         coverage: None,
+        keys_version: None,
         batch_rows_max: 8_192,
     }
 }

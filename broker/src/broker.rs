@@ -417,6 +417,7 @@ impl Broker {
             parameters,
             batch_rows: self.options.batch_rows,
             watermarks: Default::default(),
+            skip_upsert: query.options.skip_upsert,
             scans: analyze.then(ScanCounts::default),
         });
         let environment = RuntimeEnv {

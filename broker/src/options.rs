@@ -17,13 +17,16 @@ pub(crate) struct QueryOptions {
     pub(crate) use_plan_cache: bool,
     /// `useLeafPushdown`: false keeps filters and aggregation out of the leaf. Answers stay the same.
     pub(crate) use_leaf_pushdown: bool,
+    /// `skipUpsert`: whether rows count that newer ones of their keys have superseded.
+    pub(crate) skip_upsert: bool,
 }
 
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 7] = [
     "timeoutMs",
     "memoryBytesMax",
     "usePlanCache",
     "useLeafPushdown",
+    "skipUpsert",
     "enableNullHandling",
     "useMultistageEngine",
 ];
@@ -36,6 +39,7 @@ impl QueryOptions {
             memory_bytes_max: limits.query_memory_bytes_max,
             use_plan_cache: true,
             use_leaf_pushdown: true,
+            skip_upsert: false,
         }
     }
 
@@ -74,6 +78,7 @@ impl QueryOptions {
             }
             "usePlanCache" => self.use_plan_cache = boolean(known, value)?,
             "useLeafPushdown" => self.use_leaf_pushdown = boolean(known, value)?,
+            "skipUpsert" => self.skip_upsert = boolean(known, value)?,
             // Nulls are SQL's nulls and every plan may have many stages.
             "enableNullHandling" => {
                 if !boolean(known, value)? {

@@ -41,12 +41,38 @@ pub struct Watermark {
     pub to_offset: u64,
 }
 
+/// What is visible of a table's stream partitions, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Watermarks {
+    /// By partition.
+    pub partitions: Vec<Watermark>,
+    /// Where rows have keys: which of them count.
+    pub keys: Option<PinnedKeys>,
+}
+
+/// A version of a table's keys, at which rows that later ones have superseded since still count.
+#[derive(Clone)]
+pub struct PinnedKeys {
+    /// The version.
+    pub version: u64,
+    /// Keeps what is known of the version.
+    pub held: Arc<dyn Send + Sync>,
+}
+
+impl std::fmt::Debug for PinnedKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PinnedKeys")
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Carries leaf queries to where the rows are, and batches back.
 #[async_trait]
 pub trait LeafTransport: Send + Sync + std::fmt::Debug {
     /// The watermarks of a table's stream partitions. Pinned once a query, so that a self-join or a
     /// retry sees the same rows. Later calls never give smaller ones.
-    fn watermarks(&self, table: &str) -> Result<Vec<Watermark>>;
+    fn watermarks(&self, table: &str) -> Result<Watermarks>;
 
     /// Runs a leaf query. Partial aggregate states arrive whole or not at all: the first error ends the stream.
     /// `ErrorKind::SegmentGone` asks the broker to plan again from a newer snapshot.

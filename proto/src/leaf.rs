@@ -16,7 +16,7 @@ use arrow_schema::{DataType as ArrowType, SchemaRef};
 use std::sync::Arc;
 
 /// The version of this structure that this build writes; a server refuses a newer one.
-pub const LEAF_QUERY_VERSION: u16 = 6;
+pub const LEAF_QUERY_VERSION: u16 = 7;
 
 /// The part of a leaf query that a cached plan keeps.
 #[derive(Clone, Debug, PartialEq)]
@@ -348,6 +348,8 @@ pub struct LeafQuery {
     pub tails: Vec<TailTask>,
     /// Which rows of which half count; none: all rows of the named segments and tails.
     pub coverage: Option<CoverageFilter>,
+    /// The version of the table's keys at which rows count, where rows have keys; none: all rows count.
+    pub keys_version: Option<u64>,
     /// Rows of the largest batch to give.
     pub batch_rows_max: usize,
 }

@@ -19,6 +19,7 @@ use crate::host::build::Progress;
 use crate::host::catalog::Publisher;
 use crate::host::consumer::ConsumingBudget;
 use crate::host::data_dir::DataDir;
+use crate::host::keys::Keys;
 use crate::host::load::Loader;
 use crate::host::realtime::RealtimeTables;
 use crate::host::rewrite::Rewriter;
@@ -88,6 +89,7 @@ pub struct Engine {
     publisher: Arc<Publisher>,
     budget: Arc<ConsumingBudget>,
     realtime: Arc<RealtimeTables>,
+    keys: Keys,
     loader: Loader,
     rewriter: Arc<Rewriter>,
     pub(crate) upkeep: Arc<Upkeep>,

@@ -2,13 +2,14 @@
 //!
 //! Nothing in a document is passed over in silence. A key that is known and not honoured, or not known at
 //! all, is listed by its JSON path as a [`ConfigWarning`] when answers stay right without it, and is an
-//! error when they would not (upsert, filters, rollups).
+//! error when they would not (filters, rollups).
 
 mod complex_types;
 mod decoder;
 mod document;
 mod fields;
 mod json_index;
+mod keys;
 mod names;
 mod schema;
 mod star_tree;
@@ -103,10 +104,103 @@ pub struct TableConfig {
     pub transforms: Transforms,
     /// How nested records become rows.
     pub complex_types: Option<ComplexTypes>,
+    /// What rows are told apart by, where they have a key.
+    pub keys: Option<Arc<KeysConfig>>,
     /// The streams of a realtime half, at least one.
     pub streams: Vec<Arc<StreamConfig>>,
     /// The document, as it was given.
     pub json: String,
+}
+
+/// What rows are told apart by, and which row of a key counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeysConfig {
+    /// The columns of the key.
+    pub key: Vec<String>,
+    /// The column whose greatest value is that of the newest row; none: rows are ordered as they came.
+    pub comparison: Option<String>,
+    /// The column that is true in a row that deletes its key.
+    pub deleted: Option<String>,
+    /// Which row counts.
+    pub rule: KeyRule,
+    /// How much smaller than that of a row the comparison value of its key may be; where it is smaller still, the key was
+    /// forgotten, and the row counts beside the one that was there.
+    pub kept: Option<i64>,
+    /// The same for keys that were deleted.
+    pub deleted_kept: Option<i64>,
+}
+
+impl KeysConfig {
+    /// The columns that it names: those of the key, the comparison column, that of deletions.
+    pub fn columns(&self) -> impl Iterator<Item = &String> {
+        self.key.iter().chain(&self.comparison).chain(&self.deleted)
+    }
+
+    /// Whether keys are forgotten.
+    pub fn forgets(&self) -> bool {
+        self.kept.is_some() || self.deleted_kept.is_some()
+    }
+
+    /// How long a key is kept, deleted or not.
+    pub fn kept_of(&self, deleted: bool) -> Option<i64> {
+        match deleted {
+            true => self.deleted_kept.or(self.kept),
+            false => self.kept,
+        }
+    }
+
+    /// Whether rows can cease to count.
+    pub fn supersedes(&self) -> bool {
+        self.rule != KeyRule::First
+    }
+}
+
+/// Which row of a key counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyRule {
+    /// The newest, as it is.
+    Newest,
+    /// The newest, laid onto the one before it.
+    Merged(Merging),
+    /// The first; others are left out.
+    First,
+}
+
+/// How a row is laid onto the one before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Merging {
+    /// By column.
+    pub columns: BTreeMap<String, MergeStrategy>,
+    /// Of all other columns.
+    pub otherwise: MergeStrategy,
+}
+
+impl Merging {
+    /// A column's strategy.
+    pub fn of(&self, column: &str) -> MergeStrategy {
+        self.columns.get(column).copied().unwrap_or(self.otherwise)
+    }
+}
+
+/// What becomes of a column where a row is laid onto the one before it. But for the first, a null stands for what was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MergeStrategy {
+    /// The new value, null or not.
+    ForceOverwrite,
+    /// The new value.
+    Overwrite,
+    /// The old value.
+    Ignore,
+    /// Their sum; beyond what the type holds, the nearest value that it does.
+    Increment,
+    /// The old elements, then the new ones.
+    Append,
+    /// The same, each element once.
+    Union,
+    /// The greater one.
+    Max,
+    /// The smaller one.
+    Min,
 }
 
 /// When rows of the stream become rows of the offline half.

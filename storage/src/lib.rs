@@ -11,6 +11,7 @@ pub mod decode;
 pub mod deep_store;
 pub mod environment;
 pub mod input;
+pub mod keys;
 pub mod meta;
 pub mod segment;
 pub mod stream;

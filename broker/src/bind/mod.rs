@@ -9,7 +9,7 @@ mod coverage;
 pub mod prune;
 
 use crate::request::QueryStats;
-use crate::transport::{LeafContext, LeafTransport, Watermark};
+use crate::transport::{LeafContext, LeafTransport, Watermark, Watermarks};
 use datafusion::execution::memory_pool::MemoryPool;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -68,7 +68,9 @@ pub struct QueryRun {
     /// Rows of the largest batch.
     pub batch_rows: usize,
     /// Watermarks by table, read once.
-    pub watermarks: Mutex<HashMap<Arc<str>, Arc<Vec<Watermark>>>>,
+    pub watermarks: Mutex<HashMap<Arc<str>, Arc<Watermarks>>>,
+    /// Whether rows count that others have superseded.
+    pub skip_upsert: bool,
     /// For EXPLAIN ANALYZE: what each scan did.
     pub scans: Option<ScanCounts>,
 }
@@ -131,7 +133,7 @@ impl QueryRun {
         }
     }
 
-    fn watermarks(&self, table: &TableSnapshot) -> Result<Arc<Vec<Watermark>>> {
+    fn watermarks(&self, table: &TableSnapshot) -> Result<Arc<Watermarks>> {
         let mut pinned = self.watermarks.lock();
         if let Some(found) = pinned.get(&table.name) {
             return Ok(Arc::clone(found));
@@ -172,6 +174,7 @@ impl QueryRun {
                 segments: Vec::new(),
                 tails: Vec::new(),
                 coverage: None,
+                keys_version: None,
                 batch_rows_max: self.batch_rows,
             },
             pruned: Vec::new(),
@@ -186,7 +189,9 @@ impl QueryRun {
         }
         if table.has_realtime && halves != Halves::Whole(Half::Offline) {
             let watermarks = self.watermarks(table)?;
-            bound.query.tails = tails(table, &watermarks);
+            bound.query.tails = tails(table, &watermarks.partitions);
+            let keys = watermarks.keys.as_ref().filter(|_| !self.skip_upsert);
+            bound.query.keys_version = keys.map(|keys| keys.version);
         }
         bound.query.coverage = coverage;
         Ok(bound)

@@ -4,7 +4,7 @@
 use crate::bind::compare::compare;
 use crate::leaf_expr::physical_expr;
 use crate::literal::{scalar_of, value_of};
-use crate::transport::{CatalogSource, LeafContext, LeafTransport, Watermark};
+use crate::transport::{CatalogSource, LeafContext, LeafTransport, Watermark, Watermarks};
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatchOptions;
 use datafusion::arrow::array::{
@@ -50,8 +50,11 @@ pub(crate) struct ReferenceLeaf {
 
 #[async_trait]
 impl LeafTransport for ReferenceLeaf {
-    fn watermarks(&self, _table: &str) -> Result<Vec<Watermark>> {
-        Ok(self.watermarks.lock().clone())
+    fn watermarks(&self, _table: &str) -> Result<Watermarks> {
+        Ok(Watermarks {
+            partitions: self.watermarks.lock().clone(),
+            keys: None,
+        })
     }
 
     async fn run(

@@ -66,14 +66,26 @@ impl Engine {
             })
             .await?;
         self.publisher.publish().await?;
-        if half == Half::Realtime
-            && let Err(e) = self.realtime.start(table).await
-        {
+        let started = match half {
+            Half::Realtime => self.start(table).await,
+            Half::Offline => Ok(()),
+        };
+        if let Err(e) = started {
+            self.keys.drop_table(&name).await?;
             self.metastore.drop_table(&name, Some(half)).await?;
             self.publisher.publish().await?;
             return Err(e);
         }
         Ok((format!("{name}_{half}"), warning_messages(warnings)))
+    }
+
+    /// Has a new realtime half consume.
+    async fn start(&self, table: Arc<TableConfig>) -> Result<()> {
+        let state = self.metastore.state().await?;
+        if let Some(record) = state.table(&table.name) {
+            self.keys.open(&table, record).await?;
+        }
+        self.realtime.start(table).await
     }
 
     /// Whether the streams of a realtime half can be read by its config: descriptor sets are files of the server, of which only
@@ -172,6 +184,7 @@ impl Engine {
         self.publisher.publish().await?;
         if half != Some(Half::Offline) {
             self.registry.table(&table.name).clear_tails();
+            self.keys.drop_table(&table.name).await?;
         }
         let count = dropped.len() as u64;
         let version = self.registry.snapshot().version;

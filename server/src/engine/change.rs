@@ -133,6 +133,12 @@ impl Engine {
     /// their number. Rows that come from the stream while this runs may stay.
     pub async fn delete_rows(&self, name: &str, predicate: Option<&str>) -> Result<u64> {
         let (table, half) = self.table_and_half(name)?;
+        let config = self.publisher.config(&table.name, Half::Realtime);
+        if config.is_some_and(|config| config.keys.is_some()) {
+            return Err(Error::unsupported(format!(
+                "not supported: DELETE FROM {name}, whose rows have keys; send a row whose deleteRecordColumn is true"
+            )));
+        }
         // It stands in a statement of ours, which it must not go on behind.
         if let Some(predicate) = predicate {
             strandline_broker::check_predicate(predicate)?;

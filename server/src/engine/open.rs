@@ -9,6 +9,7 @@ use crate::host::backup::{Backups, MetastoreCopies};
 use crate::host::catalog::Publisher;
 use crate::host::consumer::ConsumingBudget;
 use crate::host::data_dir::DataDir;
+use crate::host::keys::Keys;
 use crate::host::load::Loader;
 use crate::host::realtime::{RealtimeTables, Shared};
 use crate::host::rewrite::Rewriter;
@@ -91,6 +92,19 @@ impl Engine {
         publisher.remove_orphans().await?;
         publisher.hold_all().await?;
         publisher.publish().await?;
+        let keys = Keys::new(
+            Arc::clone(&registry),
+            data_dir.keys(),
+            (memory_bytes_max / 8) as u64,
+            environment.clone(),
+        );
+        let state = metastore.state().await?;
+        keys.drop_others(&state.tables).await?;
+        for record in &state.tables {
+            if let Some(config) = publisher.config(&record.name, Half::Realtime) {
+                keys.open(&config, record).await?;
+            }
+        }
 
         let budget = Arc::new(ConsumingBudget::new(
             Arc::clone(&registry),
@@ -170,6 +184,7 @@ impl Engine {
             publisher: Arc::clone(&publisher),
             budget,
             realtime: Arc::clone(&realtime),
+            keys,
             loader,
             rewriter: Arc::clone(&rewriter),
             upkeep: Arc::clone(&upkeep),

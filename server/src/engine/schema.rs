@@ -13,7 +13,7 @@ use strandline_proto::ids::Half;
 use strandline_proto::schema::{Column, Schema};
 use strandline_proto::v1::ConfigWarning;
 use strandline_proto::{Error, Result};
-use strandline_storage::config;
+use strandline_storage::config::{self, KeysConfig};
 use strandline_storage::meta::{Metastore, SchemaRecord};
 use strandline_storage::segment::arrow::physical_type;
 use strandline_storage::segment::widened::widens;
@@ -73,10 +73,12 @@ impl Engine {
             // Without a table nothing is stored by it.
             (None, _) | (_, None) => Arc::default(),
             (Some(stored), Some(table)) => {
+                let realtime = self.publisher.config(name, Half::Realtime);
                 check(
                     &table.schema,
                     &schema,
                     table.time_column.as_deref(),
+                    realtime.as_ref().and_then(|config| config.keys.as_deref()),
                     renamed,
                 )?;
                 self.check_configs(&schema)?;
@@ -127,6 +129,7 @@ fn check(
     old: &Schema,
     new: &Schema,
     time: Option<&str>,
+    keys: Option<&KeysConfig>,
     renamed: Option<(&str, &str)>,
 ) -> Result<()> {
     let refuse = |what: String| {
@@ -156,6 +159,12 @@ fn check(
                 || now.data_type != column.data_type)
         {
             return refuse(format!("changing the time column {name}"));
+        }
+        let is_key = keys.is_some_and(|keys| keys.columns().any(|key| *key == column.name));
+        if is_key && (now.name != column.name || now.data_type != column.data_type) {
+            return refuse(format!(
+                "changing the column {name}, which rows are told apart by,"
+            ));
         }
         let types = (
             physical_type(column.data_type),

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use strandline_broker::transport::CatalogSource;
 use strandline_proto::catalog::{ColumnStats, SegmentInfo, TableSnapshot};
+use strandline_proto::ids::SegmentName;
 use strandline_proto::{Error, Result};
 use strandline_storage::meta::Metastore;
 
@@ -74,6 +75,12 @@ impl Engine {
                 .map(|(n, e)| (n.to_string(), e))
                 .collect();
             let known = self.registry.snapshot().tables.get(&name).cloned();
+            let keys = self.registry.table(&name).keys();
+            let superseded = |segment: &str| {
+                let docs = keys.as_ref()?.docs(&SegmentName::new(segment))?;
+                Some(docs.superseded())
+            };
+            let superseded = |segment: &str| superseded(segment).map_or(Cell::Null, Cell::Long);
             for s in self.segments(&name)? {
                 let times = known
                     .as_ref()
@@ -99,6 +106,7 @@ impl Engine {
                     } else {
                         Cell::Null
                     },
+                    superseded(&s.name),
                     quarantined.get(&s.name).map_or(Cell::Null, text),
                 ]);
             }
@@ -178,7 +186,7 @@ impl Engine {
     }
 
     /// One row a partition. `messages_read + rows_unnested` is the sum of `rows_committed`, `rows_consuming`, of what has left the
-    /// realtime half since (`rows_moved`, `rows_deleted`, `rows_expired`), `rows_filtered` and `dead_letters`; `messages_read` with
+    /// realtime half since (`rows_moved`, `rows_deleted`, `rows_expired`), `rows_filtered`, `rows_deduplicated` and `dead_letters`; `messages_read` with
     /// `lost_offsets` are all offsets from `first_offset` to `next_offset`, for a stream without empty ones.
     async fn system_ingestion(&self) -> Result<Vec<Vec<Cell>>> {
         let state = self.metastore.state().await?;
@@ -211,6 +219,7 @@ impl Engine {
                     Cell::Long(counts.deleted),
                     Cell::Long(counts.expired),
                     Cell::Long(counts.unnested),
+                    Cell::Long(counts.deduplicated),
                     Cell::Long(counts.lost),
                     text(status.state),
                     text_or_null(status.error()),
@@ -222,7 +231,7 @@ impl Engine {
                 .filter(|s| !s.last_error.is_empty())
             {
                 let mut row = vec![text(&table.name)];
-                row.extend((0..15).map(|_| Cell::Null));
+                row.extend((0..16).map(|_| Cell::Null));
                 row.extend([text("RETRYING"), text(&status.last_error)]);
                 rows.push(row);
             }

@@ -197,6 +197,11 @@ impl Publisher {
                 "not supported: changing segmentsConfig.timeColumnName of table {full} while it exists; drop the half and create it again"
             )));
         }
+        if old.keys != new.keys {
+            return Err(Error::unsupported(format!(
+                "not supported: changing upsertConfig or dedupConfig of table {full} while it exists; drop the half and create it again"
+            )));
+        }
         let goes = old.streams.iter().find(|stream| {
             let id = stream.id();
             !new.streams.iter().any(|other| other.id() == id)
@@ -223,6 +228,12 @@ impl Publisher {
         let Some(other) = self.config(&new.name, other) else {
             return Ok(());
         };
+        if new.keys.is_some() || other.keys.is_some() {
+            return Err(Error::unsupported(format!(
+                "not supported: an OFFLINE half of table {}, whose rows have keys (upsertConfig or dedupConfig); send the rows through its stream",
+                new.name
+            )));
+        }
         for (name, spec) in &new.spec.columns {
             let theirs = other.spec.column(name).text;
             if spec.text.is_some() && theirs.is_some() && spec.text != theirs {

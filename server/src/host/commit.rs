@@ -1,4 +1,4 @@
-//! The commit of sealed segments, one partition after its offsets: build -> upload -> commit -> swap.
+//! The commit of sealed segments, one partition after its offsets: build -> upload -> commit -> swap -> keys.
 //!
 //! Runs beside consumption. Every step may fail and is tried again; every step may be the process's last,
 //! and then the stream is read again from the committed offset.
@@ -55,6 +55,8 @@ pub struct Committer {
     pub table: Arc<str>,
     /// The partition's tail.
     pub tail: Arc<Tail>,
+    /// What orders rows of equal comparison values, where rows have keys.
+    pub partition_number: u32,
     /// Segments that were sealed before the committer began, oldest first.
     pub backlog: Vec<Arc<ConsumingSegment>>,
     /// Sealed segments, oldest first.
@@ -158,6 +160,17 @@ impl Committer {
         self.steps.reach(Step::Swap, Side::Before);
         self.swap(offsets, version).await?;
         self.steps.reach(Step::Swap, Side::After);
+
+        if let Some(keys) = hosted.keys() {
+            self.steps.reach(Step::Keys, Side::Before);
+            let (source, partition) = (segment.view(), self.partition_number);
+            let name = name.clone();
+            blocking(&self.environment.spawner, "keep keys", move || {
+                in_background(|| keys.settle(&name, &*source, partition))
+            })
+            .await?;
+            self.steps.reach(Step::Keys, Side::After);
+        }
         tracing::info!(table = %self.table, segment = %name, rows = info.rows, bytes = info.bytes, start = offsets.start, end = offsets.end, "committed");
         Ok(())
     }

@@ -6,10 +6,12 @@
 
 use super::catalog::Publisher;
 use super::commit::{CommitQueue, Sealed};
+use super::keys::{HostedPlaces, partition_number};
 use super::rate::RateLimit;
 use super::registry::{ConsumingBytes, Registry};
 use super::step::{Side, Step, Steps};
 use super::tail::Tail;
+use arrow::array::RecordBatch;
 use std::sync::Arc;
 use std::time::Duration;
 use strandline_proto::ids::{Half, OffsetRange};
@@ -18,6 +20,7 @@ use strandline_storage::config::{StreamConfig, TableConfig};
 use strandline_storage::decode::registry::SchemaRegistry;
 use strandline_storage::decode::{Decoded, Decoder, Rejected, Stopped};
 use strandline_storage::environment::{Environment, blocking};
+use strandline_storage::keys::Appended;
 use strandline_storage::meta::{DeadLetter, IngestCounts, Metastore};
 use strandline_storage::segment::consuming::ConsumingSegment;
 use strandline_storage::stream::{Message, MessageBatch, Stream};
@@ -417,15 +420,7 @@ impl Consumer {
             rejected,
             stopped: _,
         } = decoded;
-        let counts = IngestCounts {
-            read: read as u64,
-            filtered,
-            unnested,
-            indexed: offsets.len() as u64,
-            dead_lettered: rejected.len() as u64,
-            lost,
-            ..IngestCounts::default()
-        };
+        let dead_lettered = rejected.len() as u64;
         if !rejected.is_empty() {
             let timestamp_ms = self.environment.clock.now_ms();
             let letter = |r: Rejected| DeadLetter {
@@ -441,19 +436,56 @@ impl Consumer {
                 .record_dead_letters(&self.table, &letters)
                 .await?;
         }
-        let segment = Arc::clone(active);
-        let appended = blocking(&self.environment.spawner, "index", move || {
-            segment.append(&batch, &offsets, next_offset)
-        })
-        .await;
-        if let Err(e) = appended {
-            // A batch that stopped halfway left a segment that takes no more rows: the rows before it are whole, and
-            // the batch is read again into the next segment.
-            self.seal(active).await?;
-            return Err(e);
-        }
+        let appended = match self.append(active, (batch, offsets, next_offset)).await {
+            Ok(appended) => appended,
+            Err(e) => {
+                // A batch that stopped halfway left a segment that takes no more rows: the rows before it are whole, and
+                // the batch is read again into the next segment.
+                self.seal(active).await?;
+                return Err(e);
+            }
+        };
+        let counts = IngestCounts {
+            read: read as u64,
+            filtered,
+            unnested,
+            indexed: appended.indexed,
+            deduplicated: appended.left_out,
+            dead_lettered,
+            lost,
+            ..IngestCounts::default()
+        };
         self.tail.count(active.start_offset(), counts);
         Ok(())
+    }
+
+    async fn append(
+        &self,
+        active: &Arc<ConsumingSegment>,
+        (batch, offsets, next_offset): (RecordBatch, Vec<u64>, u64),
+    ) -> Result<Appended> {
+        let hosted = self.publisher.registry().table(&self.table);
+        let keys = hosted.keys();
+        if self.config.keys.is_some() && keys.is_none() {
+            return Err(Error::internal("the table's keys are not open"));
+        }
+        let segment = Arc::clone(active);
+        let number = partition_number(&self.config, self.tail.partition());
+        let places = HostedPlaces {
+            hosted,
+            lineage: self.publisher.lineage(&self.table),
+        };
+        blocking(&self.environment.spawner, "index", move || match keys {
+            Some(keys) => keys.append(&segment, number, (&batch, &offsets, next_offset), &places),
+            None => {
+                segment.append(&batch, &offsets, next_offset)?;
+                Ok(Appended {
+                    indexed: offsets.len() as u64,
+                    left_out: 0,
+                })
+            }
+        })
+        .await
     }
 
     /// Puts a new consuming segment behind the active one, and hands that one to the committer. One that deals with no

@@ -13,6 +13,7 @@ use strandline_proto::{Error, Result};
 /// meta.sqlite  the metastore
 /// deep/        the deep store, when it is local: one file a segment
 /// log/         the embedded log
+/// keys/        the keys of rows, made again of segments when it is missing
 /// staging/     files in the making; emptied at every start
 /// spill/       what queries write when memory is short; emptied at every start
 /// ```
@@ -98,6 +99,11 @@ impl DataDir {
     /// The embedded log.
     pub fn log(&self) -> PathBuf {
         self.root.join("log")
+    }
+
+    /// The keys of tables' rows.
+    pub fn keys(&self) -> PathBuf {
+        self.root.join("keys")
     }
 
     /// Files in the making.

@@ -12,6 +12,7 @@ pub mod change;
 pub mod commit;
 pub mod consumer;
 pub mod data_dir;
+pub mod keys;
 pub mod load;
 pub mod rate;
 pub mod realtime;

@@ -4,6 +4,7 @@
 use super::catalog::Publisher;
 use super::commit::{CommitQueue, Committer};
 use super::consumer::{Backoff, Consumer, ConsumingBudget, segment_name};
+use super::keys::partition_number;
 use super::rate::RateLimit;
 use super::step::Steps;
 use super::tail::Tail;
@@ -401,6 +402,9 @@ impl Watcher {
             .registry()
             .table(&table)
             .add_tail(Arc::new(Tail::new(id.clone(), Arc::new(active))));
+        if let Some(keys) = publisher.registry().table(&table).keys() {
+            keys.begin(&id, first);
+        }
         publisher.publish().await?;
         // What consumers with another config have left to commit.
         let committed = *tail.committed().borrow();
@@ -411,6 +415,7 @@ impl Watcher {
         let committer = Committer {
             table: Arc::clone(&table),
             tail: Arc::clone(&tail),
+            partition_number: partition_number(config, &id),
             backlog,
             queue,
             staging: staging.clone(),

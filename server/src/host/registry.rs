@@ -7,12 +7,14 @@ use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Weak};
-use strandline_broker::transport::{CatalogSource, Watermark};
+use strandline_broker::transport::{CatalogSource, PinnedKeys, Watermark, Watermarks};
 use strandline_proto::catalog::CatalogSnapshot;
 use strandline_proto::ids::{CatalogVersion, SegmentName, StreamPartition};
 use strandline_proto::leaf::{SegmentTask, TailTask};
 use strandline_proto::{Error, ErrorKind, Result};
+use strandline_storage::keys::TableKeys;
 use strandline_storage::segment::SegmentReader;
+use strandline_storage::segment::counted::counted;
 use strandline_storage::segment::immutable::ImmutableSegment;
 
 /// A segment that is held, or why it can't be.
@@ -32,6 +34,8 @@ pub struct HostedTable {
     /// Names that pushes are about to store.
     claims: Mutex<HashSet<SegmentName>>,
     tails: RwLock<BTreeMap<StreamPartition, Arc<Tail>>>,
+    /// Where rows have keys.
+    keys: RwLock<Option<Arc<TableKeys>>>,
 }
 
 /// A segment name that one push alone may store; given back when dropped.
@@ -63,7 +67,7 @@ enum Retired {
 /// Memory of consuming segments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConsumingBytes {
-    /// Of all that are in memory, in bytes.
+    /// Of all that are in memory, and of the keys of their rows, in bytes.
     pub all: usize,
     /// Of those that take rows, in bytes.
     pub active: usize,
@@ -110,10 +114,15 @@ impl Registry {
     /// Memory of the consuming segments of all tables.
     pub fn consuming_bytes(&self) -> ConsumingBytes {
         let tables = self.tables.read();
+        let keys = tables.values().filter_map(|t| t.keys());
+        let none = ConsumingBytes {
+            all: keys.map(|keys| keys.bytes()).sum(),
+            ..ConsumingBytes::default()
+        };
         tables
             .values()
             .flat_map(|t| t.tails())
-            .fold(ConsumingBytes::default(), |sum, tail| ConsumingBytes {
+            .fold(none, |sum, tail| ConsumingBytes {
                 all: sum.all + tail.bytes(),
                 active: sum.active + tail.active().bytes(),
                 partitions: sum.partitions + 1,
@@ -257,6 +266,43 @@ impl HostedTable {
         }
     }
 
+    /// The content of a segment that was held last, or why it can't be read.
+    pub fn newest(&self, name: &SegmentName) -> Option<Result<Arc<ImmutableSegment>>> {
+        let segments = self.segments.read();
+        let (_, held) = segments.get(name)?.last()?;
+        Some(match held {
+            Held::Open(segment) => Ok(Arc::clone(segment)),
+            Held::Quarantined(e) => Err(e.clone()),
+        })
+    }
+
+    /// The keys of its rows, where they have any.
+    pub fn keys(&self) -> Option<Arc<TableKeys>> {
+        self.keys.read().clone()
+    }
+
+    /// Gives it the keys of its rows.
+    pub fn set_keys(&self, keys: Option<Arc<TableKeys>>) {
+        *self.keys.write() = keys;
+    }
+
+    /// `reader`, of which those documents count that do at a version of the keys.
+    fn counted(
+        &self,
+        reader: Arc<dyn SegmentReader>,
+        keys_version: Option<u64>,
+    ) -> Result<Arc<dyn SegmentReader>> {
+        let Some(version) = keys_version else {
+            return Ok(reader);
+        };
+        let keys = self.keys.read();
+        let keys = keys
+            .as_ref()
+            .ok_or_else(|| Error::segment_gone("the table's keys are gone"))?;
+        let valid = keys.valid_docs(&SegmentName::new(reader.name()), version)?;
+        Ok(counted(reader, valid))
+    }
+
     /// Reserves a name that no other push has, for a content that is not held, so that a push which fails can
     /// remove what it stored without touching a segment that was there before.
     pub fn claim(self: &Arc<Self>, name: &SegmentName, checksum: u64) -> Option<Claim> {
@@ -323,9 +369,15 @@ impl CatalogSource for Registry {
 }
 
 impl SegmentHost for Registry {
-    fn segment(&self, table: &str, task: &SegmentTask) -> Result<Arc<dyn SegmentReader>> {
-        match self.table(table).open(&task.name, task.checksum) {
-            Ok(segment) => Ok(segment as Arc<dyn SegmentReader>),
+    fn segment(
+        &self,
+        table: &str,
+        task: &SegmentTask,
+        keys_version: Option<u64>,
+    ) -> Result<Arc<dyn SegmentReader>> {
+        let hosted = self.table(table);
+        match hosted.open(&task.name, task.checksum) {
+            Ok(segment) => hosted.counted(segment, keys_version),
             Err(e) if e.kind() == ErrorKind::SegmentGone => Err(Error::segment_gone(format!(
                 "segment {} of table {table} is not on this server",
                 task.name
@@ -334,11 +386,20 @@ impl SegmentHost for Registry {
         }
     }
 
-    fn tail(&self, table: &str, task: &TailTask) -> Result<Vec<Arc<dyn SegmentReader>>> {
+    fn tail(
+        &self,
+        table: &str,
+        task: &TailTask,
+        keys_version: Option<u64>,
+    ) -> Result<Vec<Arc<dyn SegmentReader>>> {
         let table = self.table(table);
         let tails = table.tails.read();
         match tails.get(&task.partition) {
-            Some(tail) => tail.views(task),
+            Some(tail) => {
+                let views = tail.views(task)?.into_iter();
+                let counted = views.map(|view| table.counted(view, keys_version));
+                counted.collect()
+            }
             None => Err(Error::segment_gone(format!(
                 "partition {} is not consumed on this server",
                 task.partition
@@ -346,16 +407,30 @@ impl SegmentHost for Registry {
         }
     }
 
-    fn watermarks(&self, table: &str) -> Result<Vec<Watermark>> {
+    fn watermarks(&self, table: &str) -> Result<Watermarks> {
         let table = self.table(table);
+        if let Some(pin) = table.keys().and_then(|keys| keys.pin()) {
+            let partitions = pin.watermarks.iter().map(|(partition, to)| Watermark {
+                partition: partition.clone(),
+                to_offset: *to,
+            });
+            return Ok(Watermarks {
+                partitions: partitions.collect(),
+                keys: Some(PinnedKeys {
+                    version: pin.version,
+                    held: pin,
+                }),
+            });
+        }
         let tails = table.tails.read();
-        Ok(tails
-            .values()
-            .map(|t| Watermark {
-                partition: t.partition().clone(),
-                to_offset: t.watermark(),
-            })
-            .collect())
+        let partitions = tails.values().map(|t| Watermark {
+            partition: t.partition().clone(),
+            to_offset: t.watermark(),
+        });
+        Ok(Watermarks {
+            partitions: partitions.collect(),
+            keys: None,
+        })
     }
 }
 

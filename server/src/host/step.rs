@@ -18,6 +18,8 @@ pub enum Step {
     Commit,
     /// Queries are given the immutable segment in place of the consuming one.
     Swap,
+    /// Where rows have keys, these go to disk.
+    Keys,
 }
 
 /// Which side of a step.
@@ -37,6 +39,7 @@ impl fmt::Display for Step {
             Self::Upload => "upload",
             Self::Commit => "commit",
             Self::Swap => "swap",
+            Self::Keys => "keys",
         })
     }
 }
@@ -55,7 +58,7 @@ impl FromStr for KillPoint {
     fn from_str(text: &str) -> Result<Self> {
         let refuse = || {
             Error::invalid(format!(
-                "kill point {text:?}: expected step.side:count with a step of seal, build, upload, commit, swap and a side of before, after"
+                "kill point {text:?}: expected step.side:count with a step of seal, build, upload, commit, swap, keys and a side of before, after"
             ))
         };
         let (place, count) = text.split_once(':').unwrap_or((text, "1"));
@@ -66,6 +69,7 @@ impl FromStr for KillPoint {
             Step::Upload,
             Step::Commit,
             Step::Swap,
+            Step::Keys,
         ]
         .into_iter()
         .find(|s| s.to_string() == step)

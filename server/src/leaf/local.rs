@@ -15,7 +15,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use std::sync::Arc;
 use std::time::Instant;
-use strandline_broker::transport::{LeafContext, LeafTransport, Watermark};
+use strandline_broker::transport::{LeafContext, LeafTransport, Watermarks};
 use strandline_proto::ids::Half;
 use strandline_proto::leaf::{
     LEAF_QUERY_VERSION, LeafExplanation, LeafExpr, LeafFilter, LeafOutput, LeafQuery,
@@ -53,13 +53,13 @@ impl LocalLeaf {
     fn segments(&self, query: &LeafQuery) -> Result<Vec<Arc<SegmentView>>> {
         let mut views = Vec::with_capacity(query.segments.len() + query.tails.len());
         for task in &query.segments {
-            let reader = self.host.segment(&query.table, task)?;
+            let reader = self.host.segment(&query.table, task, query.keys_version)?;
             let reader = by_schema(query, reader, task.schema_version)?;
             let schema = Arc::clone(&query.schema);
             views.push(SegmentView::new(reader, task.half, false, schema));
         }
         for task in &query.tails {
-            for reader in self.host.tail(&query.table, task)? {
+            for reader in self.host.tail(&query.table, task, query.keys_version)? {
                 let version = reader.schema_version();
                 let reader = by_schema(query, reader, version)?;
                 let schema = Arc::clone(&query.schema);
@@ -110,7 +110,7 @@ impl Drop for Noted {
 
 #[async_trait]
 impl LeafTransport for LocalLeaf {
-    fn watermarks(&self, table: &str) -> Result<Vec<Watermark>> {
+    fn watermarks(&self, table: &str) -> Result<Watermarks> {
         self.host.watermarks(table)
     }
 

@@ -239,6 +239,7 @@ mod tests {
             segments: Vec::new(),
             tails: Vec::new(),
             coverage: None,
+            keys_version: None,
             batch_rows_max: 1,
         }
     }

@@ -4,7 +4,7 @@ use super::document::{self, Node, Object};
 use super::fields::{self, Storage};
 use super::upkeep::{self, Upkeep};
 use super::{
-    ConfigWarning, PushPeriod, PushType, StreamConfig, TableConfig, complex_types, names,
+    ConfigWarning, PushPeriod, PushType, StreamConfig, TableConfig, complex_types, keys, names,
     star_tree, stream,
 };
 use crate::decode::metadata;
@@ -99,6 +99,11 @@ pub(super) fn parse(json: &str, schema: &Arc<Schema>) -> Result<(TableConfig, Ve
         }
     };
     let take_over = upkeep::read_tasks(&mut root, half, &mut warnings)?;
+    let time = segments.time_column.as_deref();
+    let keys = keys::read(&mut root, (schema, half), time, &mut warnings)?;
+    if keys.is_some() {
+        check_beside_keys(take_over.is_some(), storage.sorted_column.as_deref())?;
+    }
     check_metadata(schema, &transforms, &streams, &mut warnings)?;
     read_root_rest(root, &mut warnings)?;
     let spec = SegmentSpec {
@@ -120,10 +125,26 @@ pub(super) fn parse(json: &str, schema: &Arc<Schema>) -> Result<(TableConfig, Ve
         spec: Arc::new(spec),
         transforms,
         complex_types,
+        keys: keys.map(Arc::new),
         streams,
         json: json.to_owned(),
     };
     Ok((config, warnings))
+}
+
+/// What a table whose rows have keys can't have.
+fn check_beside_keys(takes_over: bool, sorted: Option<&str>) -> Result<()> {
+    if takes_over {
+        return Err(Error::unsupported(
+            "not supported: task.taskTypeConfigsMap.RealtimeToOfflineSegmentsTask: rows that have keys can't be taken over by an OFFLINE table",
+        ));
+    }
+    match sorted {
+        Some(column) => Err(Error::unsupported(format!(
+            "not supported: tableIndexConfig.sortedColumn: {column}: rows that have keys stay in the order in which they came; give the column an inverted or a range index"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// What `segmentsConfig` and `batchIngestionConfig` say.
@@ -504,22 +525,6 @@ fn read_indexing_rest(mut indexing: Object<'_>, warnings: &mut Vec<ConfigWarning
 }
 
 fn read_root_rest(mut root: Object<'_>, warnings: &mut Vec<ConfigWarning>) -> Result<()> {
-    if let Some(node) = root.take("upsertConfig") {
-        let mode = node.object()?.take("mode").map(|m| m.word()).transpose()?;
-        if !node.is_blank() && mode.as_deref() != Some("NONE") {
-            return Err(node.unsupported("upsert; older versions of a row would be counted"));
-        }
-    }
-    if let Some(node) = root.take("dedupConfig") {
-        let enabled = node
-            .object()?
-            .take("dedupEnabled")
-            .map(|m| m.boolean())
-            .transpose()?;
-        if !node.is_blank() && enabled != Some(false) {
-            return Err(node.unsupported("deduplication; repeated rows would be counted"));
-        }
-    }
     root.warn("tenants", "there are no tenants", warnings);
     if let Some(node) = root.take("metadata") {
         let mut metadata = node.object()?;

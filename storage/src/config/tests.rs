@@ -841,3 +841,148 @@ fn json_indexes_are_read_wherever_they_stand() {
         assert!(error.contains(part), "{rest}: {error}");
     }
 }
+
+fn keyed_table(schema: &str, rest: &str) -> Result<(TableConfig, Vec<ConfigWarning>)> {
+    let (schema, _) = parse_schema(
+        &format!(
+            r#"{{"schemaName": "t", {schema}"dimensionFieldSpecs": [{{"name": "k", "dataType": "STRING"}},
+                {{"name": "gone", "dataType": "BOOLEAN"}}, {{"name": "tags", "dataType": "INT", "singleValueField": false}}],
+            "metricFieldSpecs": [{{"name": "n", "dataType": "LONG"}}, {{"name": "f", "dataType": "FLOAT"}}],
+            "dateTimeFieldSpecs": [{{"name": "at", "dataType": "LONG", "format": "1:MILLISECONDS:EPOCH", "granularity": "1:DAYS"}}]}}"#
+        ),
+        1,
+    )?;
+    let json = format!(
+        r#"{{"tableName": "t", "tableType": "REALTIME", "segmentsConfig": {{"timeColumnName": "at"}}, {rest},
+        "ingestionConfig": {{"streamIngestionConfig": {{"streamConfigMaps": [{{"streamType": "log", "stream.log.topic.name": "t"}}]}}}}}}"#
+    );
+    parse_table(&json, &Arc::new(schema))
+}
+
+const KEY: &str = r#""primaryKeyColumns": ["k"], "#;
+
+#[test]
+fn keys_and_what_becomes_of_their_rows_are_read() {
+    let (table, warnings) = keyed_table(
+        KEY,
+        r#""upsertConfig": {"mode": "PARTIAL", "comparisonColumns": ["n"], "deleteRecordColumn": "gone", "metadataTTL": 60000,
+            "deletedKeysTTL": "5.5", "hashFunction": "MURMUR3", "defaultPartialUpsertStrategy": "IGNORE",
+            "partialUpsertStrategies": {"tags": "UNION", "f": "INCREMENT", "at": "max"}}"#,
+    )
+    .unwrap();
+    assert_eq!(paths(&warnings), ["upsertConfig.hashFunction"]);
+    let keys = table.keys.unwrap();
+    assert_eq!(
+        (
+            keys.key.as_slice(),
+            keys.comparison.as_deref(),
+            keys.deleted.as_deref()
+        ),
+        (&["k".to_owned()][..], Some("n"), Some("gone"))
+    );
+    assert_eq!((keys.kept, keys.deleted_kept), (Some(60_000), Some(6)));
+    let KeyRule::Merged(merging) = &keys.rule else {
+        panic!("{:?}", keys.rule)
+    };
+    let of = ["tags", "f", "at", "gone"].map(|column| merging.of(column));
+    assert_eq!(
+        of,
+        [
+            MergeStrategy::Union,
+            MergeStrategy::Increment,
+            MergeStrategy::Max,
+            MergeStrategy::Ignore
+        ]
+    );
+    let full = r#""upsertConfig": {"mode": "full"}"#;
+    let keys = keyed_table(KEY, full).unwrap().0.keys.unwrap();
+    assert_eq!(
+        (keys.comparison.as_deref(), &keys.rule),
+        (Some("at"), &KeyRule::Newest)
+    );
+    let dedup = r#""dedupConfig": {"dedupEnabled": true, "metadataTTL": 10}, "upsertConfig": {"mode": "NONE"}"#;
+    let keys = keyed_table(KEY, dedup).unwrap().0.keys.unwrap();
+    assert_eq!(
+        (keys.comparison.as_deref(), &keys.rule, keys.kept),
+        (Some("at"), &KeyRule::First, Some(10))
+    );
+}
+
+#[test]
+fn keys_that_make_no_sense_are_refused_with_their_path() {
+    for (schema, rest, part) in [
+        (
+            "",
+            r#""upsertConfig": {"mode": "FULL"}"#,
+            "primaryKeyColumns",
+        ),
+        (
+            KEY,
+            r#""upsertConfig": {}, "dedupConfig": {"dedupEnabled": true}, "upsertConfig": {"mode": "FULL"}"#,
+            "take upsertConfig or dedupConfig out",
+        ),
+        (
+            KEY,
+            r#""upsertConfig": {"mode": "MAYBE"}"#,
+            "upsertConfig.mode",
+        ),
+        (
+            KEY,
+            r#""upsertConfig": {"mode": "FULL", "comparisonColumns": ["n", "at"]}"#,
+            "more than one comparison column",
+        ),
+        (
+            KEY,
+            r#""upsertConfig": {"mode": "FULL", "comparisonColumns": ["tags"]}"#,
+            "upsertConfig.comparisonColumns[0]",
+        ),
+        (
+            KEY,
+            r#""upsertConfig": {"mode": "FULL", "deleteRecordColumn": "n"}"#,
+            "BOOLEAN",
+        ),
+        (
+            KEY,
+            r#""upsertConfig": {"mode": "FULL", "comparisonColumns": ["f"], "metadataTTL": 5}"#,
+            "upsertConfig.metadataTTL",
+        ),
+        (
+            KEY,
+            r#""upsertConfig": {"mode": "PARTIAL", "partialUpsertStrategies": {"k": "IGNORE"}}"#,
+            "part of the key",
+        ),
+        (
+            KEY,
+            r#""upsertConfig": {"mode": "PARTIAL", "partialUpsertStrategies": {"n": "APPEND"}}"#,
+            "multi-value",
+        ),
+        (
+            KEY,
+            r#""upsertConfig": {"mode": "PARTIAL", "partialUpsertStrategies": {"tags": "INCREMENT"}}"#,
+            "INCREMENT",
+        ),
+        (
+            KEY,
+            r#""upsertConfig": {"mode": "PARTIAL", "defaultPartialUpsertStrategy": "UNION"}"#,
+            "columns of all types",
+        ),
+        (
+            KEY,
+            r#""upsertConfig": {"mode": "FULL", "outOfOrderRecordColumn": "gone"}"#,
+            "upsertConfig.outOfOrderRecordColumn",
+        ),
+        (
+            KEY,
+            r#""upsertConfig": {"mode": "FULL"}, "tableIndexConfig": {"sortedColumn": ["n"]}"#,
+            "tableIndexConfig.sortedColumn",
+        ),
+        (
+            KEY,
+            r#""upsertConfig": {"mode": "FULL"}, "task": {"taskTypeConfigsMap": {"RealtimeToOfflineSegmentsTask": {}}}"#,
+            "RealtimeToOfflineSegmentsTask",
+        ),
+    ] {
+        let error = keyed_table(schema, rest).expect_err(rest);
+        assert!(error.message().contains(part), "{rest}: {error}");
+    }
+}

@@ -122,6 +122,18 @@ fn stored_values(
     })
 }
 
+/// Values of a column of a segment, or what its rows hold in a column that was added after them.
+pub(crate) fn column_or_default(
+    segment: &dyn SegmentReader,
+    column: &Column,
+    docs: DocSelection<'_>,
+) -> Result<ArrayRef> {
+    match segment.column(&column.name) {
+        Some(reader) => read_array(&*reader, column.data_type, column.multi_value, docs),
+        None => defaults(column, docs.len()),
+    }
+}
+
 /// What rows hold in a column that was added after them.
 fn defaults(column: &Column, rows: usize) -> Result<ArrayRef> {
     if column.default.is_null() {

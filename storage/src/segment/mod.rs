@@ -4,6 +4,7 @@ pub mod adapted;
 pub mod arrow;
 pub mod builder;
 pub mod consuming;
+pub mod counted;
 mod file;
 mod growing;
 pub mod immutable;

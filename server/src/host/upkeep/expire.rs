@@ -7,6 +7,7 @@ use std::sync::Arc;
 use strandline_proto::Result;
 use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::ids::{Half, StreamPartition};
+use strandline_storage::environment::blocking;
 use strandline_storage::meta::{ChangeReason, IngestCounts, KeptPush};
 
 /// Segments that go in one step at most.
@@ -65,6 +66,12 @@ impl Upkeep {
             counts,
         )
         .await?;
+        let hosted = self.places.publisher.registry().table(name);
+        if let Some(keys) = hosted.keys() {
+            let gone: Vec<_> = old.iter().map(|s| s.name.clone()).collect();
+            let spawner = &self.places.environment.spawner;
+            blocking(spawner, "forget keys", move || keys.forget(gone.iter())).await?;
+        }
         Ok(Some(format!(
             "gave up {} segments of {rows} rows that are older than they are to be kept",
             old.len()

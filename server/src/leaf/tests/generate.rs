@@ -966,6 +966,7 @@ pub(super) fn query(rng: &mut StdRng, table: &Table) -> LeafQuery {
         segments: table.host.tasks(),
         tails: table.host.tail_tasks(),
         coverage,
+        keys_version: None,
         batch_rows_max: *[1, 7, 8_192].choose(rng).unwrap(),
     }
 }

@@ -5,7 +5,7 @@ use crate::leaf::compare::scalar_of;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use strandline_broker::transport::Watermark;
+use strandline_broker::transport::Watermarks;
 use strandline_index::*;
 use strandline_proto::ids::{Half, OffsetRange, SegmentName, StreamPartition};
 use strandline_proto::leaf::{SegmentTask, TailTask};
@@ -397,7 +397,12 @@ impl MemoryHost {
 }
 
 impl SegmentHost for MemoryHost {
-    fn segment(&self, _: &str, task: &SegmentTask) -> Result<Arc<dyn SegmentReader>> {
+    fn segment(
+        &self,
+        _: &str,
+        task: &SegmentTask,
+        _: Option<u64>,
+    ) -> Result<Arc<dyn SegmentReader>> {
         let found = self
             .segments
             .iter()
@@ -406,10 +411,10 @@ impl SegmentHost for MemoryHost {
             .map(|(_, s)| Arc::clone(s))
             .ok_or_else(|| Error::segment_gone(format!("no segment {}", task.name)))
     }
-    fn tail(&self, _: &str, _: &TailTask) -> Result<Vec<Arc<dyn SegmentReader>>> {
+    fn tail(&self, _: &str, _: &TailTask, _: Option<u64>) -> Result<Vec<Arc<dyn SegmentReader>>> {
         Ok(self.tails.clone())
     }
-    fn watermarks(&self, _: &str) -> Result<Vec<Watermark>> {
-        Ok(Vec::new())
+    fn watermarks(&self, _: &str) -> Result<Watermarks> {
+        Ok(Watermarks::default())
     }
 }

@@ -139,6 +139,7 @@ impl Segment {
             segments: Vec::new(),
             tails: Vec::new(),
             coverage: None,
+            keys_version: None,
             batch_rows_max: 1,
         };
         let planned = PlannedFilter::new(&filter, &query, true).unwrap();

@@ -1,0 +1,199 @@
+use crate::engine::{Engine, EngineOptions};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use futures::TryStreamExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use strandline_broker::QueryRequest;
+use strandline_proto::ErrorKind;
+use strandline_proto::v1::{AppendRequest, Message};
+
+const SCHEMA: &str = r#"{"schemaName": "t", "primaryKeyColumns": ["k"],
+    "dimensionFieldSpecs": [{"name": "k", "dataType": "LONG"}, {"name": "gone", "dataType": "BOOLEAN"}],
+    "metricFieldSpecs": [{"name": "v", "dataType": "LONG"}],
+    "dateTimeFieldSpecs": [{"name": "ms", "dataType": "LONG", "format": "1:MILLISECONDS:EPOCH", "granularity": "1:MILLISECONDS"}]}"#;
+const UPSERT: &str =
+    r#""upsertConfig": {"mode": "FULL", "comparisonColumns": ["v"], "deleteRecordColumn": "gone"}"#;
+const KEYS: i64 = 200;
+
+fn config(half: &str, keys: &str) -> String {
+    let stream = r#""ingestionConfig": {"streamIngestionConfig": {"streamConfigMaps": [{"streamType": "log",
+        "stream.log.topic.name": "t", "stream.log.partitions": "2", "realtime.segment.flush.threshold.rows": "1500"}]}}"#;
+    format!(
+        r#"{{"tableName": "t", "tableType": "{half}", "segmentsConfig": {{"timeColumnName": "ms"}},
+            "tableIndexConfig": {{"invertedIndexColumns": ["k"]}}, {keys}, {stream}}}"#
+    )
+}
+
+async fn create(folder: &Path, keys: &str) -> Arc<Engine> {
+    let engine = Engine::open(EngineOptions::new(folder)).await.unwrap();
+    engine.put_schema(SCHEMA).await.unwrap();
+    engine
+        .create_table(&config("REALTIME", keys))
+        .await
+        .unwrap();
+    engine
+}
+
+/// The one row of an answer of whole numbers.
+async fn numbers(engine: &Engine, sql: &str) -> Vec<i64> {
+    let answer = engine.query(QueryRequest::new(sql)).await;
+    let answer = answer.unwrap_or_else(|e| panic!("{sql}: {e}"));
+    let batches: Vec<RecordBatch> = answer.batches.try_collect().await.unwrap();
+    let batch = batches.iter().find(|b| b.num_rows() > 0).unwrap();
+    let longs = batch.columns().iter();
+    longs
+        .map(|c| c.as_primitive::<Int64Type>().value(0))
+        .collect()
+}
+
+async fn append(engine: &Engine, partition: u32, rows: impl Iterator<Item = String>) {
+    let messages = rows.map(|row| Message {
+        payload: row.into_bytes().into(),
+        ..Message::default()
+    });
+    let request = AppendRequest {
+        topic: "t".to_owned(),
+        partition: Some(partition),
+        messages: messages.collect(),
+        ..AppendRequest::default()
+    };
+    engine.append(request).await.unwrap();
+}
+
+/// Has each key hold the number of the round; a key's rows come from any partition.
+async fn round(engine: &Engine, round: i64) {
+    for partition in 0..2 {
+        let of_partition = |k: &i64| (k + round) % 2 == i64::from(partition);
+        let row = |k| format!(r#"{{"k": {k}, "v": {round}, "ms": {round}}}"#);
+        append(engine, partition, (0..KEYS).filter(of_partition).map(row)).await;
+    }
+}
+
+async fn until(engine: &Engine, sql: &str, wanted: &[i64]) {
+    let mut last = Vec::new();
+    for _ in 0..1_000 {
+        last = numbers(engine, sql).await;
+        if last == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{sql}: {last:?}, not {wanted:?}");
+}
+
+const ALL: &str = "SELECT count(*), count(DISTINCT k), sum(v) FROM t";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_sees_each_key_once_while_all_of_them_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = create(folder.path(), UPSERT).await;
+    round(&engine, 0).await;
+    until(&engine, ALL, &[KEYS, KEYS, 0]).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (asking, stopped) = (Arc::clone(&engine), Arc::clone(&stop));
+    let asking = tokio::spawn(async move {
+        let (mut asked, mut largest) = (0, 0);
+        while !stopped.load(Ordering::SeqCst) {
+            let seen = numbers(&asking, ALL).await;
+            assert_eq!(&seen[..2], [KEYS, KEYS], "after {asked} answers");
+            assert!(seen[2] >= largest, "{} after {largest}", seen[2]);
+            largest = seen[2];
+            let joined = "SELECT count(*), sum(a.v - b.v) FROM t a JOIN t b ON a.k = b.k";
+            assert_eq!(numbers(&asking, joined).await, [KEYS, 0]);
+            asked += 1;
+        }
+        asked
+    });
+    let rounds = 60;
+    for number in 1..=rounds {
+        round(&engine, number).await;
+        if number % 20 == 0 {
+            engine.force_commit("t").await.unwrap();
+        }
+    }
+    until(&engine, ALL, &[KEYS, KEYS, KEYS * rounds]).await;
+    stop.store(true, Ordering::SeqCst);
+    assert!(asking.await.unwrap() > 0);
+    let every = "SET skipUpsert = true; SELECT count(*) FROM t";
+    assert_eq!(numbers(&engine, every).await, [KEYS * (rounds + 1)]);
+    // A late row does not count, a deleted key is not seen, and both hold after a restart and with the keys' store lost.
+    let late = format!(r#"{{"k": 1, "v": {}, "ms": 1}}"#, rounds - 1);
+    append(&engine, 0, [late].into_iter()).await;
+    let gone = |k| {
+        format!(
+            r#"{{"k": {k}, "v": {}, "gone": true, "ms": 1}}"#,
+            rounds + 1
+        )
+    };
+    append(&engine, 1, [gone(2), gone(3)].into_iter()).await;
+    let left = [KEYS - 2, KEYS - 2, (KEYS - 2) * rounds];
+    until(&engine, ALL, &left).await;
+    engine.force_commit("t").await.unwrap();
+    append(&engine, 0, [gone(4)].into_iter()).await;
+    let left = [KEYS - 3, KEYS - 3, (KEYS - 3) * rounds];
+    until(&engine, ALL, &left).await;
+    engine.shutdown().await;
+    drop(engine);
+    for is_lost in [false, true] {
+        if is_lost {
+            std::fs::remove_dir_all(folder.path().join("keys")).unwrap();
+        }
+        let engine = Engine::open(EngineOptions::new(folder.path()))
+            .await
+            .unwrap();
+        until(&engine, ALL, &left).await;
+        assert_eq!(
+            numbers(&engine, "SELECT count(*) FROM t WHERE k = 4").await,
+            [0]
+        );
+        assert_eq!(
+            numbers(&engine, "SELECT max(v) FROM t WHERE k = 1").await,
+            [rounds]
+        );
+        engine.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keys_do_not_go_with_is_refused_and_a_dropped_table_leaves_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = create(folder.path(), UPSERT).await;
+    round(&engine, 1).await;
+    until(&engine, ALL, &[KEYS, KEYS, KEYS]).await;
+    let offline = config("OFFLINE", r#""query": {}"#);
+    let mut refused = vec![engine.create_table(&offline).await.unwrap_err()];
+    let changed = config("REALTIME", r#""upsertConfig": {"mode": "FULL"}"#);
+    refused.push(engine.update_table(&changed).await.unwrap_err());
+    refused.push(engine.delete_rows("t", Some("k = 1")).await.unwrap_err());
+    let wider = SCHEMA.replace(
+        r#""name": "v", "dataType": "LONG""#,
+        r#""name": "v", "dataType": "DOUBLE""#,
+    );
+    refused.push(engine.put_schema(&wider).await.unwrap_err());
+    for error in refused {
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    }
+    engine.drop_table("t").await.unwrap();
+    engine
+        .create_table(&config(
+            "REALTIME",
+            r#""dedupConfig": {"dedupEnabled": true}"#,
+        ))
+        .await
+        .unwrap();
+    // The stream is read again from its beginning; of each key there is one row, and the others are counted.
+    round(&engine, 2).await;
+    let distinct = "SELECT count(*), count(DISTINCT k) FROM t";
+    until(&engine, distinct, &[KEYS, KEYS]).await;
+    let counted = "SELECT CAST(sum(rows_committed + rows_consuming) AS BIGINT), CAST(sum(rows_deduplicated) AS BIGINT) FROM system.ingestion";
+    until(&engine, counted, &[KEYS, KEYS]).await;
+    engine.force_commit("t").await.unwrap();
+    round(&engine, 3).await;
+    until(&engine, counted, &[KEYS, 2 * KEYS]).await;
+    assert_eq!(numbers(&engine, distinct).await, [KEYS, KEYS]);
+    let audit = engine.audit("t").await.unwrap();
+    assert!(audit.exact, "{audit:?}");
+}

@@ -1,0 +1,146 @@
+//! What is known of a key: its row of the highest rank, and where that is.
+
+use smallvec::SmallVec;
+use std::hash::{BuildHasherDefault, Hasher};
+use strandline_index::DocId;
+use strandline_proto::{Error, Result};
+
+/// A key: 128 bits that are other ones for other values of the key's columns, but for one pair in 2^128.
+pub(super) type Key = [u8; 16];
+
+/// A map by keys, whose bits are hashed already.
+pub(super) type KeyMap<T> = hashbrown::HashMap<Key, T, BuildHasherDefault<FirstBits>>;
+
+/// The first 64 bits of a key as its hash.
+#[derive(Default)]
+pub(super) struct FirstBits(u64);
+
+impl Hasher for FirstBits {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    fn write_usize(&mut self, _length: usize) {}
+}
+
+/// A comparison value in bytes that compare as the values do.
+pub(super) type Comparison = SmallVec<[u8; 16]>;
+
+/// Where a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    /// The number of its segment in the table's keys.
+    pub(super) segment: u32,
+    /// Its place in the segment.
+    pub(super) doc: DocId,
+}
+
+/// The row of a key that has the highest rank.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Its comparison value; empty where the table has no comparison column.
+    pub(super) comparison: Comparison,
+    /// The stream and partition that it came from.
+    pub(super) partition: u32,
+    /// Its offset there.
+    pub(super) offset: u64,
+    /// Where it is.
+    pub(super) place: Place,
+    /// Whether it says that the key is deleted.
+    pub(super) deleted: bool,
+    /// Its comparison value as a number, where the table forgets keys; else 0.
+    pub(super) time: i64,
+}
+
+impl Entry {
+    /// Whether a row of this entry's key is put in the shade by this one: a row that is equal in all is the same row.
+    pub(super) fn outranks(&self, other: &Self) -> bool {
+        self.rank() > other.rank()
+    }
+
+    fn rank(&self) -> (&[u8], u32, u64, DocId) {
+        // Rows of one message have one offset and follow each other in one segment.
+        (
+            &self.comparison,
+            self.partition,
+            self.offset,
+            self.place.doc,
+        )
+    }
+
+    /// ```text
+    /// flags u8 (1: deleted) | segment u32 | doc u32 | partition u32 | offset u64 | time i64 | comparison
+    /// ```
+    /// All numbers are little-endian.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(FIXED_BYTES + self.comparison.len());
+        bytes.push(u8::from(self.deleted));
+        bytes.extend(self.place.segment.to_le_bytes());
+        bytes.extend(self.place.doc.to_le_bytes());
+        bytes.extend(self.partition.to_le_bytes());
+        bytes.extend(self.offset.to_le_bytes());
+        bytes.extend(self.time.to_le_bytes());
+        bytes.extend(&self.comparison);
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let short = || Error::data_loss("an entry of the keys is too short");
+        let mut rest = bytes;
+        let flags = take::<1>(&mut rest).ok_or_else(short)?;
+        let mut number = || take::<4>(&mut rest).map(u32::from_le_bytes);
+        let segment = number().ok_or_else(short)?;
+        let doc = number().ok_or_else(short)?;
+        let partition = number().ok_or_else(short)?;
+        let offset = take::<8>(&mut rest).ok_or_else(short)?;
+        let time = take::<8>(&mut rest).ok_or_else(short)?;
+        Ok(Self {
+            comparison: SmallVec::from_slice(rest),
+            partition,
+            offset: u64::from_le_bytes(offset),
+            place: Place { segment, doc },
+            deleted: flags == [1],
+            time: i64::from_le_bytes(time),
+        })
+    }
+}
+
+/// Bytes of an entry before its comparison value.
+const FIXED_BYTES: usize = 29;
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, rest) = bytes.split_first_chunk::<N>()?;
+    *bytes = rest;
+    Some(*first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_comes_back_from_its_bytes() {
+        let entry = Entry {
+            comparison: SmallVec::from_slice(b"0123456789abcdefghij"),
+            partition: 7,
+            offset: u64::MAX,
+            place: Place {
+                segment: 3,
+                doc: 65_537,
+            },
+            deleted: true,
+            time: -1,
+        };
+        let bytes = entry.to_bytes();
+        assert_eq!(Entry::from_bytes(&bytes).unwrap(), entry);
+        for short in 0..FIXED_BYTES {
+            assert!(Entry::from_bytes(bytes.get(..short).unwrap()).is_err());
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Tables whose rows have a key: which row of a key counts (upsert), and which rows are left out (dedup).
+//!
+//! Of the rows of a key that of the highest [rank](entry::Entry::rank) counts: of the greatest comparison value, and among equal
+//! ones the last of the stream. As ranks do not depend on when rows were read, a segment's rows can be looked at again, and
+//! segments in any order: what comes out is the same.
+//!
+//! ```text
+//! rows of consuming segments -> TableKeys: key -> Entry, in memory          superseded documents, each with the version at
+//! rows of committed segments -> StoredKeys: key -> Entry, on disk    ->     which it ceased to count: SegmentDocs
+//! ```
+//!
+//! Each batch of rows makes a new *version* of the table: its rows and the documents that they supersede are seen together, by
+//! queries that pin this version or a later one. So a query sees each key once, whatever comes in meanwhile.
+//!
+//! What is on disk is made from segments alone, and follows the metastore: a segment's rows go there after it was committed, in
+//! one piece. Where it is behind after a crash, the missing segments' rows are added; where it is lost, all segments' are.
+//! Rows keep their places when a consuming segment becomes an immutable one, so nothing changes then.
+
+mod docs;
+mod entry;
+mod merge;
+mod rows;
+mod store;
+mod table;
+
+pub use docs::SegmentDocs;
+pub use store::KeyStore;
+pub use table::{Appended, KeysPin, PlaceReader, TableKeys};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,510 @@
+//! Keys against a model: what counts of the rows that are visible at each version that is looked at.
+
+use super::{KeyStore, KeysPin, PlaceReader, TableKeys};
+use crate::config::{TableConfig, parse_schema, parse_table};
+use crate::environment::Environment;
+use crate::segment::SegmentReader;
+use crate::segment::arrow::read_array;
+use crate::segment::consuming::ConsumingSegment;
+use crate::segment::immutable::ImmutableSegment;
+use ::arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray, RecordBatch, StringArray,
+};
+use ::arrow::datatypes::{Int64Type, Schema as ArrowSchema};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use strandline_index::{CHUNK_DOCS, DocBits, DocSelection};
+use strandline_proto::ids::{SegmentName, StreamPartition};
+use strandline_proto::schema::Schema;
+use strandline_proto::{Error, Result};
+
+const SCHEMA: &str = r#"{"schemaName": "t", "primaryKeyColumns": ["k", "name"],
+    "dimensionFieldSpecs": [{"name": "k", "dataType": "LONG"}, {"name": "name", "dataType": "STRING"},
+        {"name": "gone", "dataType": "BOOLEAN"}, {"name": "tags", "dataType": "LONG", "singleValueField": false},
+        {"name": "kind", "dataType": "LONG"}],
+    "metricFieldSpecs": [{"name": "n", "dataType": "LONG"}, {"name": "least", "dataType": "LONG"},
+        {"name": "most", "dataType": "LONG"}],
+    "dateTimeFieldSpecs": [{"name": "at", "dataType": "LONG", "format": "EPOCH|MILLISECONDS|1", "granularity": "1:SECONDS"}]}"#;
+
+fn config(keys: &str) -> Arc<TableConfig> {
+    let (schema, _) = parse_schema(SCHEMA, 1).unwrap();
+    let json = format!(
+        r#"{{"tableName": "t", "tableType": "REALTIME", "segmentsConfig": {{"timeColumnName": "at"}}, {keys},
+        "ingestionConfig": {{"streamIngestionConfig": {{"streamConfigMaps": [{{"streamType": "log", "stream.log.topic.name": "t"}}]}}}}}}"#
+    );
+    Arc::new(parse_table(&json, &Arc::new(schema)).unwrap().0)
+}
+
+/// A row; absent values are null.
+#[derive(Clone, Debug, Default)]
+struct Row {
+    k: i64,
+    at: Option<i64>,
+    gone: Option<bool>,
+    n: Option<i64>,
+    kind: Option<i64>,
+    tags: Option<Vec<i64>>,
+}
+
+fn batch(schema: &Schema, rows: &[Row]) -> RecordBatch {
+    let longs = |of: &dyn Fn(&Row) -> Option<i64>| -> ArrayRef {
+        Arc::new(rows.iter().map(of).collect::<Int64Array>())
+    };
+    let arrays = schema
+        .columns
+        .iter()
+        .map(|column| match column.name.as_str() {
+            "k" => longs(&|row| Some(row.k)),
+            "name" => {
+                let names = rows.iter().map(|row| Some(format!("name {}", row.k)));
+                Arc::new(names.collect::<StringArray>()) as ArrayRef
+            }
+            "gone" => Arc::new(rows.iter().map(|row| row.gone).collect::<BooleanArray>()),
+            "tags" => {
+                let lists = rows.iter().map(|row| {
+                    let tags = row.tags.as_ref()?;
+                    Some(tags.iter().map(|tag| Some(*tag)).collect::<Vec<_>>())
+                });
+                Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(lists))
+            }
+            "kind" => longs(&|row| row.kind),
+            "n" | "least" | "most" => longs(&|row| row.n),
+            _ => longs(&|row| row.at),
+        });
+    let fields: Arc<ArrowSchema> = schema.arrow();
+    RecordBatch::try_new(fields, arrays.collect()).unwrap()
+}
+
+/// A table whose rows have keys, with its stream.
+struct Table {
+    folder: tempfile::TempDir,
+    config: Arc<TableConfig>,
+    keys: Option<(Arc<KeyStore>, TableKeys)>,
+    /// By partition: the messages of the stream, each of some rows.
+    stream: Vec<Vec<Vec<Row>>>,
+    /// By partition: the segment that takes rows, and what is sealed and not committed.
+    consuming: Vec<Arc<ConsumingSegment>>,
+    committed: Vec<(usize, Arc<ImmutableSegment>)>,
+    segments: u64,
+}
+
+struct Places<'a>(&'a Table);
+
+impl PlaceReader for Places<'_> {
+    fn segment(&self, name: &SegmentName, _: &Schema) -> Result<Arc<dyn SegmentReader>> {
+        let found = self
+            .0
+            .readers()
+            .into_iter()
+            .find(|(_, s)| s.name() == name.as_str());
+        found
+            .map(|(_, segment)| segment)
+            .ok_or_else(|| Error::segment_gone("gone"))
+    }
+}
+
+fn partition(number: usize) -> StreamPartition {
+    StreamPartition {
+        stream: Arc::from("log"),
+        topic: Arc::from("t"),
+        partition: number as u32,
+    }
+}
+
+impl Table {
+    fn new(keys: &str, partitions: usize) -> Self {
+        let mut table = Self {
+            folder: tempfile::tempdir().unwrap(),
+            config: config(keys),
+            keys: None,
+            stream: vec![Vec::new(); partitions],
+            consuming: Vec::new(),
+            committed: Vec::new(),
+            segments: 0,
+        };
+        table.open();
+        table
+    }
+
+    fn store(&self) -> PathBuf {
+        self.folder.path().join("keys")
+    }
+
+    fn new_segment(&mut self, of: usize, start: u64) -> Arc<ConsumingSegment> {
+        self.segments += 1;
+        let name = format!("s{}", self.segments);
+        let spec = Arc::clone(&self.config.spec);
+        Arc::new(ConsumingSegment::new(&name, spec, partition(of), start).unwrap())
+    }
+
+    /// Opens the table as after a crash: what was not committed is gone.
+    fn open(&mut self) {
+        self.keys = None;
+        self.consuming.clear();
+        let store = Arc::new(KeyStore::open(&self.store(), 8 << 20, [7; 16]).unwrap());
+        let segments: Vec<(SegmentName, Arc<dyn SegmentReader>)> = self
+            .committed
+            .iter()
+            .map(|(_, s)| (SegmentName::new(s.name()), Arc::clone(s) as _))
+            .collect();
+        let config = self.config.keys.as_ref().unwrap();
+        let schema = &self.config.spec.schema;
+        let keys = TableKeys::open(&store, ("t", schema), config, &segments, |p| p.partition);
+        let keys = keys.unwrap();
+        for of in 0..self.stream.len() {
+            let ends = self.committed.iter().filter(|(p, _)| *p == of);
+            let ends = ends.filter_map(|(_, s)| s.origin().map(|(_, range)| range.end));
+            let start = ends.max().unwrap_or(0);
+            let segment = self.new_segment(of, start);
+            self.consuming.push(segment);
+            keys.begin(&partition(of), start);
+        }
+        self.keys = Some((store, keys));
+    }
+
+    fn keys(&self) -> &TableKeys {
+        &self.keys.as_ref().unwrap().1
+    }
+
+    /// Puts messages into the stream, and has some of those that were not read appended.
+    fn append(&mut self, of: usize, messages: Vec<Vec<Row>>, most: usize) {
+        self.stream[of].extend(messages);
+        let segment = Arc::clone(&self.consuming[of]);
+        let start = segment.next_offset() as usize;
+        let end = self.stream[of].len().min(start + most);
+        let of_messages = (start..end).flat_map(|o| self.stream[of][o].iter().map(move |r| (o, r)));
+        let (offsets, rows): (Vec<u64>, Vec<Row>) =
+            of_messages.map(|(o, row)| (o as u64, row.clone())).unzip();
+        let rows = batch(&self.config.spec.schema, &rows);
+        let appended = self.keys().append(
+            &segment,
+            of as u32,
+            (&rows, &offsets, end as u64),
+            &Places(self),
+        );
+        let appended = appended.unwrap();
+        assert_eq!(appended.indexed + appended.left_out, rows.num_rows() as u64);
+    }
+
+    fn commit(&mut self, of: usize, settle: bool) {
+        let segment = Arc::clone(&self.consuming[of]);
+        if segment.rows() == 0 {
+            return;
+        }
+        let path = self.folder.path().join(segment.name().as_str());
+        let files = Environment::real().files;
+        segment.build(&files, &path).unwrap();
+        let built = ImmutableSegment::open(&path).unwrap();
+        let next = self.new_segment(of, segment.next_offset());
+        self.consuming[of] = next;
+        self.committed.push((of, Arc::clone(&built)));
+        if settle {
+            self.keys()
+                .settle(segment.name(), &*built, of as u32)
+                .unwrap();
+        }
+    }
+
+    fn readers(&self) -> Vec<(usize, Arc<dyn SegmentReader>)> {
+        let committed = self.committed.iter().map(|(p, s)| (*p, Arc::clone(s) as _));
+        let consuming = self.consuming.iter().enumerate();
+        committed
+            .chain(consuming.map(|(p, s)| (p, s.view())))
+            .collect()
+    }
+
+    /// The rows that count at `pin`, by partition and offset: their keys, times and numbers.
+    fn visible(&self, pin: &KeysPin) -> Vec<(i64, Option<i64>, Option<i64>)> {
+        let mut rows = Vec::new();
+        for (of, segment) in self.readers() {
+            if segment.num_docs() == 0 {
+                continue;
+            }
+            let name = SegmentName::new(segment.name());
+            let valid = self.keys().valid_docs(&name, pin.version).unwrap();
+            let to = pin.watermarks[&partition(of)] as i64;
+            let mut offsets = Vec::new();
+            let all = DocSelection::Range(0..segment.num_docs());
+            segment.offsets(all.clone(), &mut offsets);
+            let mut bits = DocBits::new();
+            bits.insert_range(0, segment.num_docs().min(CHUNK_DOCS));
+            if let Some(valid) = valid {
+                valid.retain(0, &mut bits);
+            }
+            let column = |name: &str| {
+                let column = self.config.spec.schema.column(name).unwrap();
+                let reader = segment.column(name).unwrap();
+                read_array(&*reader, column.data_type, false, all.clone()).unwrap()
+            };
+            let (k, at, n) = (column("k"), column("at"), column("n"));
+            let value = |array: &ArrayRef, doc: usize| {
+                let array = array.as_primitive::<Int64Type>();
+                array.is_valid(doc).then(|| array.value(doc))
+            };
+            for (doc, offset) in offsets.iter().enumerate() {
+                if bits.contains(doc as u16) && *offset < to {
+                    rows.push((value(&k, doc).unwrap(), value(&at, doc), value(&n, doc)));
+                }
+            }
+        }
+        rows.sort_unstable();
+        rows
+    }
+
+    /// What the model says of the same.
+    fn expected(&self, pin: &KeysPin) -> Vec<(i64, Option<i64>, Option<i64>)> {
+        type Rank = (Option<i64>, usize, usize, usize);
+        let mut winners: BTreeMap<i64, (Rank, &Row)> = BTreeMap::new();
+        for (of, messages) in self.stream.iter().enumerate() {
+            let to = pin.watermarks[&partition(of)] as usize;
+            for (offset, message) in messages.iter().take(to).enumerate() {
+                for (place, row) in message.iter().enumerate() {
+                    let rank = (row.at, of, offset, place);
+                    let winner = winners.entry(row.k).or_insert((rank, row));
+                    if rank > winner.0 {
+                        *winner = (rank, row);
+                    }
+                }
+            }
+        }
+        let rows = winners.into_values().map(|(_, row)| row);
+        let rows = rows.filter(|row| row.gone != Some(true));
+        let mut rows: Vec<_> = rows.map(|row| (row.k, row.at, row.n)).collect();
+        rows.sort_unstable();
+        rows
+    }
+}
+
+fn random_rows(random: &mut StdRng) -> Vec<Vec<Row>> {
+    let messages = random.random_range(0..12);
+    let row = |random: &mut StdRng| Row {
+        k: random.random_range(0..25),
+        at: random.random_bool(0.95).then(|| random.random_range(0..30)),
+        gone: random.random_bool(0.3).then(|| random.random_bool(0.4)),
+        n: Some(random.random_range(0..1_000_000)),
+        ..Row::default()
+    };
+    (0..messages)
+        .map(|_| {
+            let rows = if random.random_bool(0.1) { 3 } else { 1 };
+            (0..rows).map(|_| row(random)).collect()
+        })
+        .collect()
+}
+
+#[test]
+fn each_version_has_the_newest_row_of_each_key_whatever_comes_and_crashes() {
+    let seeds = std::env::var("STRANDLINE_KEYS_SEEDS").map_or(12, |text| text.parse().unwrap());
+    for seed in 0..seeds {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut table = Table::new(
+            r#""upsertConfig": {"mode": "FULL", "deleteRecordColumn": "gone"}"#,
+            2,
+        );
+        let mut pins: Vec<Arc<KeysPin>> = Vec::new();
+        for step in 0..60 {
+            let of = random.random_range(0..2);
+            match random.random_range(0..20) {
+                0..12 => {
+                    let (rows, most) = (random_rows(&mut random), random.random_range(1..20));
+                    table.append(of, rows, most);
+                }
+                12..16 => table.commit(of, random.random_bool(0.8)),
+                16..18 => pins.retain(|_| random.random_bool(0.5)),
+                18 => {
+                    pins.clear();
+                    table.open();
+                }
+                _ => {
+                    pins.clear();
+                    table.keys = None;
+                    if random.random_bool(0.5) {
+                        std::fs::remove_dir_all(table.store()).unwrap();
+                    }
+                    table.open();
+                }
+            }
+            pins.push(table.keys().pin().unwrap());
+            for pin in &pins {
+                let (seen, expected) = (table.visible(pin), table.expected(pin));
+                assert_eq!(seen, expected, "seed {seed}, step {step}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_row_of_a_key_is_kept_within_a_window() {
+    let mut table = Table::new(
+        r#""dedupConfig": {"dedupEnabled": true, "metadataTTL": 100}"#,
+        2,
+    );
+    assert!(table.keys().pin().is_none());
+    let row = |k, at, n| {
+        vec![Row {
+            k,
+            at: Some(at),
+            n: Some(n),
+            ..Row::default()
+        }]
+    };
+    let rows = |table: &Table| {
+        let mut all = Vec::new();
+        for (_, segment) in table.readers() {
+            if segment.num_docs() > 0 {
+                let reader = segment.column("n").unwrap();
+                let docs = DocSelection::Range(0..segment.num_docs());
+                let long = strandline_proto::schema::DataType::Long;
+                let values = read_array(&*reader, long, false, docs).unwrap();
+                all.extend(values.as_primitive::<Int64Type>().values().iter().copied());
+            }
+        }
+        all.sort_unstable();
+        all
+    };
+    table.append(0, vec![row(1, 10, 1), row(2, 10, 2), row(1, 11, 3)], 9);
+    table.append(1, vec![row(2, 12, 4), row(3, 12, 5)], 9);
+    assert_eq!(rows(&table), [1, 2, 5]);
+    table.commit(0, true);
+    table.append(0, vec![row(1, 50, 6), row(3, 50, 7), row(4, 60, 8)], 9);
+    assert_eq!(rows(&table), [1, 2, 5, 8]);
+    // After a crash, what was not committed is read again, in another order.
+    table.open();
+    assert_eq!(rows(&table), [1, 2]);
+    table.append(0, vec![], 9);
+    table.append(1, vec![], 9);
+    assert_eq!(rows(&table), [1, 2, 7, 8]);
+    // The window has passed: the key is new again.
+    table.append(0, vec![row(9, 200, 9), row(1, 201, 10), row(1, 202, 11)], 9);
+    assert_eq!(rows(&table), [1, 2, 7, 8, 9, 10]);
+    table.commit(0, true);
+    table.open();
+    // Late rows of keys that were forgotten on disk are new.
+    table.append(0, vec![row(1, 203, 12)], 9);
+    table.append(1, vec![], 9);
+    assert_eq!(rows(&table), [1, 2, 4, 5, 7, 8, 9, 10]);
+}
+
+#[test]
+fn rows_are_laid_onto_those_before_them_wherever_these_are() {
+    let mut table = Table::new(
+        r#""upsertConfig": {"mode": "PARTIAL", "deleteRecordColumn": "gone", "partialUpsertStrategies":
+            {"n": "INCREMENT", "least": "MIN", "most": "MAX", "tags": "UNION", "kind": "IGNORE"}}"#,
+        1,
+    );
+    let row = |at, n, tags: &[i64], kind: Option<i64>| {
+        vec![Row {
+            k: 1,
+            at: Some(at),
+            n,
+            kind,
+            tags: (!tags.is_empty()).then(|| tags.to_vec()),
+            gone: None,
+        }]
+    };
+    let values = |table: &Table| -> HashMap<String, Vec<i64>> {
+        let pin = table.keys().pin().unwrap();
+        let mut found = HashMap::new();
+        for (_, segment) in table.readers().iter().filter(|(_, s)| s.num_docs() > 0) {
+            let name = SegmentName::new(segment.name());
+            let mut bits = DocBits::new();
+            bits.insert_range(0, segment.num_docs());
+            if let Some(valid) = table.keys().valid_docs(&name, pin.version).unwrap() {
+                valid.retain(0, &mut bits);
+            }
+            for doc in bits.iter() {
+                for column in &table.config.spec.schema.columns {
+                    let docs = DocSelection::Range(u32::from(doc)..u32::from(doc) + 1);
+                    let reader = segment.column(&column.name).unwrap();
+                    let is_list = column.multi_value;
+                    let array = read_array(&*reader, column.data_type, is_list, docs).unwrap();
+                    let values = match array.as_list_opt::<i32>() {
+                        Some(list) if list.is_valid(0) => list.value(0),
+                        Some(_) => continue,
+                        None => array,
+                    };
+                    if let Some(longs) = values.as_primitive_opt::<Int64Type>() {
+                        let longs = longs.iter().flatten().collect();
+                        let before = found.insert(column.name.clone(), longs);
+                        assert!(before.is_none(), "one row counts");
+                    }
+                }
+            }
+        }
+        found
+    };
+    let of = |values: &HashMap<String, Vec<i64>>| {
+        ["n", "least", "most", "tags", "kind", "at"].map(|name| values[name].clone())
+    };
+    // Two in one batch, then one onto a row in memory, then one onto a committed row.
+    table.append(
+        0,
+        vec![
+            row(1, Some(5), &[1, 2], None),
+            row(2, Some(3), &[2, 3], Some(7)),
+        ],
+        9,
+    );
+    let expected = [vec![8], vec![3], vec![5], vec![1, 2, 3], vec![7], vec![2]];
+    assert_eq!(of(&values(&table)), expected);
+    table.append(0, vec![row(3, None, &[], Some(8))], 9);
+    let expected = [vec![8], vec![3], vec![5], vec![1, 2, 3], vec![7], vec![3]];
+    assert_eq!(of(&values(&table)), expected);
+    table.commit(0, true);
+    table.open();
+    // A late row changes nothing; the next one goes on from where the key was.
+    table.append(
+        0,
+        vec![row(1, Some(100), &[9], None), row(4, Some(10), &[4], None)],
+        9,
+    );
+    let expected = [
+        vec![18],
+        vec![3],
+        vec![10],
+        vec![1, 2, 3, 4],
+        vec![7],
+        vec![4],
+    ];
+    assert_eq!(of(&values(&table)), expected);
+    // Nothing is left of a deleted key.
+    let mut deleted = row(5, None, &[], None);
+    deleted[0].gone = Some(true);
+    table.append(0, vec![deleted], 9);
+    assert!(values(&table).is_empty());
+    table.append(0, vec![row(6, Some(1), &[1], Some(1))], 9);
+    let expected = [vec![1], vec![1], vec![1], vec![1], vec![1], vec![6]];
+    assert_eq!(of(&values(&table)), expected);
+}
+
+#[test]
+fn a_version_that_nobody_looks_at_is_gone() {
+    let mut table = Table::new(r#""upsertConfig": {"mode": "FULL"}"#, 1);
+    let row = |n| {
+        vec![vec![Row {
+            k: 1,
+            at: Some(1),
+            n: Some(n),
+            ..Row::default()
+        }]]
+    };
+    table.append(0, row(1), 9);
+    let version = table.keys().pin().unwrap().version;
+    table.append(0, row(2), 9);
+    table.append(0, row(3), 9);
+    let name = table.consuming[0].name().clone();
+    let error = table.keys().valid_docs(&name, version).err().unwrap();
+    assert_eq!(error.kind(), strandline_proto::ErrorKind::SegmentGone);
+    let docs = table.keys().docs(&name).unwrap();
+    assert_eq!(docs.superseded(), 2);
+    // A key whose segment has gone is new when it comes again.
+    table.commit(0, true);
+    let gone = SegmentName::new(table.committed.remove(0).1.name());
+    table.keys().forget([&gone].into_iter()).unwrap();
+    table.append(0, row(4), 9);
+    let pin = table.keys().pin().unwrap();
+    assert_eq!(table.visible(&pin), [(1, Some(1), Some(4))]);
+}
