@@ -33,7 +33,7 @@ fn number_from(variable: &str, otherwise: u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_of_the_embedded_log_survive_kills_exactly() {
-    let plan = Plan {
+    survive_kills(Plan {
         seed: number_from("STRANDLINE_KILL_SEED", 1),
         partitions: 3,
         rows_per_partition: number_from("STRANDLINE_KILL_ROWS", 3_000),
@@ -41,7 +41,30 @@ async fn rows_of_the_embedded_log_survive_kills_exactly() {
         flush_rows: 400,
         batch_rows: 25,
         pause: Duration::from_millis(15),
-    };
+        keyed: false,
+        each_step: None,
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_with_keys_survive_kills_before_and_after_each_step() {
+    let times = number_from("STRANDLINE_KILL_EACH_STEP", 1);
+    survive_kills(Plan {
+        seed: number_from("STRANDLINE_KILL_SEED", 1),
+        partitions: 2,
+        rows_per_partition: number_from("STRANDLINE_KILL_STEP_ROWS", 12_000 * times),
+        kills: 2,
+        flush_rows: 200,
+        batch_rows: 20,
+        pause: Duration::from_millis(15),
+        keyed: number_from("STRANDLINE_KILL_KEYED", 1) > 0,
+        each_step: Some(u32::try_from(times).expect("few times")),
+    })
+    .await;
+}
+
+async fn survive_kills(plan: Plan) {
     let data = tempfile::tempdir().expect("a folder");
     let stream = log_stream("kills-topic", plan.partitions, plan.flush_rows);
     let report = kills::run(
@@ -83,8 +106,8 @@ async fn bad_statements_get_an_error_and_the_server_goes_on() {
     let (_process, mut client) = server(data.path()).await;
     client
         .create(
-            &kills::schema_json(),
-            &kills::table_json(&log_stream("bad-topic", 1, 1000)),
+            &kills::schema_json(false),
+            &kills::table_json(&log_stream("bad-topic", 1, 1000), false),
         )
         .await
         .expect("the table is made");

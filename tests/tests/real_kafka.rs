@@ -1,8 +1,9 @@
 //! Rows through a real Kafka: while the server is killed again and again, and from topics of several kinds.
 //!
 //! Runs when `STRANDLINE_KAFKA` names a broker (host:port; `tests/kafka.sh start DIR` makes one).
-//! `STRANDLINE_KAFKA_ROWS` (a partition: 15,000), `STRANDLINE_KAFKA_KILLS` (6) and `STRANDLINE_KAFKA_SEED` lengthen it;
-//! `STRANDLINE_KAFKA_PROGRAM` names another build of `strandline-under-test`, say that of the release profile.
+//! `STRANDLINE_KAFKA_PARTITIONS` (4), `STRANDLINE_KAFKA_ROWS` (a partition: 15,000), `STRANDLINE_KAFKA_KILLS` (6) and `STRANDLINE_KAFKA_SEED` lengthen it;
+//! `STRANDLINE_KAFKA_EACH_STEP` kills so many times before and after each step of a commit, and `STRANDLINE_KAFKA_KEYED=1`
+//! gives rows a key and sends each twice. `STRANDLINE_KAFKA_PROGRAM` names another build of `strandline-under-test`, say that of the release profile.
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use strandline_proto::v1::UpdateTableRequest;
 use strandline_tests::answer::Cell;
 use strandline_tests::client::Client;
-use strandline_tests::kills::{Plan, Progress, message, now_ms, run};
+use strandline_tests::kills::{Plan, Progress, now_ms, run};
 use strandline_tests::process::Process;
 
 fn number_from(variable: &str, otherwise: u64) -> u64 {
@@ -53,7 +54,9 @@ async fn produce(
     while sequence < plan.rows_per_partition {
         let until = (sequence + plan.batch_rows).min(plan.rows_per_partition);
         progress.sending(partition, until);
-        let payloads: Vec<Vec<u8>> = (sequence..until).map(|s| message(partition, s)).collect();
+        let payloads: Vec<Vec<u8>> = (sequence..until)
+            .map(|n| plan.message(partition, n))
+            .collect();
         let sends: Vec<_> = payloads
             .iter()
             .map(|payload| {
@@ -81,12 +84,18 @@ async fn rows_through_kafka_survive_kills_exactly() {
     };
     let plan = Plan {
         seed: number_from("STRANDLINE_KAFKA_SEED", 1),
-        partitions: 4,
+        partitions: u32::try_from(number_from("STRANDLINE_KAFKA_PARTITIONS", 4))
+            .expect("few partitions"),
         rows_per_partition: number_from("STRANDLINE_KAFKA_ROWS", 15_000),
         kills: u32::try_from(number_from("STRANDLINE_KAFKA_KILLS", 6)).expect("few kills"),
         flush_rows: number_from("STRANDLINE_KAFKA_FLUSH_ROWS", 1_500),
         batch_rows: number_from("STRANDLINE_KAFKA_BATCH", 50),
         pause: Duration::from_millis(number_from("STRANDLINE_KAFKA_PAUSE_MS", 40)),
+        keyed: number_from("STRANDLINE_KAFKA_KEYED", 0) > 0,
+        each_step: match number_from("STRANDLINE_KAFKA_EACH_STEP", 0) {
+            0 => None,
+            times => Some(u32::try_from(times).expect("few times")),
+        },
     };
     let topic = format!("strandline-kills-{}", now_ms());
     create_topic(&brokers, &topic, plan.partitions).await;
@@ -134,7 +143,7 @@ async fn rows_through_kafka_survive_kills_exactly() {
     );
     assert!(report.answers > 0, "queries were answered meanwhile");
     assert!(
-        !report.freshness_ms.is_empty(),
+        plan.keyed || !report.freshness_ms.is_empty(),
         "the producers ended before freshness was measured: give them more rows"
     );
 }

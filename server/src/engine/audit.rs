@@ -1,10 +1,11 @@
 //! Whether a table's accounts add up to the row, from the stream to the answer.
 
 use super::{Engine, quoted};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use strandline_broker::transport::CatalogSource;
-use strandline_proto::ids::Half;
+use strandline_proto::catalog::TableSnapshot;
+use strandline_proto::ids::{Half, SegmentName};
 use strandline_proto::v1::{AuditReport, PartitionAudit};
 use strandline_proto::{Error, Result};
 use strandline_storage::meta::{IngestCounts, Metastore, PartitionRecord, TableRecord};
@@ -44,19 +45,32 @@ impl Engine {
         )))
     }
 
-    /// Rows that queries count: of the realtime half, of the offline half.
-    async fn counted_rows(&self, name: &str) -> Result<(u64, u64)> {
+    async fn counted_rows(&self, name: &str) -> Result<Counted> {
         let snapshot = self.table_snapshot(name)?;
-        let mut counted = (0, 0);
+        let mut counted = Counted::default();
         if snapshot.has_realtime {
             let table = quoted(&format!("{name}_{}", Half::Realtime));
-            counted.0 = self.count(&table).await?.0;
+            counted.realtime = self.count(&table).await?.0;
+            counted.superseded = self.superseded_rows(&snapshot);
         }
         if snapshot.has_offline {
             let table = quoted(&format!("{name}_{}", Half::Offline));
-            counted.1 = self.count(&table).await?.0;
+            counted.offline = self.count(&table).await?.0;
         }
         Ok(counted)
+    }
+
+    /// Rows of a table that others of their keys have superseded.
+    fn superseded_rows(&self, table: &TableSnapshot) -> u64 {
+        let hosted = self.registry.table(&table.name);
+        let Some(keys) = hosted.keys() else { return 0 };
+        let committed = table.segments.iter().map(|s| s.name.clone());
+        let mut names: BTreeSet<SegmentName> = committed.collect();
+        for tail in hosted.tails() {
+            names.extend(tail.segments().iter().map(|s| s.name().clone()));
+        }
+        let docs = names.iter().filter_map(|name| keys.docs(name));
+        docs.map(|docs| docs.superseded()).sum()
     }
 
     async fn accounts(&self, name: &str) -> Result<AuditReport> {
@@ -150,28 +164,24 @@ impl Engine {
     }
 
     /// The verdict.
-    fn judge(
-        &self,
-        name: &str,
-        mut report: AuditReport,
-        counted: (u64, u64),
-    ) -> Result<AuditReport> {
+    fn judge(&self, name: &str, mut report: AuditReport, counted: Counted) -> Result<AuditReport> {
         let sum =
             |of: fn(&PartitionAudit) -> u64| -> u64 { report.partitions.iter().map(of).sum() };
         let held = sum(|p| p.rows_committed) + sum(|p| p.rows_consuming);
-        if counted.0 != held {
+        if counted.realtime + counted.superseded != held {
             report.problems.push(format!(
-                "{name}_{}: its partitions hold {held} rows, and a query counts {}",
+                "{name}_{}: its partitions hold {held} rows, and a query counts {}; {} are superseded",
                 Half::Realtime,
-                counted.0
+                counted.realtime,
+                counted.superseded
             ));
         }
-        if counted.1 != report.offline_rows {
+        if counted.offline != report.offline_rows {
             report.problems.push(format!(
                 "{name}_{}: its segments hold {} rows, and a query counts {}",
                 Half::Offline,
                 report.offline_rows,
-                counted.1
+                counted.offline
             ));
         }
         let problems = report.partitions.iter().filter(|p| !p.problem.is_empty());
@@ -189,6 +199,15 @@ impl Engine {
         }
         Ok(report)
     }
+}
+
+/// Rows that queries count.
+#[derive(Default)]
+struct Counted {
+    realtime: u64,
+    offline: u64,
+    /// Rows of the realtime half that do not count, because they are superseded.
+    superseded: u64,
 }
 
 /// One partition's accounts, and the first that does not add up.
