@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 use std::fmt;
+use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -41,6 +42,8 @@ pub struct Plan {
     pub keyed: bool,
     /// Kills before and after each step of a commit; none: kills at any moment and at random steps.
     pub each_step: Option<u32>,
+    /// Times that the disk is full for a while.
+    pub full_disks: u32,
 }
 
 impl Plan {
@@ -402,6 +405,10 @@ pub async fn run(
         }
         report.places.push(place);
     }
+    for number in 0..plan.full_disks {
+        let pause = Duration::from_millis(random.random_range(300..1_500));
+        fill_disk(&server.grpc, data, (number, pause)).await;
+    }
     if plan.each_step.is_some() {
         server.kill();
         server = start(None);
@@ -461,6 +468,44 @@ pub async fn run(
     check_partitions(&mut client, &plan).await;
     check_accounts(&mut client, &plan).await;
     report
+}
+
+/// Fills the disk of a folder for a while, during which what is there is answered; rows must come again afterwards.
+async fn fill_disk(server: &str, data: &Path, (number, pause): (u32, Duration)) {
+    let mut client = Client::connect(server).await.expect("it is up");
+    let sql = format!("SELECT count(*) FROM {TABLE}");
+    let mut count = async || {
+        let (answer, _) = client.ask(&sql).await.expect("what is there is answered");
+        whole(&answer.rows[0][0])
+    };
+    let before = count().await;
+    let path = data.join("ballast");
+    let mut ballast = std::fs::File::create(&path).expect("a file");
+    let mut block = vec![1_u8; 1 << 20];
+    while !block.is_empty() {
+        if ballast.write_all(&block).is_err() {
+            block.truncate(block.len() / 2);
+        }
+    }
+    let since = Instant::now();
+    while since.elapsed() < pause {
+        assert!(count().await >= before, "full disk {number}: rows are gone");
+        // What was freed meanwhile is taken as well.
+        let _ = ballast.write_all(&[1; 4096]);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let full = count().await;
+    drop(ballast);
+    std::fs::remove_file(&path).expect("removed");
+    let since = Instant::now();
+    while count().await < full + 100 {
+        let patience = Duration::from_secs(60);
+        assert!(
+            since.elapsed() < patience,
+            "full disk {number}: no rows come in a minute after there is room again"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// The server's own accounts must say the same.

@@ -43,6 +43,7 @@ async fn rows_of_the_embedded_log_survive_kills_exactly() {
         pause: Duration::from_millis(15),
         keyed: false,
         each_step: None,
+        full_disks: 0,
     })
     .await;
 }
@@ -60,12 +61,45 @@ async fn rows_with_keys_survive_kills_before_and_after_each_step() {
         pause: Duration::from_millis(15),
         keyed: number_from("STRANDLINE_KILL_KEYED", 1) > 0,
         each_step: Some(u32::try_from(times).expect("few times")),
+        full_disks: 0,
     })
     .await;
 }
 
+/// `STRANDLINE_SMALL_DISK` names a folder of a small file system that nothing else uses; `tests/small_disk.sh` makes one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_survive_full_disks() {
+    let Ok(disk) = std::env::var("STRANDLINE_SMALL_DISK") else {
+        eprintln!(
+            "SKIPPED rows_survive_full_disks: STRANDLINE_SMALL_DISK (a folder) is not set; see tests/small_disk.sh"
+        );
+        return;
+    };
+    let times = number_from("STRANDLINE_FULL_DISKS", 2);
+    for keyed in [false, true] {
+        let plan = Plan {
+            seed: number_from("STRANDLINE_KILL_SEED", 1),
+            partitions: 2,
+            rows_per_partition: 3_000 * times,
+            kills: 0,
+            flush_rows: 200,
+            batch_rows: 20,
+            pause: Duration::from_millis(15),
+            keyed,
+            each_step: None,
+            full_disks: u32::try_from(times).expect("few times"),
+        };
+        let data = tempfile::tempdir_in(&disk).expect("a folder");
+        survive_kills_in(data, plan).await;
+    }
+}
+
 async fn survive_kills(plan: Plan) {
     let data = tempfile::tempdir().expect("a folder");
+    survive_kills_in(data, plan).await;
+}
+
+async fn survive_kills_in(data: tempfile::TempDir, plan: Plan) {
     let stream = log_stream("kills-topic", plan.partitions, plan.flush_rows);
     let report = kills::run(
         PROGRAM,

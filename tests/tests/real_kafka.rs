@@ -92,6 +92,7 @@ async fn rows_through_kafka_survive_kills_exactly() {
         batch_rows: number_from("STRANDLINE_KAFKA_BATCH", 50),
         pause: Duration::from_millis(number_from("STRANDLINE_KAFKA_PAUSE_MS", 40)),
         keyed: number_from("STRANDLINE_KAFKA_KEYED", 0) > 0,
+        full_disks: 0,
         each_step: match number_from("STRANDLINE_KAFKA_EACH_STEP", 0) {
             0 => None,
             times => Some(u32::try_from(times).expect("few times")),
