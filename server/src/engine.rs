@@ -89,7 +89,7 @@ pub struct Engine {
     publisher: Arc<Publisher>,
     budget: Arc<ConsumingBudget>,
     realtime: Arc<RealtimeTables>,
-    keys: Keys,
+    keys: Arc<Keys>,
     loader: Loader,
     rewriter: Arc<Rewriter>,
     pub(crate) upkeep: Arc<Upkeep>,

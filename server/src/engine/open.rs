@@ -3,19 +3,12 @@
 use super::admin::EngineStatements;
 use super::queries::QueryThreads;
 use super::{Engine, EngineOptions};
-use crate::host::Registry;
-use crate::host::added::Places;
 use crate::host::backup::{Backups, MetastoreCopies};
-use crate::host::catalog::Publisher;
-use crate::host::consumer::ConsumingBudget;
 use crate::host::data_dir::DataDir;
-use crate::host::keys::Keys;
-use crate::host::load::Loader;
-use crate::host::realtime::{RealtimeTables, Shared};
-use crate::host::rewrite::Rewriter;
+use crate::host::opening::{Host, HostOptions};
+use crate::host::realtime::ServerStreams;
 use crate::host::step::{KillPoint, Steps};
 use crate::host::system::EngineSystemTables;
-use crate::host::upkeep::Upkeep;
 use crate::leaf::{LocalLeaf, ScanPool};
 use parking_lot::Mutex;
 use std::path::PathBuf;
@@ -23,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use strandline_broker::transport::CatalogSource;
 use strandline_broker::{Broker, BrokerOptions};
-use strandline_proto::ids::Half;
 use strandline_proto::{Error, Result};
 use strandline_storage::deep_store::DeepStore;
 use strandline_storage::meta::Metastore;
@@ -33,10 +25,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Names a commit step at which the process aborts, for tests of recovery: `build.before:2`.
 const KILL_AT: &str = "STRANDLINE_KILL_AT";
-/// How often what no query names any more is looked for, between publications.
-const SWEEP_PERIOD: Duration = Duration::from_secs(1);
-/// How often what was committed for a caller that had gone away is looked for, to be published.
-const PUBLISH_PERIOD: Duration = Duration::from_secs(30);
 
 impl Engine {
     /// Takes the data folder, opens its segments and starts its consumers.
@@ -82,62 +70,27 @@ impl Engine {
         );
         let metastore: Arc<dyn Metastore> = Arc::clone(&sql) as Arc<dyn Metastore>;
         let log = EmbeddedLog::open(&data_dir.log(), environment.clone()).await?;
-        let registry = Arc::new(Registry::default());
-        let publisher = Arc::new(Publisher::new(
-            Arc::clone(&registry),
-            Arc::clone(&metastore),
-            Arc::clone(&deep_store),
-            environment.clone(),
-        ));
-        publisher.remove_orphans().await?;
-        publisher.hold_all().await?;
-        publisher.publish().await?;
-        let keys = Keys::new(
-            Arc::clone(&registry),
-            data_dir.keys(),
-            (memory_bytes_max / 8) as u64,
-            environment.clone(),
-        );
-        let state = metastore.state().await?;
-        keys.drop_others(&state.tables).await?;
-        for record in &state.tables {
-            if let Some(config) = publisher.config(&record.name, Half::Realtime) {
-                keys.open(&config, record).await?;
-            }
-        }
-
-        let budget = Arc::new(ConsumingBudget::new(
-            Arc::clone(&registry),
-            memory_bytes_max,
-        ));
-        let shared = Shared {
-            metastore: Arc::clone(&metastore),
+        let host = Host::open(HostOptions {
+            metastore,
             deep_store: Arc::clone(&deep_store),
-            publisher: Arc::clone(&publisher),
-            budget: Arc::clone(&budget),
-            log: Arc::clone(&log),
+            streams: Arc::new(ServerStreams {
+                log: Arc::clone(&log),
+                environment: environment.clone(),
+            }),
             staging: data_dir.staging(),
+            keys: data_dir.keys(),
+            memory_bytes_max,
             steps,
             environment: environment.clone(),
-        };
-        let realtime = Arc::new(RealtimeTables::new(shared));
-        let places = Places {
-            metastore: Arc::clone(&metastore),
-            deep_store: Arc::clone(&deep_store),
-            publisher: Arc::clone(&publisher),
-            staging: data_dir.staging(),
-            environment: environment.clone(),
-        };
-        let loader = Loader {
-            places: places.clone(),
-        };
-        let upkeep = Arc::new(Upkeep::new(places));
+        })
+        .await?;
+        let registry = Arc::clone(&host.registry);
         let copies = Arc::new(MetastoreCopies::new(
             Arc::clone(&sql),
             &data_dir.deep(),
             environment.clone(),
         ));
-        publisher.wait_for_copies(copies.copied());
+        host.publisher.wait_for_copies(copies.copied());
         let backups = Backups {
             metastore: Arc::clone(&sql),
             registry: Arc::clone(&registry),
@@ -147,13 +100,6 @@ impl Engine {
             root: backup_root.unwrap_or_else(|| data_dir.root().join("backups")),
             environment: environment.clone(),
         };
-        let rewriter = Arc::new(Rewriter::new(
-            Arc::clone(&metastore),
-            Arc::clone(&deep_store),
-            Arc::clone(&publisher),
-            data_dir.staging(),
-            environment.clone(),
-        ));
         let stop = CancellationToken::new();
         let leaf = LocalLeaf::new(
             Arc::clone(&registry) as Arc<dyn crate::leaf::SegmentHost>,
@@ -181,13 +127,13 @@ impl Engine {
             registry: Arc::clone(&registry),
             metastore: sql,
             log,
-            publisher: Arc::clone(&publisher),
-            budget,
-            realtime: Arc::clone(&realtime),
-            keys,
-            loader,
-            rewriter: Arc::clone(&rewriter),
-            upkeep: Arc::clone(&upkeep),
+            publisher: Arc::clone(&host.publisher),
+            budget: Arc::clone(&host.budget),
+            realtime: Arc::clone(&host.realtime),
+            keys: Arc::clone(&host.keys),
+            loader: host.loader.clone(),
+            rewriter: Arc::clone(&host.rewriter),
+            upkeep: Arc::clone(&host.upkeep),
             backups,
             copies: Mutex::default(),
             stop: stop.clone(),
@@ -199,48 +145,11 @@ impl Engine {
         if statements.0.set(Arc::downgrade(&engine)).is_err() {
             return Err(Error::internal("an engine was opened twice"));
         }
-        for name in engine.tables() {
-            if let Some(config) = publisher.config(&name, Half::Realtime)
-                && let Err(e) = realtime.start(config).await
-            {
-                tracing::error!(table = name, error = %e, "cannot consume");
-            }
-        }
-        engine.spawn_upkeep();
-        environment
-            .spawner
-            .spawn("rewrite segments", Box::pin(rewriter.run(stop.clone())));
+        host.start(&stop).await;
         let copying = environment
             .spawner
-            .spawn("copy metastore", Box::pin(copies.run(stop.clone())));
+            .spawn("copy metastore", Box::pin(copies.run(stop)));
         *engine.copies.lock() = Some(copying);
-        environment
-            .spawner
-            .spawn("upkeep of segments", Box::pin(upkeep.run(stop)));
         Ok(engine)
-    }
-
-    /// Sweeps and publishes now and then, as long as the engine lives.
-    fn spawn_upkeep(self: &Arc<Self>) {
-        let engine = Arc::downgrade(self);
-        let environment = self.environment.clone();
-        let clock = Arc::clone(&environment.clock);
-        environment.spawner.spawn(
-            "upkeep",
-            Box::pin(async move {
-                let mut published = clock.monotonic();
-                loop {
-                    clock.sleep(SWEEP_PERIOD).await;
-                    let Some(engine) = engine.upgrade() else { return };
-                    engine.registry.sweep();
-                    if clock.monotonic().saturating_sub(published) >= PUBLISH_PERIOD {
-                        published = clock.monotonic();
-                        if let Err(e) = engine.publisher.publish().await {
-                            tracing::warn!(error = %e, "cannot read the metastore; queries go on with what was published");
-                        }
-                    }
-                }
-            }),
-        );
     }
 }

@@ -201,8 +201,9 @@ impl MetastoreCopies {
             let took = self.environment.clock.monotonic().saturating_sub(begun);
             let rest = PERIOD.max(took.saturating_mul(REST_FACTOR));
             tokio::select! {
-                () = self.environment.clock.sleep(rest) => {}
+                biased;
                 () = stop.cancelled() => {}
+                () = self.environment.clock.sleep(rest) => {}
             }
         }
     }

@@ -498,6 +498,7 @@ impl Remover {
     async fn run(mut self) {
         if let Some(copied) = &mut self.copied {
             tokio::select! {
+                biased;
                 _ = copied.wait_for(|copied| *copied >= self.version) => {}
                 () = self.environment.clock.sleep(COPY_WAIT_MAX) => {}
             }

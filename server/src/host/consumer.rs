@@ -115,8 +115,9 @@ impl Backoff {
         let pause = self.0;
         self.0 = (pause * 2).min(PAUSE_MAX);
         tokio::select! {
-            () = environment.clock.sleep(pause) => true,
+            biased;
             () = stop.cancelled() => false,
+            () = environment.clock.sleep(pause) => true,
         }
     }
 }
@@ -179,6 +180,7 @@ impl Consumer {
                 s.last_error = e.message().to_owned();
             });
             let go_on = tokio::select! {
+                biased;
                 go_on = backoff.pause(&self.environment, &self.stop) => go_on,
                 () = self.tail.seal_requested() => true,
             };
@@ -202,6 +204,8 @@ impl Consumer {
                 s.last_error.clear();
             });
             tokio::select! {
+                biased;
+                () = self.stop.cancelled() => {}
                 changed = self.paused.changed() => {
                     if changed.is_err() {
                         return Ok(());
@@ -210,7 +214,6 @@ impl Consumer {
                 () = self.tail.seal_requested() => {
                     self.tail.take_seal_request();
                 }
-                () = self.stop.cancelled() => {}
             }
         }
         Ok(())
@@ -237,16 +240,18 @@ impl Consumer {
             };
             let batch = if wanted == 0 {
                 tokio::select! {
-                    () = self.environment.clock.sleep(PRESSURE_PERIOD) => None,
-                    () = self.tail.seal_requested() => None,
+                    biased;
                     () = self.stop.cancelled() => return Ok(()),
+                    () = self.tail.seal_requested() => None,
+                    () = self.environment.clock.sleep(PRESSURE_PERIOD) => None,
                 }
             } else {
                 let next = reader.next(wanted, BATCH_BYTES_MAX, READ_WAIT);
                 let batch = tokio::select! {
-                    batch = next => Some(batch),
-                    () = self.tail.seal_requested() => None,
+                    biased;
                     () = self.stop.cancelled() => return Ok(()),
+                    () = self.tail.seal_requested() => None,
+                    batch = next => Some(batch),
                 };
                 if let Some(rate) = &self.rate {
                     let read = batch.iter().flatten().map(|b| b.messages.len()).sum();
@@ -398,8 +403,9 @@ impl Consumer {
             return Err(Error::internal("a message's schema without a registry"));
         };
         tokio::select! {
-            fetched = schemas.fetch(id) => fetched,
+            biased;
             () = self.stop.cancelled() => Err(Error::cancelled("the consumer is to stop")),
+            fetched = schemas.fetch(id) => fetched,
         }
     }
 
@@ -498,8 +504,9 @@ impl Consumer {
         }
         // A place in the queue first: with none free, consumption waits here and memory stays bounded.
         let place = tokio::select! {
-            place = self.commits.reserve() => place?,
+            biased;
             () = self.stop.cancelled() => return Ok(()),
+            place = self.commits.reserve() => place?,
         };
         self.steps.reach(Step::Seal, Side::Before);
         let next = self.segment_at(active.next_offset())?;

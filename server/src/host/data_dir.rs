@@ -35,7 +35,12 @@ impl DataDir {
                 root.display()
             ))
         };
+        let is_new = !root.exists();
         std::fs::create_dir_all(root).map_err(|e| refuse("create it", e))?;
+        if is_new && let Some(above) = root.parent() {
+            // Where that folder can't be opened, its owner has to see to it.
+            let _ = File::open(above).and_then(|above| above.sync_all());
+        }
         let path = root.join("LOCK");
         let mut lock = OpenOptions::new()
             .create(true)

@@ -8,6 +8,7 @@ use super::keys::partition_number;
 use super::rate::RateLimit;
 use super::step::Steps;
 use super::tail::Tail;
+use async_trait::async_trait;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -33,6 +34,47 @@ use tokio_util::sync::CancellationToken;
 /// How often a stream is asked whether it has more partitions.
 const PARTITIONS_PERIOD: Duration = Duration::from_secs(30);
 
+/// Streams by their configs: another seam through which a simulation drives what consumes them.
+#[async_trait]
+pub trait Streams: Send + Sync {
+    /// The stream that a config names.
+    ///
+    /// # Errors
+    /// What is wrong with its properties; an unreachable stream is none.
+    async fn open(&self, config: &StreamConfig) -> Result<Arc<dyn Stream>>;
+}
+
+/// Apache Kafka, and the embedded log of this server.
+pub struct ServerStreams {
+    /// The embedded log.
+    pub log: Arc<EmbeddedLog>,
+    /// Time, tasks.
+    pub environment: Environment,
+}
+
+#[async_trait]
+impl Streams for ServerStreams {
+    async fn open(&self, config: &StreamConfig) -> Result<Arc<dyn Stream>> {
+        Ok(match config.kind {
+            StreamKind::Kafka => {
+                let stream = KafkaStream::new(
+                    &config.brokers,
+                    &config.topic,
+                    &config.properties,
+                    self.environment.clone(),
+                )?;
+                Arc::new(stream.with_headers(config.decoder.metadata))
+            }
+            StreamKind::Log => {
+                self.log
+                    .create_topic(&config.topic, config.partitions)
+                    .await?;
+                self.log.stream(&config.topic)?
+            }
+        })
+    }
+}
+
 /// What all realtime tables share.
 #[derive(Clone)]
 pub struct Shared {
@@ -44,8 +86,8 @@ pub struct Shared {
     pub publisher: Arc<Publisher>,
     /// Memory of consuming segments.
     pub budget: Arc<ConsumingBudget>,
-    /// The embedded log.
-    pub log: Arc<EmbeddedLog>,
+    /// What tables consume.
+    pub streams: Arc<dyn Streams>,
     /// Where files are made.
     pub staging: PathBuf,
     /// Told of every commit step.
@@ -217,24 +259,7 @@ impl RealtimeTables {
     }
 
     async fn stream(&self, config: &StreamConfig) -> Result<Arc<dyn Stream>> {
-        Ok(match config.kind {
-            StreamKind::Kafka => {
-                let stream = KafkaStream::new(
-                    &config.brokers,
-                    &config.topic,
-                    &config.properties,
-                    self.shared.environment.clone(),
-                )?;
-                Arc::new(stream.with_headers(config.decoder.metadata))
-            }
-            StreamKind::Log => {
-                self.shared
-                    .log
-                    .create_topic(&config.topic, config.partitions)
-                    .await?;
-                self.shared.log.stream(&config.topic)?
-            }
-        })
+        self.shared.streams.open(config).await
     }
 }
 
@@ -263,8 +288,9 @@ impl Watcher {
                     backoff.reset();
                     self.status.lock().last_error.clear();
                     tokio::select! {
-                        () = self.shared.environment.clock.sleep(PARTITIONS_PERIOD) => true,
+                        biased;
                         () = self.stop.cancelled() => false,
+                        () = self.shared.environment.clock.sleep(PARTITIONS_PERIOD) => true,
                     }
                 }
                 Err(e) => {
@@ -291,8 +317,9 @@ impl Watcher {
         tasks: &mut Vec<TaskHandle>,
     ) -> Result<()> {
         let partitions = tokio::select! {
-            partitions = self.stream.partitions() => partitions?,
+            biased;
             () = self.stop.cancelled() => return Ok(()),
+            partitions = self.stream.partitions() => partitions?,
         };
         // Where all begin is asked before any does: one that is not known then was added to the stream afterwards.
         let mut first = Vec::new();
@@ -308,8 +335,9 @@ impl Watcher {
                 Some(record) => (partition, None, record.next_offset),
                 None => {
                     let start = tokio::select! {
-                        start = self.first_offset(partition, is_new_stream) => start?,
+                        biased;
                         () = self.stop.cancelled() => return Ok(()),
+                        start = self.first_offset(partition, is_new_stream) => start?,
                     };
                     (partition, Some(start), start)
                 }

@@ -134,9 +134,10 @@ impl Rewriter {
                 Err(e) => tracing::warn!(error = %e, "cannot look for segments to rewrite"),
             }
             tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
                 () = self.wake.notified() => {}
                 () = self.environment.clock.sleep(PERIOD) => {}
-                () = stop.cancelled() => return,
             }
         }
     }

@@ -9,21 +9,60 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use strandline_proto::{Error, ErrorKind};
 
-/// Durable operations on files and folders.
+/// Durable operations on files and folders. What several steps make durable is made of single ones here, in one order for
+/// all file systems.
 pub trait Files: Send + Sync {
     /// Makes `path` hold exactly `bytes`, durably, or leaves what was there: writes a temporary file beside it,
     /// syncs, renames, syncs the folder.
-    fn write_durable(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    fn write_durable(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".tmp");
+        let temporary = PathBuf::from(temporary);
+        let written = self.open(&temporary).and_then(|file| {
+            file.set_len(0)?;
+            file.write_at(bytes, 0)
+        });
+        let written = written.and_then(|()| self.publish(&temporary, path));
+        if written.is_err() {
+            // The first error is the one to tell; a leftover is overwritten by the next attempt.
+            let _ = self.remove(&temporary);
+        }
+        written
+    }
     /// Syncs the finished file `from`, renames it to `to` (same file system) and syncs the folder of `to`.
-    fn publish(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn publish(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.sync_file(from)?;
+        self.rename(from, to)?;
+        self.sync_dir(parent(to))
+    }
+    /// Creates a folder and those above it, durably. One that exists is made durable: who made it may have been killed
+    /// before it was.
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        if dir.is_dir() {
+            return self.sync_dir(parent(dir));
+        }
+        let above = parent(dir);
+        if above != dir {
+            self.create_dir(above)?;
+        }
+        match self.make_dir(dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !dir.is_dir() => {
+                return Err(error);
+            }
+            _ => {}
+        }
+        self.sync_dir(above)
+    }
+    /// Makes the content of a finished file durable; an error where there is none.
+    fn sync_file(&self, path: &Path) -> io::Result<()>;
     /// Renames the finished file `from` to `to` (same file system). What is durable of it is up to who needs it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Gives the file `from` the further name `to`; an error where that is taken, or on another file system.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Makes a folder's entries durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Creates a folder and those above it, durably. Nothing happens when it exists.
-    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Makes a folder in one that is there; not durable yet.
+    fn make_dir(&self, dir: &Path) -> io::Result<()>;
     /// Removes a file. One that is not there is no error.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// A file's bytes.
@@ -65,23 +104,8 @@ fn parent(path: &Path) -> &Path {
 }
 
 impl Files for RealFiles {
-    fn write_durable(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".tmp");
-        let temporary = PathBuf::from(temporary);
-        let written =
-            std::fs::write(&temporary, bytes).and_then(|()| self.publish(&temporary, path));
-        if written.is_err() {
-            // The first error is the one to tell; a leftover is overwritten by the next attempt.
-            let _ = std::fs::remove_file(&temporary);
-        }
-        written
-    }
-
-    fn publish(&self, from: &Path, to: &Path) -> io::Result<()> {
-        File::open(from)?.sync_all()?;
-        std::fs::rename(from, to)?;
-        self.sync_dir(parent(to))
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -96,21 +120,8 @@ impl Files for RealFiles {
         File::open(dir)?.sync_all()
     }
 
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        if dir.is_dir() {
-            return Ok(());
-        }
-        let above = parent(dir);
-        if above != dir {
-            self.create_dir(above)?;
-        }
-        match std::fs::create_dir(dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !dir.is_dir() => {
-                return Err(error);
-            }
-            _ => {}
-        }
-        self.sync_dir(above)
+    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        std::fs::create_dir(dir)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -185,6 +196,8 @@ pub enum FileOperation {
     WriteDurable,
     /// [`Files::publish`].
     Publish,
+    /// [`Files::sync_file`].
+    SyncFile,
     /// [`Files::rename`].
     Rename,
     /// [`Files::link`].
@@ -193,6 +206,8 @@ pub enum FileOperation {
     SyncDir,
     /// [`Files::create_dir`].
     CreateDir,
+    /// [`Files::make_dir`].
+    MakeDir,
     /// [`Files::remove`].
     Remove,
     /// [`Files::read`].
@@ -258,6 +273,11 @@ impl Files for FaultyFiles {
         self.inner.publish(from, to)
     }
 
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        self.check(FileOperation::SyncFile, path)?;
+        self.inner.sync_file(path)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.check(FileOperation::Rename, to)?;
         self.inner.rename(from, to)
@@ -276,6 +296,11 @@ impl Files for FaultyFiles {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         self.check(FileOperation::CreateDir, dir)?;
         self.inner.create_dir(dir)
+    }
+
+    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        self.check(FileOperation::MakeDir, dir)?;
+        self.inner.make_dir(dir)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -14,7 +14,7 @@ pub use background::in_background;
 pub use clock::{Clock, ManualClock, RealClock};
 pub use files::{DurableFile, FaultyFiles, FileOperation, Files, RealFiles, file_error};
 pub use random::{Random, RealRandom, SeededRandom};
-pub use spawner::{RealSpawner, Spawner, TaskHandle, blocking};
+pub use spawner::{RealSpawner, RunningTask, Spawner, TaskHandle, blocking};
 
 use std::sync::Arc;
 

@@ -12,21 +12,54 @@ pub trait Spawner: Send + Sync {
     fn spawn(&self, name: &str, future: BoxFuture<'static, ()>) -> TaskHandle;
     /// Runs `job` on a thread that may block.
     fn spawn_blocking(&self, name: &str, job: Box<dyn FnOnce() + Send>) -> TaskHandle;
+    /// Whether tasks can be started here and now; not where the process is ending.
+    fn is_running(&self) -> bool;
+}
+
+/// What a [`TaskHandle`] is a handle on.
+pub trait RunningTask: Send + Sync {
+    /// Stops the task at its next await.
+    fn abort(&self);
+    /// Whether it has ended.
+    fn is_finished(&self) -> bool;
+    /// Ends when the task has ended; true when it panicked.
+    fn ended(self: Box<Self>) -> BoxFuture<'static, bool>;
+}
+
+impl RunningTask for JoinHandle<()> {
+    fn abort(&self) {
+        JoinHandle::abort(self);
+    }
+
+    fn is_finished(&self) -> bool {
+        JoinHandle::is_finished(self)
+    }
+
+    fn ended(self: Box<Self>) -> BoxFuture<'static, bool> {
+        Box::pin(async { matches!((*self).await, Err(error) if error.is_panic()) })
+    }
 }
 
 /// A running task. Dropping the handle lets the task run on.
-#[derive(Debug)]
 pub struct TaskHandle {
     name: Arc<str>,
-    join: JoinHandle<()>,
+    task: Box<dyn RunningTask>,
+}
+
+impl std::fmt::Debug for TaskHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TaskHandle")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 impl TaskHandle {
-    /// A handle on a tokio task.
-    pub fn new(name: &str, join: JoinHandle<()>) -> Self {
+    /// A handle on a task.
+    pub fn new(name: &str, task: impl RunningTask + 'static) -> Self {
         Self {
             name: Arc::from(name),
-            join,
+            task: Box::new(task),
         }
     }
 
@@ -37,22 +70,22 @@ impl TaskHandle {
 
     /// Stops the task at its next await; a blocking job that has begun runs on.
     pub fn abort(&self) {
-        self.join.abort();
+        self.task.abort();
     }
 
     /// Whether the task has ended.
     pub fn is_finished(&self) -> bool {
-        self.join.is_finished()
+        self.task.is_finished()
     }
 
     /// Waits for the task's end. An aborted task ends well; one that panicked is an `Internal` error.
     pub async fn join(self) -> Result<()> {
-        match self.join.await {
-            Err(error) if error.is_panic() => Err(Error::internal(format!(
+        match self.task.ended().await {
+            true => Err(Error::internal(format!(
                 "task {} panicked: see the log",
                 self.name
             ))),
-            _ => Ok(()),
+            false => Ok(()),
         }
     }
 }
@@ -68,6 +101,10 @@ impl Spawner for RealSpawner {
 
     fn spawn_blocking(&self, name: &str, job: Box<dyn FnOnce() + Send>) -> TaskHandle {
         TaskHandle::new(name, tokio::task::spawn_blocking(job))
+    }
+
+    fn is_running(&self) -> bool {
+        tokio::runtime::Handle::try_current().is_ok()
     }
 }
 

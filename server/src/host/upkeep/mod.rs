@@ -142,9 +142,10 @@ impl Upkeep {
                 Err(e) => tracing::warn!(error = %e, "cannot look for upkeep to do"),
             }
             tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
                 () = self.wake.notified() => {}
                 () = self.places.environment.clock.sleep(PERIOD) => {}
-                () = stop.cancelled() => return,
             }
         }
     }

@@ -325,7 +325,7 @@ impl Drop for KafkaReader {
     fn drop(&mut self) {
         // Closing a consumer waits for its threads.
         if let Some(consumer) = self.consumer.take()
-            && tokio::runtime::Handle::try_current().is_ok()
+            && self.environment.spawner.is_running()
         {
             self.environment
                 .spawner
