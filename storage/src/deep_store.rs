@@ -10,15 +10,18 @@ mod tests;
 
 use crate::environment::{Environment, Files, blocking, file_error};
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
+use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt};
+use parking_lot::Mutex;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::Poll;
 use strandline_proto::ids::SegmentName;
 use strandline_proto::{Error, ErrorKind, Result};
 
@@ -35,6 +38,8 @@ pub struct DeepStore {
     store: Arc<dyn ObjectStore>,
     /// The folder, when it is one.
     root: Option<PathBuf>,
+    /// Objects whose sync failed: what can be read of them need not be on disk, and no later sync says that it is.
+    suspect: Arc<Mutex<HashSet<ObjectPath>>>,
     environment: Environment,
 }
 
@@ -155,6 +160,7 @@ impl DeepStore {
         Ok(Self {
             store: Arc::new(store),
             root: Some(root.to_owned()),
+            suspect: Arc::default(),
             environment,
         })
     }
@@ -164,6 +170,7 @@ impl DeepStore {
         Self {
             store,
             root: None,
+            suspect: Arc::default(),
             environment,
         }
     }
@@ -192,16 +199,26 @@ impl DeepStore {
             bytes,
         };
         let path = folder.join(content.file_name());
+        let is_suspect = self.suspect.lock().contains(&path);
         match self.store.head(&path).await {
-            Ok(there) if there.size == bytes && self.check(&path, content).await.is_ok() => {}
+            Ok(there)
+                if there.size == bytes
+                    && !is_suspect
+                    && self.check(&path, content).await.is_ok() => {}
             Ok(_) | Err(object_store::Error::NotFound { .. }) => {
+                // Another file takes the place of one that is not whole or not known to be on disk.
                 if !(may_link && self.link(file, &path).await) {
                     self.upload(file, &path, content).await?;
                 }
+                self.suspect.lock().remove(&path);
             }
             Err(error) => return Err(store_error("look for", &path, &error)),
         }
-        self.sync(&path).await
+        let synced = self.sync(&path).await;
+        if synced.is_err() {
+            self.suspect.lock().insert(path);
+        }
+        synced
     }
 
     /// Copies a segment's file to `to`, durably and whole, or leaves `to` as it was.
@@ -316,8 +333,9 @@ impl DeepStore {
 
     async fn upload(&self, file: &Path, path: &ObjectPath, content: Content) -> Result<()> {
         let failed = |e| store_error("write", path, &e);
-        let upload = self.store.put_multipart(path).await.map_err(failed)?;
-        let mut upload = WriteMultipart::new_with_chunk_size(upload, CHUNK_BYTES);
+        let mut upload = self.store.put_multipart(path).await.map_err(failed)?;
+        // Parts go up here and not in tasks that nobody sees.
+        let mut parts = FuturesUnordered::new();
         let (mut position, mut crc) = (0_u64, 0);
         let mut source = Some(File::open(file).map_err(|e| file_error("open", file, &e))?);
         while position < content.bytes {
@@ -333,11 +351,18 @@ impl DeepStore {
             }
             crc = crc32c::crc32c_append(crc, &chunk);
             position += chunk.len() as u64;
-            upload.wait_for_capacity(PARTS_MAX).await.map_err(failed)?;
-            upload.put(chunk);
+            if parts.len() >= PARTS_MAX {
+                parts.try_next().await.map_err(failed)?;
+            }
+            parts.push(upload.put_part(chunk.into()));
+            // Sets it going, beside the reading of the next one.
+            while let Poll::Ready(Some(done)) = futures::poll!(parts.next()) {
+                done.map_err(failed)?;
+            }
             source = Some(reading);
         }
         if (position, crc) != (content.bytes, content.crc) {
+            drop(parts);
             // Nothing was published yet; leftovers of the upload are the store's to clean.
             let _ = upload.abort().await;
             return Err(Error::precondition(format!(
@@ -345,7 +370,8 @@ impl DeepStore {
                 file.display()
             )));
         }
-        upload.finish().await.map_err(failed)?;
+        while parts.try_next().await.map_err(failed)?.is_some() {}
+        upload.complete().await.map_err(failed)?;
         Ok(())
     }
 

@@ -182,6 +182,37 @@ async fn a_file_that_nobody_writes_to_is_taken_in_without_a_copy_where_it_can_be
     }
 }
 
+/// After a failed sync the system takes for written what is in memory alone, and the next sync succeeds.
+#[tokio::test]
+async fn a_file_whose_sync_failed_is_stored_anew() {
+    use crate::environment::{FaultyFiles, FileOperation};
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    let faulty = FaultyFiles::new(Environment::real().files);
+    let environment = Environment::real().with_files(Arc::new(faulty.clone()));
+    let store = DeepStore::local(&dir.path().join("deep"), environment)
+        .await
+        .unwrap();
+    let (file, name) = (dir.path().join("made"), SegmentName::new("s"));
+    std::fs::write(&file, "segment").unwrap();
+    let put = async || store.put("t", &name, 7, Finished::Ours(&file)).await;
+    faulty.set(|operation, _| {
+        (operation == FileOperation::Sync).then(|| io::Error::from(io::ErrorKind::StorageFull))
+    });
+    put().await.unwrap_err();
+    faulty.clear();
+    let stored = async || {
+        let path = store.local_path("t", &name, 7).await.unwrap().unwrap();
+        std::fs::metadata(path).unwrap().ino()
+    };
+    let failed = stored().await;
+    put().await.unwrap();
+    let anew = stored().await;
+    assert_ne!(anew, failed);
+    put().await.unwrap();
+    assert_eq!(stored().await, anew);
+}
+
 #[tokio::test]
 async fn a_damaged_copy_is_never_handed_out_and_put_repairs_it() {
     let dir = tempfile::tempdir().unwrap();
