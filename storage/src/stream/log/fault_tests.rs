@@ -317,3 +317,45 @@ proptest! {
         })?;
     }
 }
+
+/// After a failed sync the system takes for written what is in memory alone; only what is written once more reaches the disk.
+#[tokio::test]
+async fn what_a_failed_sync_left_is_written_again_when_the_log_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let faulty = FaultyFiles::new(Environment::real().files);
+    let environment = Environment::real().with_files(Arc::new(faulty.clone()));
+    let log = EmbeddedLog::open(dir.path(), environment.clone())
+        .await
+        .unwrap();
+    log.create_topic("t", 1).await.unwrap();
+    log.append("t", Some(0), numbered(0..3), "p", 0)
+        .await
+        .unwrap();
+    let acknowledged = std::fs::metadata(last_file(dir.path())).unwrap().len();
+    faulty.set(|operation, _| {
+        (operation == FileOperation::Sync).then(|| io::Error::from(io::ErrorKind::StorageFull))
+    });
+    let failed = log.append("t", Some(0), numbered(3..6), "p", 3).await;
+    assert_eq!(failed.unwrap_err().kind(), ErrorKind::ResourceExhausted);
+    // Killed before the next append would have cut it off.
+    drop(log);
+    let file = last_file(dir.path());
+    let whole = std::fs::metadata(&file).unwrap().len();
+    assert!(whole > acknowledged);
+    let done = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let note = Arc::clone(&done);
+    faulty.set(move |operation, path| {
+        if path == file {
+            note.lock().push(operation);
+        }
+        None
+    });
+    let log = EmbeddedLog::open(dir.path(), environment).await.unwrap();
+    assert_eq!(read_all(&log, 0, 0).await.unwrap(), names(0..6));
+    let done = done.lock();
+    let first = |of| done.iter().position(|operation| *operation == of).unwrap();
+    assert!(
+        first(FileOperation::WriteAt) < first(FileOperation::Sync),
+        "{done:?}"
+    );
+}

@@ -8,10 +8,14 @@ use super::partition::{FILE_ENDING, LogFile, Place, Writer, acknowledged_note, c
 use super::producers::Producers;
 use crate::environment::{DurableFile, Environment, file_error};
 use parking_lot::Mutex;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use strandline_proto::{Error, Result};
+
+/// Bytes that are written again at a time.
+const WRITE_BYTES_MAX: usize = 1 << 20;
 
 pub(super) fn recover(
     place: &Place,
@@ -83,9 +87,8 @@ pub(super) fn recover(
             .map_err(|e| file_error("cut", &active.path, &e))?;
     }
     // What lies here may have been written and not synced; from now on readers see it.
-    active
-        .file
-        .sync()
+    write_again(&*active.file, note, position)
+        .and_then(|()| active.file.sync())
         .map_err(|e| file_error("sync", &active.path, &e))?;
     active.durable_to.store(position, Ordering::Release);
     *active.index.lock() = Some(scanned.index);
@@ -101,6 +104,23 @@ pub(super) fn recover(
         poisoned: None,
     };
     Ok((writer, open))
+}
+
+/// Writes bytes that are there once more. A sync of theirs may have failed before the process ended: then they are read back
+/// from memory, the system takes them for written, and only bytes that are written anew reach the disk with the next sync.
+fn write_again(file: &dyn DurableFile, from: u64, to: u64) -> io::Result<()> {
+    let mut position = from;
+    while position < to {
+        let mut bytes = vec![0; WRITE_BYTES_MAX.min((to - position) as usize)];
+        let read = file.read_at(&mut bytes, position)?;
+        bytes.truncate(read);
+        if bytes.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        file.write_at(&bytes, position)?;
+        position += bytes.len() as u64;
+    }
+    Ok(())
 }
 
 /// The partition's log files by ascending base offset. Leftovers of unfinished creations are removed.
