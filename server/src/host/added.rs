@@ -27,31 +27,56 @@ pub struct Places {
 }
 
 impl Places {
-    /// Removes segments that were added and that the metastore does not name. Whether it does is asked, because a transaction
+    /// Removes segments that were added and that the metastore never named. Whether it did is asked, because a transaction
     /// whose answer was lost may have happened; when it can't be asked, the next start removes what is not named.
     pub async fn discard(&self, table: &str, added: Vec<SegmentContent>) {
-        if added.is_empty() {
-            return;
-        }
-        let state = match self.metastore.state().await {
-            Ok(state) => state,
+        let unused = match self.never_named(table, added).await {
+            Ok(unused) => unused,
             Err(e) => {
                 tracing::warn!(table, error = %e, "segments that were not used stay until the next start");
                 return;
             }
         };
-        let named = |(name, checksum): &SegmentContent| {
-            let table = state.table(table);
-            let same = |s: &Arc<SegmentInfo>| s.name == *name && s.checksum == *checksum;
-            table.is_some_and(|t| t.segments.iter().any(same))
-        };
-        for (name, checksum) in added.iter().filter(|content| !named(content)) {
+        for (name, checksum) in &unused {
             let hosted = self.publisher.registry().table(table);
             hosted.forget(name, *checksum);
             if let Err(e) = self.deep_store.delete(table, name, *checksum).await {
                 tracing::warn!(segment = %name, error = %e, "cannot remove an unused segment file; the next start does");
             }
         }
+    }
+
+    /// Those of `added` that neither are named now nor were: what another change took the place of since may be kept, or be
+    /// read by a query. Asked in the order in which a segment goes.
+    async fn never_named(
+        &self,
+        table: &str,
+        mut added: Vec<SegmentContent>,
+    ) -> Result<Vec<SegmentContent>> {
+        if added.is_empty() {
+            return Ok(added);
+        }
+        let state = self.metastore.state().await?;
+        let is = |segment: &SegmentInfo, (name, checksum): &SegmentContent| {
+            segment.name == *name && segment.checksum == *checksum
+        };
+        if let Some(record) = state.table(table) {
+            added.retain(|content| !record.segments.iter().any(|s| is(s, content)));
+        }
+        if added.is_empty() {
+            return Ok(added);
+        }
+        for push in self.metastore.kept_pushes().await? {
+            if push.table == table {
+                added.retain(|content| !push.segments.iter().any(|s| is(s, content)));
+            }
+        }
+        for removed in self.metastore.removed_segments().await? {
+            if removed.table == table {
+                added.retain(|content| !is(&removed.segment, content));
+            }
+        }
+        Ok(added)
     }
 }
 
@@ -71,7 +96,7 @@ impl Drop for Added {
             std::mem::take(&mut self.claims),
         );
         // When the process ends, the next start removes them.
-        if contents.is_empty() || tokio::runtime::Handle::try_current().is_err() {
+        if contents.is_empty() || !self.places.environment.spawner.is_running() {
             return;
         }
         let (places, name) = (self.places.clone(), self.name.clone());

@@ -187,9 +187,13 @@ impl Loader {
             .metastore
             .push_result(&config.name, &request.id)
             .await?;
-        stored
-            .map(|json| PushResult::read(&json)?.into_message(&request.id, true))
-            .transpose()
+        let Some(json) = stored else {
+            return Ok(None);
+        };
+        // Who did it may not have come to show it.
+        self.places.publisher.publish().await?;
+        let result = PushResult::read(&json)?;
+        result.into_message(&request.id, true).map(Some)
     }
 
     async fn push(
@@ -215,8 +219,9 @@ impl Loader {
         let already_done = outcome.is_already_done();
         let pushed = outcome.into_inner();
         let result = PushResult::read(&pushed.result_json)?;
-        if !already_done {
-            show_pushed(&self.places.publisher, &config.name, pushed).await?;
+        match already_done {
+            true => self.places.publisher.publish().await?,
+            false => show_pushed(&self.places.publisher, &config.name, pushed).await?,
         }
         result.into_message(&request.id, already_done)
     }
