@@ -25,13 +25,25 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::sqlparser::ast::Query;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
+use std::any::Any;
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use strandline_proto::value::Value;
 use strandline_proto::{Error, ErrorKind, Result};
+
+/// The error of a statement at which the planner panicked.
+fn gave_up(panic: &(dyn Any + Send)) -> Error {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    Error::internal(format!(
+        "the statement can't be planned: the planner gave up ({}); write it otherwise",
+        text.unwrap_or("without a word")
+    ))
+}
 
 /// Answers SQL from the tables of one catalog.
 pub struct Broker {
@@ -165,7 +177,10 @@ impl Broker {
             stats,
             limits,
         };
-        let answer = query.limits.hold(self.answer(&query, asked)).await??;
+        // A statement at which the planner panics is one that it can't plan, and no more.
+        let answering = AssertUnwindSafe(self.answer(&query, asked)).catch_unwind();
+        let answered = query.limits.hold(answering).await?;
+        let answer = answered.map_err(|panic| gave_up(&*panic))??;
         guard.disarm();
         Ok(answer)
     }

@@ -130,8 +130,15 @@ impl From<String> for Failed {
 
 /// Whether the text is an Avro schema that messages can be decoded with.
 pub(crate) fn check_avro_schema(text: &str) -> Result<(), String> {
-    let schema = AvroSchema::parse_str(text).map_err(|e| format!("not an Avro schema: {e}"))?;
+    let schema = avro_schema(text)?;
     avro::record(&schema).map(|_| ())
+}
+
+/// The schema that a text is. Apache's parser panics at some that are none.
+pub(crate) fn avro_schema(text: &str) -> Result<AvroSchema, String> {
+    guarded(|| AvroSchema::parse_str(text))
+        .map_err(|_| "not an Avro schema: the parser gave up".to_owned())?
+        .map_err(|e| format!("not an Avro schema: {e}"))
 }
 
 /// Whether the bytes are a descriptor set with the message.
@@ -196,8 +203,7 @@ impl Decoder {
             MessageFormat::Json => Format::Json(JsonRow::default()),
             MessageFormat::Avro { schema } => {
                 avro::limit_allocation();
-                let schema = AvroSchema::parse_str(schema)
-                    .map_err(|e| Error::invalid(format!("not an Avro schema: {e}")))?;
+                let schema = avro_schema(schema).map_err(Error::invalid)?;
                 let reader = AvroReader::new(Arc::new(schema), &layout).map_err(Error::invalid)?;
                 Format::Avro(reader)
             }

@@ -579,3 +579,12 @@ async fn a_list_of_the_negative_zero_finds_zeros_wherever_it_is_evaluated() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_statement_at_which_the_planner_panics_is_refused() {
+    let fixture = Fixture::new(7);
+    let sql = "SELECT id FROM trips WHERE id > (SELECT FROM trips)";
+    let error = fixture.rows(sql).await.unwrap_err();
+    assert!(error.message().contains("can't be planned"), "{error}");
+    assert_eq!(fixture.rows("SELECT 1").await.unwrap().len(), 1);
+}

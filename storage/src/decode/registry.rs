@@ -252,8 +252,8 @@ fn read_answer(status: StatusCode, bytes: &[u8]) -> Result<Known, String> {
             "not supported: a schema that refers to other schemas of the registry; register it as one".to_owned(),
         ));
     }
-    Ok(match AvroSchema::parse_str(schema) {
-        Ok(schema) => avro::record(&schema).map(|_| ()).map(|()| Arc::new(schema)),
-        Err(e) => Err(format!("not an Avro schema: {e}")),
-    })
+    Ok(super::avro_schema(schema).and_then(|schema| {
+        avro::record(&schema)?;
+        Ok(Arc::new(schema))
+    }))
 }

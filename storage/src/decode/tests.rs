@@ -530,3 +530,9 @@ fn no_bytes_make_a_decoder_panic_and_each_message_is_accounted_for() {
         })
         .unwrap();
 }
+
+#[test]
+fn what_apaches_parser_panics_at_is_no_avro_schema() {
+    let refused = check_avro_schema(r#"{"type": "record", "name": "", "fields": []}"#);
+    assert!(refused.unwrap_err().contains("not an Avro schema"));
+}
