@@ -182,6 +182,7 @@ impl Life {
             deep_store: Arc::new(deep_store),
             streams: Arc::new(streams),
             staging: data.staging(),
+            keys: data.keys(),
             memory_bytes_max: scenario.memory_bytes_max,
             steps: Arc::new(Steps::default()),
             environment: environment.clone(),
