@@ -392,7 +392,15 @@ pub async fn run(
         publish.send_replace(String::new());
         server.kill();
         let at = format!("{place}:{}", random.random_range(1..=2));
-        server = start(Some(&at));
+        server = match Process::start(program, data, Some(&at)) {
+            Ok(started) => started,
+            // It was reached before the server was ready.
+            Err(ended) if ended.contains("SIGABRT") => {
+                report.places.push(place);
+                continue;
+            }
+            Err(error) => panic!("start: {error}"),
+        };
         publish.send_replace(server.grpc.clone());
         let since = Instant::now();
         while server.ended().is_none() {

@@ -54,11 +54,11 @@ async fn rows_with_keys_survive_kills_before_and_after_each_step() {
     survive_kills(Plan {
         seed: number_from("STRANDLINE_KILL_SEED", 1),
         partitions: 2,
-        rows_per_partition: number_from("STRANDLINE_KILL_STEP_ROWS", 12_000 * times),
+        rows_per_partition: number_from("STRANDLINE_KILL_STEP_ROWS", 4_000 * times),
         kills: 2,
         flush_rows: 200,
         batch_rows: 20,
-        pause: Duration::from_millis(15),
+        pause: Duration::from_millis(40),
         keyed: number_from("STRANDLINE_KILL_KEYED", 1) > 0,
         each_step: Some(u32::try_from(times).expect("few times")),
         full_disks: 0,

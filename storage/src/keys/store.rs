@@ -13,10 +13,12 @@ use super::table::Changes;
 use crate::config::KeysConfig;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use hashbrown::HashMap;
-use std::path::Path;
-use strandline_index::DocId;
+use parking_lot::RwLock;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use strandline_index::{CHUNK_DOCS, DocId};
 use strandline_proto::ids::SegmentName;
-use strandline_proto::{Error, Result};
+use strandline_proto::{Error, ErrorKind, Result};
 
 /// The layout of what is stored; another one is made again.
 const FORMAT: u32 = 1;
@@ -28,10 +30,28 @@ const REMOVED_TOGETHER: usize = 16_384;
 const MEMTABLE_BYTES_MAX: u64 = 16 << 20;
 
 /// The keys of all tables of a server.
+///
+/// After an error of its files the store takes nothing any more; then it is opened again, and has all that it took before.
 pub struct KeyStore {
+    folder: PathBuf,
+    memory_bytes_max: u64,
+    secret: [u8; 16],
+    /// The names of its tables after it could not be opened again.
+    open: RwLock<Result<Open, Vec<String>>>,
+}
+
+/// The open store.
+struct Open {
     database: Database,
     tables: Keyspace,
-    secret: [u8; 16],
+    of_tables: HashMap<String, TableKeyspaces>,
+}
+
+/// What is stored of one table.
+struct TableKeyspaces {
+    keys: Keyspace,
+    superseded: Keyspace,
+    segments: Keyspace,
 }
 
 impl std::fmt::Debug for KeyStore {
@@ -40,47 +60,102 @@ impl std::fmt::Debug for KeyStore {
     }
 }
 
+impl Open {
+    fn new(folder: &Path, memory_bytes_max: u64) -> fjall::Result<Self> {
+        let database = Database::builder(folder)
+            .cache_size(memory_bytes_max)
+            .worker_threads(1)
+            .open()?;
+        let tables = database.keyspace("tables", KeyspaceCreateOptions::default)?;
+        Ok(Self {
+            database,
+            tables,
+            of_tables: HashMap::new(),
+        })
+    }
+
+    fn add_table(&mut self, table: &str) -> fjall::Result<()> {
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX);
+        let keyspace = |of| self.database.keyspace(&keyspace_name(table, of), options);
+        let keyspaces = TableKeyspaces {
+            keys: keyspace("keys")?,
+            superseded: keyspace("superseded")?,
+            segments: keyspace("segments")?,
+        };
+        self.of_tables.insert(table.to_owned(), keyspaces);
+        Ok(())
+    }
+
+    fn drop_table(&mut self, table: &str) -> fjall::Result<()> {
+        self.of_tables.remove(table);
+        for of in ["keys", "superseded", "segments"] {
+            let name = keyspace_name(table, of);
+            if self.database.keyspace_exists(&name) {
+                let keyspace = self
+                    .database
+                    .keyspace(&name, KeyspaceCreateOptions::default)?;
+                self.database.delete_keyspace(keyspace)?;
+            }
+        }
+        self.tables.remove(table)?;
+        self.database.persist(PersistMode::SyncAll)
+    }
+}
+
 impl KeyStore {
     /// Opens the store in a folder, or makes it. One that can't be read is made again: its content comes from segments.
     ///
     /// `memory_bytes_max`: for what it has read, in bytes; what it is about to write takes some 50 MiB a table besides.
     pub fn open(folder: &Path, memory_bytes_max: u64, new_secret: [u8; 16]) -> Result<Self> {
-        match Self::open_there(folder, memory_bytes_max, new_secret) {
-            Err(e) if folder.exists() => {
-                tracing::warn!(folder = %folder.display(), error = %e, "the keys' store can't be read; it is made again from segments");
-                std::fs::remove_dir_all(folder).map_err(|e| {
-                    Error::precondition(format!("cannot remove {}: {e}", folder.display()))
-                })?;
-                Self::open_there(folder, memory_bytes_max, new_secret)
-            }
-            opened => opened,
+        let io = |what, e| Error::precondition(format!("cannot {what} {}: {e}", folder.display()));
+        let remove = |why: &str| {
+            tracing::warn!(folder = %folder.display(), why, "the keys' store can't be read; it is made again from segments");
+            std::fs::remove_dir_all(folder).map_err(|e| io("remove", e))
+        };
+        // Some damage ends the process while the store is opened; the next one finds this file.
+        let opening = folder.with_extension("opening");
+        if opening.exists() && folder.exists() {
+            remove("the process that opened it before ended meanwhile")?;
         }
+        std::fs::write(&opening, []).map_err(|e| io("open", e))?;
+        let open = || Self::open_there(folder, memory_bytes_max, new_secret);
+        let opened = match std::panic::catch_unwind(open) {
+            Ok(Err(e)) if e.kind() != ErrorKind::ResourceExhausted => Err(e.message().to_owned()),
+            Ok(opened) => Ok(opened),
+            Err(_) => Err("what is stored is not what was written".to_owned()),
+        };
+        let opened = match opened {
+            Err(why) if folder.exists() => {
+                remove(&why)?;
+                open()
+            }
+            Err(why) => Err(Error::unavailable(why)),
+            Ok(opened) => opened,
+        };
+        std::fs::remove_file(&opening).map_err(|e| io("open", e))?;
+        opened
     }
 
     fn open_there(folder: &Path, memory_bytes_max: u64, new_secret: [u8; 16]) -> Result<Self> {
-        let database = Database::builder(folder)
-            .cache_size(memory_bytes_max)
-            .worker_threads(1)
-            .open()
-            .map_err(failed)?;
-        let tables = database
-            .keyspace("tables", KeyspaceCreateOptions::default)
-            .map_err(failed)?;
-        let secret = match tables.get(OWN).map_err(failed)? {
+        let open = Open::new(folder, memory_bytes_max).map_err(failed)?;
+        let secret = match open.tables.get(OWN).map_err(failed)? {
             Some(secret) => secret
                 .as_ref()
                 .try_into()
                 .map_err(|_| Error::data_loss("the keys' secret is damaged"))?,
             None => {
-                tables.insert(OWN, new_secret).map_err(failed)?;
-                database.persist(PersistMode::SyncAll).map_err(failed)?;
+                open.tables.insert(OWN, new_secret).map_err(failed)?;
+                open.database
+                    .persist(PersistMode::SyncAll)
+                    .map_err(failed)?;
                 new_secret
             }
         };
         Ok(Self {
-            database,
-            tables,
+            folder: folder.to_owned(),
+            memory_bytes_max,
             secret,
+            open: RwLock::new(Ok(open)),
         })
     }
 
@@ -90,55 +165,68 @@ impl KeyStore {
     }
 
     /// A table's keys; empty when it is new here, or when its rows are told apart otherwise than before.
-    pub(super) fn table(&self, table: &str, config: &KeysConfig) -> Result<StoredKeys> {
+    pub(super) fn table(self: &Arc<Self>, table: &str, config: &KeysConfig) -> Result<StoredKeys> {
         let fingerprint = format!("{FORMAT} {config:?}");
-        let known = self.tables.get(table).map_err(failed)?;
-        if known.is_some_and(|known| *known != *fingerprint.as_bytes()) {
-            self.drop_table(table)?;
-        }
-        let keyspace = |of: &str, options: fn() -> KeyspaceCreateOptions| {
-            let name = keyspace_name(table, of);
-            self.database.keyspace(&name, options).map_err(failed)
-        };
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX);
-        let stored = StoredKeys {
-            database: self.database.clone(),
-            keys: keyspace("keys", options)?,
-            superseded: keyspace("superseded", options)?,
-            segments: keyspace("segments", options)?,
-        };
-        self.tables
-            .insert(table, fingerprint.as_bytes())
-            .map_err(failed)?;
-        Ok(stored)
+        self.change(|open| {
+            let known = open.tables.get(table)?;
+            if known.is_some_and(|known| *known != *fingerprint.as_bytes()) {
+                open.drop_table(table)?;
+            }
+            open.add_table(table)?;
+            open.tables.insert(table, fingerprint.as_bytes())
+        })?;
+        Ok(StoredKeys {
+            store: Arc::clone(self),
+            table: table.to_owned(),
+        })
     }
 
     /// Forgets a table.
     pub fn drop_table(&self, table: &str) -> Result<()> {
-        for of in ["keys", "superseded", "segments"] {
-            let name = keyspace_name(table, of);
-            if self.database.keyspace_exists(&name) {
-                let keyspace = self
-                    .database
-                    .keyspace(&name, KeyspaceCreateOptions::default)
-                    .map_err(failed)?;
-                self.database.delete_keyspace(keyspace).map_err(failed)?;
-            }
-        }
-        self.tables.remove(table).map_err(failed)?;
-        self.database.persist(PersistMode::SyncAll).map_err(failed)
+        self.change(|open| open.drop_table(table))
     }
 
     /// The tables that it has keys of.
     pub fn tables(&self) -> Result<Vec<String>> {
-        let mut names = Vec::new();
-        for item in self.tables.iter() {
-            let (name, _) = item.into_inner().map_err(failed)?;
-            if *name != *OWN.as_bytes() {
-                names.push(String::from_utf8_lossy(&name).into_owned());
+        self.change(|open| {
+            let mut names = Vec::new();
+            for item in open.tables.iter() {
+                let (name, _) = item.into_inner()?;
+                if *name != *OWN.as_bytes() {
+                    names.push(String::from_utf8_lossy(&name).into_owned());
+                }
             }
+            Ok(names)
+        })
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Open) -> fjall::Result<T>) -> Result<T> {
+        let mut open = self.open.write();
+        match open.as_mut() {
+            Ok(open) => change(open).map_err(failed),
+            Err(_) => Err(closed()),
         }
-        Ok(names)
+    }
+
+    /// Opens it again after an error, from which it does not recover otherwise.
+    pub(super) fn open_again(&self) {
+        let mut open = self.open.write();
+        // What was open goes before it is opened again.
+        let tables: Vec<String> = match &mut *open {
+            Ok(before) => before.of_tables.drain().map(|(name, _)| name).collect(),
+            Err(tables) => std::mem::take(tables),
+        };
+        *open = Err(tables.clone());
+        let opened = Open::new(&self.folder, self.memory_bytes_max).and_then(|mut opened| {
+            tables
+                .iter()
+                .try_for_each(|table| opened.add_table(table))?;
+            Ok(opened)
+        });
+        match opened {
+            Ok(opened) => *open = Ok(opened),
+            Err(e) => tracing::warn!(error = %e, "the keys' store can't be opened again yet"),
+        }
     }
 }
 
@@ -148,10 +236,8 @@ fn keyspace_name(table: &str, of: &str) -> String {
 
 /// The keys of one table.
 pub(super) struct StoredKeys {
-    database: Database,
-    keys: Keyspace,
-    superseded: Keyspace,
-    segments: Keyspace,
+    store: Arc<KeyStore>,
+    table: String,
 }
 
 /// What is known of a table's segments.
@@ -165,74 +251,107 @@ pub(super) struct StoredSegments {
 }
 
 impl StoredKeys {
+    /// Does something with what is stored of the table. After an error of the store's it is opened again, and the caller's next
+    /// attempt finds it as it was before this one.
+    fn with<T>(
+        &self,
+        act: impl FnOnce(&Database, &TableKeyspaces) -> Result<T, StoreError>,
+    ) -> Result<T> {
+        let done = {
+            let open = self.store.open.read();
+            let of_table = open.as_ref().ok();
+            let of_table =
+                of_table.and_then(|open| Some((&open.database, open.of_tables.get(&self.table)?)));
+            match of_table {
+                Some((database, keyspaces)) => act(database, keyspaces),
+                None => Err(StoreError::Closed),
+            }
+        };
+        done.map_err(|e| match e {
+            StoreError::Content(e) => e,
+            StoreError::Store(e) => {
+                self.store.open_again();
+                failed(e)
+            }
+            StoreError::Closed => {
+                self.store.open_again();
+                closed()
+            }
+        })
+    }
+
     pub(super) fn get(&self, key: &Key) -> Result<Option<Entry>> {
-        let found = self.keys.get(key).map_err(failed)?;
-        found.map(|bytes| Entry::from_bytes(&bytes)).transpose()
+        self.with(|_, stored| {
+            let found = stored.keys.get(key)?;
+            Ok(found.map(|bytes| Entry::from_bytes(&bytes)).transpose()?)
+        })
     }
 
     /// What it knows of segments.
     pub(super) fn segments(&self) -> Result<StoredSegments> {
-        let mut stored = StoredSegments {
-            segments: HashMap::new(),
-            next: 0,
-            largest_time: i64::MIN,
-        };
         let damaged = || Error::data_loss("what the keys know of a segment is damaged");
-        for item in self.segments.iter() {
-            let (name, value) = item.into_inner().map_err(failed)?;
-            let (number, rest) = value.split_first_chunk().ok_or_else(damaged)?;
-            let number = u32::from_le_bytes(*number);
-            if *name == *OWN.as_bytes() {
-                stored.next = number;
-                stored.largest_time = i64::from_le_bytes(rest.try_into().map_err(|_| damaged())?);
-            } else {
-                let name = String::from_utf8_lossy(&name).into_owned();
-                let whole = rest == [1];
-                stored
-                    .segments
-                    .insert(SegmentName::new(&name), (number, whole));
+        self.with(|_, stored| {
+            let mut found = StoredSegments {
+                segments: HashMap::new(),
+                next: 0,
+                largest_time: i64::MIN,
+            };
+            for item in stored.segments.iter() {
+                let (name, value) = item.into_inner()?;
+                let (number, rest) = value.split_first_chunk().ok_or_else(damaged)?;
+                let number = u32::from_le_bytes(*number);
+                if *name == *OWN.as_bytes() {
+                    found.next = number;
+                    let time = rest.try_into().map_err(|_| damaged())?;
+                    found.largest_time = i64::from_le_bytes(time);
+                } else {
+                    let name = String::from_utf8_lossy(&name).into_owned();
+                    let whole = rest == [1];
+                    let segments = &mut found.segments;
+                    segments.insert(SegmentName::new(&name), (number, whole));
+                }
             }
-        }
-        Ok(stored)
+            Ok(found)
+        })
     }
 
-    /// Notes that rows of a segment of this number are about to come: no other segment gets the number from now on.
-    pub(super) fn begin(&self, docs: &SegmentDocs, next: u32, largest_time: i64) -> Result<()> {
-        self.note(docs, false, next, largest_time)
-    }
-
-    fn note(&self, docs: &SegmentDocs, whole: bool, next: u32, largest_time: i64) -> Result<()> {
-        let mut batch = self.database.batch();
-        let mut value = docs.number.to_le_bytes().to_vec();
-        value.push(u8::from(whole));
-        batch.insert(&self.segments, docs.name.as_str(), value);
-        let mut value = next.to_le_bytes().to_vec();
-        value.extend(largest_time.to_le_bytes());
-        batch.insert(&self.segments, OWN, value);
-        batch.commit().map_err(failed)
-    }
-
-    /// Notes that all rows of a segment are in.
-    pub(super) fn finish(&self, docs: &SegmentDocs, next: u32, largest_time: i64) -> Result<()> {
-        self.note(docs, true, next, largest_time)
+    /// Notes of a segment whether all of its rows are in; no other one gets its number from then on. `next`: the first number
+    /// that no segment has.
+    pub(super) fn note(
+        &self,
+        docs: &SegmentDocs,
+        whole: bool,
+        (next, largest_time): (u32, i64),
+    ) -> Result<()> {
+        self.with(|database, stored| {
+            let mut batch = database.batch();
+            let mut value = docs.number.to_le_bytes().to_vec();
+            value.push(u8::from(whole));
+            batch.insert(&stored.segments, docs.name.as_str(), value);
+            let mut value = next.to_le_bytes().to_vec();
+            value.extend(largest_time.to_le_bytes());
+            batch.insert(&stored.segments, OWN, value);
+            Ok(batch.commit()?)
+        })
     }
 
     /// Has `docs` know which of their segment's documents do not count.
     pub(super) fn restore(&self, docs: &SegmentDocs) -> Result<()> {
-        for item in self.superseded.prefix(docs.number.to_be_bytes()) {
-            let (at, bits) = item.into_inner().map_err(failed)?;
-            let chunk = at
-                .get(4..)
-                .and_then(|chunk| chunk.try_into().ok())
-                .map(u32::from_be_bytes);
-            let (Some(chunk), Some(words)) = (chunk, words_of(&bits)) else {
-                return Err(Error::data_loss(
-                    "superseded documents in the keys are damaged",
-                ));
-            };
-            docs.restore(chunk, &words);
-        }
-        Ok(())
+        self.with(|_, stored| {
+            for item in stored.superseded.prefix(docs.number.to_be_bytes()) {
+                let (at, bits) = item.into_inner()?;
+                let chunk = at
+                    .get(4..)
+                    .and_then(|chunk| chunk.try_into().ok())
+                    .map(u32::from_be_bytes);
+                let (Some(chunk), Some(words)) = (chunk, words_of(&bits)) else {
+                    let damaged = "superseded documents in the keys are damaged";
+                    return Err(Error::data_loss(damaged).into());
+                };
+                docs.restore(chunk, &words);
+            }
+            Ok(())
+        })
     }
 
     /// Takes in what rows of a segment change, all of it or nothing.
@@ -241,61 +360,87 @@ impl StoredKeys {
             entries,
             mut superseded,
         } = changes;
-        let mut batch = self.database.batch();
-        for (key, entry) in entries {
-            batch.insert(&self.keys, key, entry.to_bytes());
-        }
         superseded.sort_unstable_by_key(|place| (place.segment, place.doc));
-        let chunk_of = |doc: DocId| doc / strandline_index::CHUNK_DOCS;
-        for places in
-            superseded.chunk_by(|a, b| (a.segment, chunk_of(a.doc)) == (b.segment, chunk_of(b.doc)))
-        {
-            let Some(first) = places.first() else {
-                continue;
-            };
-            let chunk = chunk_of(first.doc);
-            let mut at = first.segment.to_be_bytes().to_vec();
-            at.extend(chunk.to_be_bytes());
-            let known = self.superseded.get(&at).map_err(failed)?;
-            let mut words = known
-                .and_then(|bits| words_of(&bits))
-                .unwrap_or([0; CHUNK_WORDS]);
-            for place in places {
-                let doc = place.doc % strandline_index::CHUNK_DOCS;
-                if let Some(word) = words.get_mut((doc / u64::BITS) as usize) {
-                    *word |= 1 << (doc % u64::BITS);
-                }
+        let chunk_of = |doc: DocId| doc / CHUNK_DOCS;
+        self.with(|database, stored| {
+            let mut batch = database.batch();
+            for (key, entry) in entries {
+                batch.insert(&stored.keys, key, entry.to_bytes());
             }
-            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-            batch.insert(&self.superseded, at, bytes);
-        }
-        batch.commit().map_err(failed)
+            let of_chunks = superseded
+                .chunk_by(|a, b| (a.segment, chunk_of(a.doc)) == (b.segment, chunk_of(b.doc)));
+            for places in of_chunks {
+                let Some(first) = places.first() else {
+                    continue;
+                };
+                let mut at = first.segment.to_be_bytes().to_vec();
+                at.extend(chunk_of(first.doc).to_be_bytes());
+                let known = stored.superseded.get(&at)?;
+                let mut words = known
+                    .and_then(|bits| words_of(&bits))
+                    .unwrap_or([0; CHUNK_WORDS]);
+                for place in places {
+                    let doc = place.doc % CHUNK_DOCS;
+                    if let Some(word) = words.get_mut((doc / u64::BITS) as usize) {
+                        *word |= 1 << (doc % u64::BITS);
+                    }
+                }
+                let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+                batch.insert(&stored.superseded, at, bytes);
+            }
+            Ok(batch.commit()?)
+        })
     }
 
     /// Removes entries for which `is_old` is true.
     pub(super) fn remove_if(&self, is_old: impl Fn(&Entry) -> bool) -> Result<()> {
-        let mut batch = self.database.batch();
-        for item in self.keys.iter() {
-            let (key, bytes) = item.into_inner().map_err(failed)?;
-            if is_old(&Entry::from_bytes(&bytes)?) {
-                batch.remove(&self.keys, key);
+        self.with(|database, stored| {
+            let mut batch = database.batch();
+            for item in stored.keys.iter() {
+                let (key, bytes) = item.into_inner()?;
+                if is_old(&Entry::from_bytes(&bytes)?) {
+                    batch.remove(&stored.keys, key);
+                }
+                if batch.len() >= REMOVED_TOGETHER {
+                    std::mem::replace(&mut batch, database.batch()).commit()?;
+                }
             }
-            if batch.len() >= REMOVED_TOGETHER {
-                let full = std::mem::replace(&mut batch, self.database.batch());
-                full.commit().map_err(failed)?;
-            }
-        }
-        batch.commit().map_err(failed)
+            Ok(batch.commit()?)
+        })
     }
 
     /// Forgets a segment that is gone. Entries that name it are passed over.
     pub(super) fn forget(&self, name: &SegmentName, number: u32) -> Result<()> {
-        let mut batch = self.database.batch();
-        for item in self.superseded.prefix(number.to_be_bytes()) {
-            batch.remove(&self.superseded, item.key().map_err(failed)?);
-        }
-        batch.remove(&self.segments, name.as_str());
-        batch.commit().map_err(failed)
+        self.with(|database, stored| {
+            let mut batch = database.batch();
+            for item in stored.superseded.prefix(number.to_be_bytes()) {
+                batch.remove(&stored.superseded, item.key()?);
+            }
+            batch.remove(&stored.segments, name.as_str());
+            Ok(batch.commit()?)
+        })
+    }
+}
+
+/// Why something was not done.
+enum StoreError {
+    /// The store's files.
+    Store(fjall::Error),
+    /// It is not open.
+    Closed,
+    /// What is stored makes no sense.
+    Content(Error),
+}
+
+impl From<fjall::Error> for StoreError {
+    fn from(e: fjall::Error) -> Self {
+        Self::Store(e)
+    }
+}
+
+impl From<Error> for StoreError {
+    fn from(e: Error) -> Self {
+        Self::Content(e)
     }
 }
 
@@ -312,5 +457,14 @@ fn words_of(bytes: &[u8]) -> Option<[u64; CHUNK_WORDS]> {
 }
 
 fn failed(e: fjall::Error) -> Error {
-    Error::unavailable(format!("the store of keys: {e}"))
+    match e {
+        fjall::Error::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => {
+            Error::exhausted(format!("the store of keys: {io}: make room on its disk"))
+        }
+        e => Error::unavailable(format!("the store of keys: {e}")),
+    }
+}
+
+fn closed() -> Error {
+    Error::unavailable("the store of keys could not be opened again yet; it is tried again")
 }

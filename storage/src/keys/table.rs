@@ -153,7 +153,7 @@ impl TableKeys {
     /// # Errors
     /// When segments can't be read, or the store.
     pub fn open(
-        store: &KeyStore,
+        store: &Arc<KeyStore>,
         (table, schema): (&str, &Schema),
         config: &Arc<KeysConfig>,
         segments: &[(SegmentName, Arc<dyn SegmentReader>)],
@@ -406,7 +406,7 @@ impl TableKeys {
         let _one_at_a_time = self.settling.lock();
         let docs = self.docs_of(name);
         let (next, largest_time) = (self.segments.read().next, self.live.lock().largest_time);
-        self.stored.begin(&docs, next, largest_time)?;
+        self.stored.note(&docs, false, (next, largest_time))?;
         let mut start = 0;
         let mut offsets = Vec::new();
         while start < segment.num_docs() {
@@ -447,7 +447,7 @@ impl TableKeys {
             start = end;
         }
         let largest_time = self.live.lock().largest_time;
-        self.stored.finish(&docs, next, largest_time)?;
+        self.stored.note(&docs, true, (next, largest_time))?;
         {
             let _alone = self.letting_go.write();
             let mut live = self.live.lock();

@@ -508,3 +508,46 @@ fn a_version_that_nobody_looks_at_is_gone() {
     let pin = table.keys().pin().unwrap();
     assert_eq!(table.visible(&pin), [(1, Some(1), Some(4))]);
 }
+
+#[test]
+fn a_store_that_failed_is_opened_again_and_has_what_it_took() {
+    let mut table = Table::new(r#""upsertConfig": {"mode": "FULL"}"#, 1);
+    let row = |n| {
+        vec![vec![Row {
+            k: 1,
+            at: Some(1),
+            n: Some(n),
+            ..Row::default()
+        }]]
+    };
+    table.append(0, row(1), 9);
+    table.commit(0, true);
+    let store = Arc::clone(&table.keys.as_ref().unwrap().0);
+    store.open_again();
+    table.append(0, row(2), 9);
+    let pin = table.keys().pin().unwrap();
+    assert_eq!(table.visible(&pin), [(1, Some(1), Some(2))]);
+    // While it can't be opened, rows wait.
+    let moved = table.store().with_extension("away");
+    std::fs::rename(table.store(), &moved).unwrap();
+    std::fs::write(table.store(), "in the way").unwrap();
+    store.open_again();
+    let segment = Arc::clone(&table.consuming[0]);
+    let new = batch(
+        &table.config.spec.schema,
+        &[Row {
+            k: 2,
+            ..Row::default()
+        }],
+    );
+    let append = |table: &Table| {
+        let rows = (&new, &[2_u64][..], 3);
+        table.keys().append(&segment, 0, rows, &Places(table))
+    };
+    assert!(append(&table).is_err());
+    std::fs::remove_file(table.store()).unwrap();
+    std::fs::rename(&moved, table.store()).unwrap();
+    assert!(append(&table).is_err());
+    append(&table).unwrap();
+    assert_eq!(table.visible(&table.keys().pin().unwrap()).len(), 2);
+}

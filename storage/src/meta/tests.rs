@@ -1164,3 +1164,16 @@ async fn what_is_deleted_moves_no_inferred_boundary_and_a_pause_holds() {
     assert_eq!(only_table(&store).await.paused_ms, None);
     assert_eq!(kind(store.set_paused("u", true).await), ErrorKind::NotFound);
 }
+
+#[tokio::test]
+async fn a_commit_is_one_though_the_database_ended_transactions_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    store.put_schema(schema("before", 1, "{}")).await.unwrap();
+    // As on a full disk: one is rolled back behind the driver's back, and the next one can't be committed.
+    store.end_transaction_for_test("ROLLBACK").await;
+    store.end_transaction_for_test("SELECT 1").await;
+    store.put_schema(schema("after", 1, "{}")).await.unwrap();
+    let stored = open(dir.path()).await.state().await.unwrap();
+    assert!(stored.schema("after").is_some());
+}

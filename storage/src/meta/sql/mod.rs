@@ -61,6 +61,11 @@ impl SqlMetastore {
                 .max_connections(connections)
                 .idle_timeout(None)
                 .max_lifetime(None)
+                // On a full disk SQLite ends a transaction by itself, and the driver goes on to believe in it: what is begun
+                // then would be a part of it, and be committed with it only. Such a connection is not used again.
+                .before_acquire(|connection, _| {
+                    Box::pin(async move { Ok(!sqlx::Connection::is_in_transaction(connection)) })
+                })
         };
         let writer = pool(1)
             .connect_with(options.clone())
@@ -71,6 +76,7 @@ impl SqlMetastore {
                 .acquire()
                 .await
                 .map_err(|e| place(sql_error("open", &e)))?;
+            check_names(&mut connection).await.map_err(place)?;
             migrations::migrate(&mut connection, clock.now_ms())
                 .await
                 .map_err(place)?;
@@ -192,6 +198,25 @@ fn from_json<T: serde::de::DeserializeOwned>(json: &str, what: &str) -> Result<T
 fn to_json<T: serde::Serialize>(value: &T, what: &str) -> Result<String> {
     serde_json::to_string(value)
         .map_err(|e| Error::internal(format!("metastore: {what} can't be written: {e}")))
+}
+
+/// Refuses a file in which the definitions of tables are no text: the driver ends by a panic where it reads them.
+async fn check_names(connection: &mut Connection) -> Result<()> {
+    let definitions: Vec<Vec<u8>> = sqlx::query_scalar(
+        "SELECT CAST(COALESCE(name, '') || COALESCE(sql, '') AS BLOB) FROM sqlite_master",
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|e| sql_error("read", &e))?;
+    match definitions
+        .iter()
+        .all(|text| std::str::from_utf8(text).is_ok())
+    {
+        true => Ok(()),
+        false => Err(Error::data_loss(
+            "the metastore is damaged: move the file away, and make it again with `strandline rebuild`, or restore a backup",
+        )),
+    }
 }
 
 async fn catalog_version(connection: &mut Connection) -> Result<CatalogVersion> {
@@ -376,6 +401,13 @@ impl Metastore for SqlMetastore {
 
 #[cfg(test)]
 impl SqlMetastore {
+    /// Gives up a transaction in which `statement` was executed.
+    pub(super) async fn end_transaction_for_test(&self, statement: &'static str) {
+        let mut transaction = begin(&self.writer).await.unwrap();
+        let executed = sqlx::query(statement).execute(&mut *transaction).await;
+        executed.unwrap();
+    }
+
     /// Makes the file look as if a newer version had written it.
     pub(super) async fn raise_version_for_test(&self, version: i64) {
         sqlx::query("INSERT INTO migrations (version, applied_ms) VALUES ($1, 0)")
