@@ -9,7 +9,8 @@
 //! The same seed gives the same trace, line by line.
 //!
 //! What is not simulated: SQLite's own files (a transaction happens as a whole or not, and stays), the errors of the object
-//! store's reads and lists, bits that rot, and more than one thread at a time.
+//! store's reads and lists, bits that rot, more than one thread at a time; and of what a table may be: keys of rows, changes of
+//! its schema and config, coverage that is inferred, deletions and reversals, a stream that drops what was not read.
 
 mod clients;
 mod disk;

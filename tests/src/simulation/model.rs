@@ -31,6 +31,7 @@ pub(super) struct Push {
 #[derive(Clone, Debug, Default)]
 struct Pushed {
     intervals: Vec<(i64, i64)>,
+    has_declared: bool,
     rows: BTreeMap<i64, i64>,
 }
 
@@ -47,6 +48,7 @@ impl Pushed {
         if push.replaces {
             after.rows.retain(|_, ms| *ms < start || end <= *ms);
         }
+        after.has_declared |= !push.replaces;
         after.intervals.push(push.interval);
         after.rows.extend(push.rows.iter().copied());
         after
@@ -70,6 +72,11 @@ impl Model {
             pushed: Pushed::default(),
             pending: None,
         }
+    }
+
+    /// Whether a push that happened has declared its interval complete.
+    pub(super) fn has_declared(&self) -> bool {
+        self.pushed.has_declared
     }
 
     /// A push is under way: it may have happened or not, until it is known.

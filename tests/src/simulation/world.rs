@@ -322,7 +322,8 @@ impl World {
         let push = Push {
             id: format!("push {}", self.pushes),
             interval,
-            replaces: machine.once_in(2),
+            // Before one has declared what it is complete for, coverage is inferred, which the model does not do.
+            replaces: machine.once_in(2) && self.model.has_declared(),
             rows: (0..1 + machine.below(20)).map(row).collect(),
         };
         machine.note(format_args!("begins {} of {interval:?}", push.id));
