@@ -1177,3 +1177,24 @@ async fn a_commit_is_one_though_the_database_ended_transactions_by_itself() {
     let stored = open(dir.path()).await.state().await.unwrap();
     assert!(stored.schema("after").is_some());
 }
+
+#[tokio::test]
+async fn a_document_in_which_a_bit_has_flipped_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    store
+        .put_schema(schema("t", 1, r#"{"upsertConfig": 1}"#))
+        .await
+        .unwrap();
+    store.close().await;
+    let path = dir.path().join("meta.sqlite");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let text = b"upsertConfig";
+    let at = bytes.windows(text.len()).position(|found| found == text);
+    bytes[at.unwrap()] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let error = SqlMetastore::open(&path, Arc::new(ManualClock::new(NOW))).await;
+    let error = error.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::DataLoss);
+    assert!(error.message().contains("strandline rebuild"), "{error}");
+}

@@ -187,8 +187,27 @@ fn text(row: &SqlRow, column: &str) -> Result<String> {
     row.try_get(column).map_err(|e| sql_error("read", &e))
 }
 
-fn from_json<T: serde::de::DeserializeOwned>(json: &str, what: &str) -> Result<T> {
-    serde_json::from_str(json).map_err(|e| {
+/// A document with its checksum before it, eight hexadecimal digits and a space: the database has none of its own.
+fn sealed(document: &str) -> String {
+    format!("{:08x} {document}", crc32c::crc32c(document.as_bytes()))
+}
+
+/// The document that was [sealed]; one that was stored before documents were is as it is.
+fn unsealed<'a>(stored: &'a str, what: &str) -> Result<&'a str> {
+    let digits = |text: &&str| text.len() == 8 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let Some((sum, document)) = stored.split_once(' ').filter(|(sum, _)| digits(sum)) else {
+        return Ok(stored);
+    };
+    match u32::from_str_radix(sum, 16) == Ok(crc32c::crc32c(document.as_bytes())) {
+        true => Ok(document),
+        false => Err(Error::data_loss(format!(
+            "metastore: {what} is not what was written: move meta.sqlite away and make it again with `strandline rebuild`, or restore a backup"
+        ))),
+    }
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(stored: &str, what: &str) -> Result<T> {
+    serde_json::from_str(unsealed(stored, what)?).map_err(|e| {
         Error::data_loss(format!(
             "metastore: {what} can't be read: {e}; restore the data folder from a copy"
         ))
@@ -197,6 +216,7 @@ fn from_json<T: serde::de::DeserializeOwned>(json: &str, what: &str) -> Result<T
 
 fn to_json<T: serde::Serialize>(value: &T, what: &str) -> Result<String> {
     serde_json::to_string(value)
+        .map(|json| sealed(&json))
         .map_err(|e| Error::internal(format!("metastore: {what} can't be written: {e}")))
 }
 

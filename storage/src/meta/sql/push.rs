@@ -3,7 +3,7 @@
 use super::segments::{Added, add_segment, live, remove, take};
 use super::tables::{self, TableRow, read_segment};
 use super::write::Write;
-use super::{Connection, from_json, sql_error, text, to_json, to_sql, unsigned};
+use super::{Connection, from_json, sealed, sql_error, text, to_json, to_sql, unsealed, unsigned};
 use crate::config::PushType;
 use crate::meta::coverage::CoverageFacts;
 use crate::meta::{KeptPush, Outcome, PUSH_ID_BYTES_MAX, PushOffline, Pushed, Replaces};
@@ -53,10 +53,12 @@ async fn noted(
         let change: Option<String> = row
             .try_get("change_json")
             .map_err(|e| sql_error("read", &e))?;
-        let change = change.map(|json| from_json(&json, &format!("push {push_id}")));
+        let what = format!("push {push_id}");
+        let change = change.map(|json| from_json(&json, &what));
+        let result_json = text(&row, "result_json")?;
         Ok(NotedPush {
             version: CatalogVersion(unsigned(&row, "version")?),
-            result_json: text(&row, "result_json")?,
+            result_json: unsealed(&result_json, &what)?.to_owned(),
             reverted_in: row
                 .try_get("reverted_in")
                 .map_err(|e| sql_error("read", &e))?,
@@ -233,7 +235,7 @@ pub(super) async fn push(
         .bind(&table.name)
         .bind(&push.push_id)
         .bind(to_sql(version.0, "catalog version")?)
-        .bind(&push.result_json)
+        .bind(sealed(&push.result_json))
         .bind(now_ms)
         .bind(to_json(&change, "push")?)
         .execute(write.connection())

@@ -2,7 +2,8 @@
 
 use super::write::Write;
 use super::{
-    Connection, SqlRow, catalog_version, from_json, sql_error, text, to_json, to_sql, unsigned,
+    Connection, SqlRow, catalog_version, from_json, sealed, sql_error, text, to_json, to_sql,
+    unsealed, unsigned,
 };
 use crate::meta::coverage::CoverageFacts;
 use crate::meta::{MetaState, NewTable, Outcome, PartitionRecord, SchemaRecord, TableRecord};
@@ -27,11 +28,13 @@ pub(super) struct TableRow {
 
 impl TableRow {
     fn read(row: &SqlRow) -> Result<Self> {
+        let name = text(row, "name")?;
         let optional = |column| {
             let text: Option<String> = row.try_get(column).map_err(|e| sql_error("read", &e))?;
-            Ok(text.map(Arc::from))
+            let what = format!("a config of table {name}");
+            let text = text.as_deref().map(|text| unsealed(text, &what));
+            Ok(text.transpose()?.map(Arc::from))
         };
-        let name = text(row, "name")?;
         Ok(Self {
             schema: text(row, "schema_name")?,
             offline_json: optional("offline_json")?,
@@ -107,8 +110,8 @@ pub(super) async fn get(connection: &mut Connection, name: &str) -> Result<Table
 pub(super) async fn update(write: &mut Write<'_>, table: &TableRow) -> Result<()> {
     sqlx::query("UPDATE tables SET offline_json = $2, realtime_json = $3, set_version = $4, coverage_json = $5, paused_ms = $6 WHERE name = $1")
         .bind(&table.name)
-        .bind(table.offline_json.as_deref())
-        .bind(table.realtime_json.as_deref())
+        .bind(table.offline_json.as_deref().map(sealed))
+        .bind(table.realtime_json.as_deref().map(sealed))
         .bind(to_sql(table.set_version.0, "catalog version")?)
         .bind(to_json(&table.coverage, "coverage")?)
         .bind(table.paused_ms)
@@ -136,10 +139,12 @@ fn read_schema(row: &SqlRow) -> Result<SchemaRecord> {
         .try_get("lineage_json")
         .map_err(|e| sql_error("read", &e))?;
     let lineage = lineage.map(|json| from_json(&json, &format!("the lineage of schema {name}")));
+    let json = text(row, "json")?;
+    let json = unsealed(&json, &format!("schema {name}"))?.to_owned();
     Ok(SchemaRecord {
         name,
         version,
-        json: text(row, "json")?,
+        json,
         lineage: Arc::new(lineage.transpose()?.unwrap_or_default()),
     })
 }
@@ -166,7 +171,7 @@ pub(super) async fn put_schema(
     )
     .bind(&schema.name)
     .bind(i64::from(schema.version))
-    .bind(&schema.json)
+    .bind(sealed(&schema.json))
     .bind(to_json(&*schema.lineage, "lineage")?)
     .execute(write.connection())
     .await
