@@ -1,9 +1,10 @@
 #![no_main]
 
+use strandline_tests::fuzz;
+
 libfuzzer_sys::fuzz_target!(
-    // A panic that is caught is none; one that is not ends the process all the same.
-    init: std::panic::set_hook(Box::new(|panic| eprintln!("{panic}"))),
+    init: fuzz::begin(&fuzz::seeds_of_segments()),
     |data: &[u8]| {
-        strandline_tests::fuzz::segments(data);
+        fuzz::segments(data);
     }
 );

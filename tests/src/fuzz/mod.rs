@@ -63,3 +63,16 @@ fn file_of_this_process(name: &str) -> PathBuf {
     let thread: String = thread.chars().filter(char::is_ascii_digit).collect();
     folder.join(format!("strandline-{}-{thread}-{name}", std::process::id()))
 }
+
+/// Before a run of libFuzzer: puts seeds among the inputs that are in the folder that its first argument names. A panic that is
+/// caught is none; one that is not ends the process all the same.
+pub fn begin(seeds: &[Vec<u8>]) {
+    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
+    let folder = std::env::args().nth(1).map(PathBuf::from);
+    if let Some(folder) = folder.filter(|folder| folder.is_dir()) {
+        for (number, seed) in seeds.iter().enumerate() {
+            let written = std::fs::write(folder.join(format!("seed-{number}")), seed);
+            written.expect("a seed is written");
+        }
+    }
+}
