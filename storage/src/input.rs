@@ -11,6 +11,7 @@ mod json_lines;
 mod lines;
 mod nested;
 mod parquet;
+mod parquet_file;
 mod paths;
 mod rowwise;
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 use strandline_tests::fuzz::{self, Mutator};
 
+/// Inputs that were found, by target. Tests run in their crate's folder.
+const FOUND: &str = "fuzz/found";
 /// What one input may take; a hundred times what they do.
 const TIME_MAX: Duration = Duration::from_secs(20);
 
@@ -28,6 +30,14 @@ fn mutations(
         assert!(took < TIME_MAX, "{name}, {what}: {took:?} for {data:?}");
         is_taken
     };
+    // What libFuzzer found once.
+    let found = std::fs::read_dir(FOUND).expect("the folder is there");
+    for entry in found.map(|entry| entry.expect("an entry")) {
+        let file = entry.file_name().to_string_lossy().into_owned();
+        if file.starts_with(&format!("{name}-")) {
+            run(&std::fs::read(entry.path()).expect("it is read"), &file);
+        }
+    }
     for (number, seed) in seeds.iter().enumerate() {
         let is_taken = run(seed, &format!("seed {number}"));
         assert!(

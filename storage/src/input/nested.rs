@@ -3,6 +3,7 @@
 use super::Source;
 use super::arrow_cells::Cells;
 use super::lines::Count;
+use super::parquet_file::ParquetFile;
 use super::rowwise::ReadRow;
 use crate::convert::RowBuilder;
 use crate::convert::flatten::{Fields, Flattener};
@@ -39,10 +40,11 @@ impl ParquetRows {
     ) -> Result<(Self, Count)> {
         let bytes_total = file.metadata().map_or(0, |m| m.len());
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let builder =
-            guarded(|| ParquetRecordBatchReaderBuilder::try_new_with_options(file, options))
-                .map_err(Error::invalid)?
-                .map_err(|e| Error::invalid(format!("not a complete Parquet file: {e}")))?;
+        let builder = guarded(|| {
+            ParquetRecordBatchReaderBuilder::try_new_with_options(ParquetFile::new(file), options)
+        })
+        .map_err(Error::invalid)?
+        .map_err(|e| Error::invalid(format!("not a complete Parquet file: {e}")))?;
         let rows_total = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
         let reader = guarded(|| {
             builder

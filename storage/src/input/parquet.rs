@@ -2,6 +2,7 @@
 //! file stays so where the table keeps a dictionary too: each distinct text is then looked up once, not each row's.
 
 use super::columnar::Columnar;
+use super::parquet_file::ParquetFile;
 use super::{RowSource, Source};
 use crate::config::TableConfig;
 use crate::convert::RowLayout;
@@ -39,6 +40,7 @@ impl ParquetSource {
         config: &TableConfig,
         layout: RowLayout,
     ) -> Result<Self> {
+        let file = ParquetFile::new(file);
         // The file's own types, not the Arrow types its writer had: fewer to convert from.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let metadata = guarded(|| ArrowReaderMetadata::load(&file, options.clone()))
