@@ -18,6 +18,13 @@ use strandline_storage::stream::log::{AppendOutcome, LogMessage};
 /// An answer that is waited for.
 type Slot<T> = Arc<Mutex<Option<Result<T>>>>;
 
+/// Sends an answer; nobody hears what a dead server says.
+fn tell<T>(server: &Machine, slot: &Slot<T>, answer: Result<T>) {
+    if !server.is_dead() {
+        *slot.lock() = Some(answer);
+    }
+}
+
 /// A partition's producer.
 pub(super) struct Appending {
     pub(super) partition: u32,
@@ -45,7 +52,7 @@ impl Appending {
         &mut self,
         life: &Life,
         executor: &Arc<Executor>,
-        machine: &Machine,
+        machine: &Arc<Machine>,
         sent: &[Sent],
     ) {
         let rest = &sent[self.acknowledged as usize..];
@@ -62,11 +69,11 @@ impl Appending {
         let slot = Slot::default();
         let (log, partition, first) = (Arc::clone(life.log()), self.partition, self.acknowledged);
         self.waits = Some((first + some, Arc::clone(&slot)));
+        let server = Arc::clone(machine);
         let append = async move {
             let producer = format!("producer {partition}");
             let appended = log.append("t", Some(partition), messages, &producer, first);
-            let appended = appended.await;
-            *slot.lock() = Some(appended);
+            tell(&server, &slot, appended.await);
         };
         executor.start(&format!("append to {partition}"), Box::pin(append));
     }
@@ -160,7 +167,7 @@ impl Pushing {
         self.waits = None;
     }
 
-    pub(super) fn go_on(&mut self, life: &Life, executor: &Arc<Executor>) {
+    pub(super) fn go_on(&mut self, life: &Life, executor: &Arc<Executor>, machine: &Arc<Machine>) {
         let Some(config) = life.host().publisher.config(life.table(), Half::Offline) else {
             return;
         };
@@ -170,10 +177,10 @@ impl Pushing {
         let slot = Slot::default();
         self.waits = Some(Arc::clone(&slot));
         let (loader, files) = (life.host().loader.clone(), vec![self.file.clone()]);
-        let options = self.options.clone();
+        let (options, server) = (self.options.clone(), Arc::clone(machine));
         let load = async move {
             let loaded = loader.load(&config, files, options, Arc::new(|_| {})).await;
-            *slot.lock() = Some(loaded);
+            tell(&server, &slot, loaded);
         };
         executor.start("load", Box::pin(load));
     }

@@ -407,7 +407,7 @@ impl World {
             }
         }
         if let Some(pushing) = &mut self.pushing {
-            pushing.go_on(life, &self.executor);
+            pushing.go_on(life, &self.executor, &self.machine);
         }
         let until = self.executor.elapsed() + time;
         let ran = self.executor.run(turns, until);
