@@ -359,3 +359,28 @@ async fn what_a_failed_sync_left_is_written_again_when_the_log_is_opened() {
         "{done:?}"
     );
 }
+
+/// A file whose folder could not be synced would be gone after a power loss, with all that was acknowledged in it since.
+#[tokio::test]
+async fn the_folder_is_synced_before_a_log_that_is_opened_takes_messages() {
+    let dir = tempfile::tempdir().unwrap();
+    let faulty = FaultyFiles::new(Environment::real().files);
+    let environment = Environment::real().with_files(Arc::new(faulty.clone()));
+    let log = open(dir.path()).await;
+    log.create_topic("t", 1).await.unwrap();
+    log.append("t", Some(0), numbered(0..3), "p", 0)
+        .await
+        .unwrap();
+    drop(log);
+    let folder = last_file(dir.path()).parent().unwrap().to_owned();
+    faulty.set(move |operation, path| {
+        (operation == FileOperation::SyncDir && path == folder)
+            .then(|| io::Error::from(io::ErrorKind::StorageFull))
+    });
+    let log = EmbeddedLog::open(dir.path(), environment).await.unwrap();
+    let failed = log.append("t", Some(0), numbered(3..6), "p", 3).await;
+    assert!(failed.is_err());
+    faulty.clear();
+    let appended = log.append("t", Some(0), numbered(3..6), "p", 3).await;
+    assert_eq!(appended.unwrap().next_offset, 6);
+}

@@ -86,6 +86,10 @@ pub(super) fn recover(
             .set_len(position)
             .map_err(|e| file_error("cut", &active.path, &e))?;
     }
+    // A file may have come here by its rename alone.
+    files
+        .sync_dir(&place.dir)
+        .map_err(|e| file_error("sync", &place.dir, &e))?;
     // What lies here may have been written and not synced; from now on readers see it.
     write_again(&*active.file, note, position)
         .and_then(|()| active.file.sync())
