@@ -16,7 +16,7 @@ use strandline_proto::{Error, ErrorKind, Result};
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// Properties unless the table config says otherwise.
-const DEFAULTS: [(&str, &str); 6] = [
+const DEFAULTS: [(&str, &str); 10] = [
     ("client.id", "strandline"),
     // librdkafka assigns partitions only to a consumer that names a group; none is joined.
     ("group.id", "strandline"),
@@ -25,6 +25,13 @@ const DEFAULTS: [(&str, &str); 6] = [
     // Messages fetched ahead, per partition.
     ("queued.max.messages.kbytes", "16384"),
     ("fetch.wait.max.ms", "100"),
+    // A broker that has stopped, or that a network no longer reaches, says nothing. This is when it is given up and another
+    // one is asked who leads the partition now.
+    ("socket.timeout.ms", "10000"),
+    ("socket.connection.setup.timeout.ms", "10000"),
+    ("socket.keepalive.enable", "true"),
+    // How soon one is noticed that is back.
+    ("reconnect.backoff.max.ms", "2000"),
 ];
 
 /// Properties that this reader depends on.

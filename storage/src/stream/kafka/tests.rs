@@ -22,7 +22,11 @@ struct Cluster {
 
 impl Cluster {
     fn new(partitions: i32) -> Self {
-        let mock = MockCluster::new(1).unwrap();
+        Self::of(1, partitions)
+    }
+
+    fn of(brokers: i32, partitions: i32) -> Self {
+        let mock = MockCluster::new(brokers).unwrap();
         mock.create_topic("t", partitions, 1).unwrap();
         let producer = ClientConfig::new()
             .set("bootstrap.servers", mock.bootstrap_servers())
@@ -179,6 +183,43 @@ async fn silence_of_the_brokers_is_an_error_that_names_them_and_passes() {
             Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable),
         }
     }
+}
+
+/// It breaks no connection: only time tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_says_nothing_any_more_is_left_for_the_next_one() {
+    let cluster = Cluster::of(2, 1);
+    cluster.mock.partition_leader("t", 0, Some(1)).unwrap();
+    let pair = |text: &'static str| vec![(None, Bytes::from_static(text.as_bytes()))];
+    produce(&cluster.producer, 0, pair("before")).await.unwrap();
+    let stream = cluster.stream("t");
+    let mut reader = stream.open(0, 0).await.unwrap();
+    let mut read = Vec::new();
+    let since = std::time::Instant::now();
+    while read.len() < 2 {
+        match reader.next(10, 1000, Duration::from_millis(200)).await {
+            Ok(batch) => read.extend(batch.messages.into_iter().map(|m| m.payload)),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable),
+        }
+        if read.len() == 1 {
+            let never = Duration::from_secs(600);
+            cluster.mock.broker_round_trip_time(1, never).unwrap();
+            cluster.mock.partition_leader("t", 0, Some(2)).unwrap();
+            let (mock, producer) = (cluster.mock.bootstrap_servers(), ClientConfig::new());
+            let second = mock.split(',').nth(1).unwrap();
+            let producer: FutureProducer = producer
+                .clone()
+                .set("bootstrap.servers", second)
+                .create()
+                .unwrap();
+            tokio::spawn(produce(&producer, 0, pair("after")));
+        }
+        assert!(
+            since.elapsed() < Duration::from_secs(45),
+            "librdkafka's own patience is a minute"
+        );
+    }
+    assert_eq!(read, ["before", "after"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
