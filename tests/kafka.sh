@@ -1,20 +1,28 @@
 #!/usr/bin/env bash
-# A real Apache Kafka of one node (KRaft) for tests.
+# A real Apache Kafka (KRaft) for tests: one node, or a cluster of two small brokers with a controller of its own.
 #
-#   tests/kafka.sh start DIR    fetches the jars once, formats storage in DIR, starts, waits until it
-#                               answers, and writes DIR/address (host:port) and DIR/pid
-#   tests/kafka.sh stop DIR     ends the process that DIR/pid names
+#   tests/kafka.sh start DIR             fetches the jars once, formats storage in DIR, starts one node, waits until it
+#                                        answers, and writes DIR/address (host:port) and DIR/pid
+#   tests/kafka.sh start-two DIR         two brokers, with DIR/address for whoever is always to reach them. Each broker
+#                                        tells others to come to a port that nobody listens at: DIR/1/relay and DIR/2/relay
+#                                        hold that address and the one at which the broker does listen, for a relay between
+#   tests/kafka.sh restart DIR NODE      starts broker 1 or 2 again, over its data, after it was killed
+#   tests/kafka.sh lead DIR TOPIC PARTITIONS NODE
+#                                        moves the leaders of a topic's partitions to broker 1 or 2
+#   tests/kafka.sh stop DIR              ends what was started in DIR
 #
 # The jars come from Maven Central into ~/.cache/strandline-kafka-VERSION (STRANDLINE_KAFKA_JARS names another folder).
 set -euo pipefail
 
 version=4.1.0
-usage() { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-[ $# -eq 2 ] || usage
+usage() { sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 2 ] || usage
 action="$1"
 mkdir -p "$2"
 folder="$(cd "$2" && pwd)"
+shift 2
 jars="${STRANDLINE_KAFKA_JARS:-$HOME/.cache/strandline-kafka-$version}"
+class_path="$jars/*"
 
 fetch() {
   [ -e "$jars/.complete" ] && return
@@ -38,6 +46,37 @@ free_port() {
   python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
+# Formats the storage of nodes, each a folder with its server.properties.
+format() {
+  local cluster node
+  cluster="$(java -cp "$class_path" kafka.tools.StorageTool random-uuid 2>/dev/null | tail -n 1)"
+  for node in "$@"; do
+    java -cp "$class_path" kafka.tools.StorageTool format -t "$cluster" -c "$node/server.properties" >"$node/format.out" 2>&1 ||
+      { cat "$node/format.out" >&2; exit 1; }
+  done
+}
+
+# Starts the node of a folder, with these options of java.
+launch() {
+  local node="$1"
+  shift
+  nohup java "$@" -cp "$class_path" kafka.Kafka "$node/server.properties" >"$node/kafka.out" 2>&1 </dev/null &
+  echo $! >"$node/pid"
+}
+
+# Waits until the node of a folder answers.
+await() {
+  local node="$1"
+  for _ in $(seq 1 240); do
+    grep -q "Kafka Server started" "$node/kafka.out" && return
+    kill -0 "$(cat "$node/pid")" 2>/dev/null || break
+    sleep 0.5
+  done
+  tail -n 30 "$node/kafka.out" >&2
+  echo "Kafka did not start" >&2
+  exit 1
+}
+
 start() {
   fetch
   local broker controller
@@ -58,41 +97,111 @@ transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
 auto.create.topics.enable=false
 PROPERTIES
-  local class_path="$jars/*"
-  local cluster
-  cluster="$(java -cp "$class_path" kafka.tools.StorageTool random-uuid 2>/dev/null | tail -n 1)"
-  java -cp "$class_path" kafka.tools.StorageTool format -t "$cluster" -c "$folder/server.properties" >"$folder/format.out" 2>&1 ||
-    { cat "$folder/format.out" >&2; exit 1; }
-  nohup java -Xmx512m -cp "$class_path" kafka.Kafka "$folder/server.properties" >"$folder/kafka.out" 2>&1 &
-  echo $! >"$folder/pid"
-  for _ in $(seq 1 120); do
-    if grep -q "Kafka Server started" "$folder/kafka.out"; then
-      echo "127.0.0.1:$broker" >"$folder/address"
-      echo "Kafka $version at 127.0.0.1:$broker"
-      return
-    fi
-    kill -0 "$(cat "$folder/pid")" 2>/dev/null || break
-    sleep 1
+  format "$folder"
+  launch "$folder" -Xmx512m
+  await "$folder"
+  echo "127.0.0.1:$broker" >"$folder/address"
+  echo "Kafka $version at 127.0.0.1:$broker"
+}
+
+small=(-Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1)
+
+# A broker that does not answer is given up after three seconds, and so is a replica that falls behind. Leaders
+# stay where they are put.
+start_two() {
+  fetch
+  local controller number inside listens relay inside_all=""
+  controller="$(free_port)"
+  mkdir -p "$folder/controller" "$folder/1" "$folder/2"
+  local common="controller.quorum.voters=100@127.0.0.1:$controller
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=INSIDE:PLAINTEXT,OUTSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+auto.leader.rebalance.enable=false
+offsets.topic.replication.factor=2
+min.insync.replicas=1
+auto.create.topics.enable=false"
+  cat >"$folder/controller/server.properties" <<PROPERTIES
+$common
+process.roles=controller
+node.id=100
+listeners=CONTROLLER://127.0.0.1:$controller
+log.dirs=$folder/controller/log
+PROPERTIES
+  for number in 1 2; do
+    inside="$(free_port)"
+    listens="$(free_port)"
+    relay="$(free_port)"
+    inside_all+="${inside_all:+,}127.0.0.1:$inside"
+    echo "127.0.0.1:$relay 127.0.0.1:$listens" >"$folder/$number/relay"
+    cat >"$folder/$number/server.properties" <<PROPERTIES
+$common
+process.roles=broker
+node.id=$number
+listeners=INSIDE://127.0.0.1:$inside,OUTSIDE://127.0.0.1:$listens
+advertised.listeners=INSIDE://127.0.0.1:$inside,OUTSIDE://127.0.0.1:$relay
+inter.broker.listener.name=INSIDE
+log.dirs=$folder/$number/log
+replica.lag.time.max.ms=3000
+log.cleaner.dedupe.buffer.size=10485760
+num.network.threads=2
+num.io.threads=4
+PROPERTIES
   done
-  tail -n 30 "$folder/kafka.out" >&2
-  echo "Kafka did not start" >&2
-  exit 1
+  format "$folder/controller" "$folder/1" "$folder/2"
+  for node in controller 1 2; do
+    launch "$folder/$node" "${small[@]}"
+  done
+  for node in controller 1 2; do
+    await "$folder/$node"
+  done
+  echo "$inside_all" >"$folder/address"
+  echo "Kafka $version, two brokers, at $inside_all"
+}
+
+restart() {
+  launch "$folder/$1" "${small[@]}"
+  await "$folder/$1"
+}
+
+lead() {
+  local topic="$1" partitions="$2" first="$3" partition list=""
+  for partition in $(seq 0 $((partitions - 1))); do
+    list+="${list:+,}{\"topic\":\"$topic\",\"partition\":$partition,\"replicas\":[$first,$((3 - first))]}"
+  done
+  echo "{\"version\":1,\"partitions\":[$list]}" >"$folder/lead.json"
+  local address
+  address="$(cat "$folder/address")"
+  java "${small[@]}" -cp "$class_path" org.apache.kafka.tools.reassign.ReassignPartitionsCommand \
+    --bootstrap-server "$address" --reassignment-json-file "$folder/lead.json" --execute >"$folder/lead.out" 2>&1 ||
+    { cat "$folder/lead.out" >&2; exit 1; }
+  java "${small[@]}" -cp "$class_path" org.apache.kafka.tools.LeaderElectionCommand \
+    --bootstrap-server "$address" --election-type preferred --all-topic-partitions >"$folder/lead.out" 2>&1 ||
+    { cat "$folder/lead.out" >&2; exit 1; }
 }
 
 stop() {
-  [ -e "$folder/pid" ] || return 0
-  local pid
-  pid="$(cat "$folder/pid")"
-  kill "$pid" 2>/dev/null || return 0
-  for _ in $(seq 1 30); do
-    kill -0 "$pid" 2>/dev/null || return 0
-    sleep 1
+  local file pid
+  for file in "$folder/pid" "$folder"/[12]/pid "$folder/controller/pid"; do
+    [ -e "$file" ] || continue
+    pid="$(cat "$file")"
+    # One that is frozen hears nothing else.
+    kill -CONT "$pid" 2>/dev/null || continue
+    kill "$pid" 2>/dev/null || continue
+    for _ in $(seq 1 60); do
+      kill -0 "$pid" 2>/dev/null || continue 2
+      sleep 0.5
+    done
+    kill -9 "$pid" 2>/dev/null || true
   done
-  kill -9 "$pid" 2>/dev/null || true
 }
 
-case "$action" in
-  start) start ;;
-  stop) stop ;;
+case "$action:$#" in
+  start:0) start ;;
+  start-two:0) start_two ;;
+  restart:1) restart "$@" ;;
+  lead:3) lead "$@" ;;
+  stop:0) stop ;;
   *) usage ;;
 esac

@@ -13,6 +13,7 @@ pub mod directed;
 pub mod export;
 pub mod expression;
 pub mod fuzz;
+pub mod kafka_faults;
 pub mod kills;
 pub mod operator;
 pub mod oracle;
