@@ -95,8 +95,9 @@ pub async fn check(stream: &dyn Stream, produce: Produce<'_>) -> Result<()> {
 pub async fn check_times(stream: &dyn Stream, produce: Produce<'_>) -> Result<()> {
     let OffsetRange { end: from, .. } = stream.offsets(0).await?;
     for text in ["early", "late"] {
-        produce(0, vec![(None, Bytes::from_static(text.as_bytes()))]).await?;
+        // No two messages of one moment, nor one of what was there before.
         tokio::time::sleep(SOON / 4).await;
+        produce(0, vec![(None, Bytes::from_static(text.as_bytes()))]).await?;
     }
     let (messages, _) = read(stream, 0, from, 2, 10).await?;
     let [early, late] = messages.as_slice() else {

@@ -30,6 +30,17 @@ const KINDS: [Kind; 5] = [
     Kind::Overtaken,
 ];
 
+/// Which brokers a cut separates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// The one that leads most partitions.
+    Leading,
+    /// The other one.
+    Following,
+    /// Both.
+    Both,
+}
+
 /// One fault.
 #[derive(Clone, Debug)]
 pub struct Fault {
@@ -40,7 +51,7 @@ pub struct Fault {
     /// How the network is cut, if it is.
     pub cut: Option<Cut>,
     /// The brokers to which it is cut.
-    pub brokers: Vec<usize>,
+    pub reach: Reach,
     /// Which part of the messages that are not read is deleted, of [`Kind::Overtaken`].
     pub deleted: f64,
 }
@@ -55,7 +66,7 @@ impl fmt::Display for Fault {
             Kind::Overtaken => write!(f, "overtaken by retention")?,
         }
         match self.cut {
-            Some(how) => write!(f, " ({how:?}, brokers {:?})", self.brokers)?,
+            Some(how) => write!(f, " ({how:?}, {:?})", self.reach)?,
             None if self.kind == Kind::Overtaken => write!(f, " (consumption paused)")?,
             None => {}
         }
@@ -87,18 +98,18 @@ pub fn draw(seed: u64, faults: usize, lasts_max: Duration) -> Vec<Fault> {
                 Kind::Overtaken => random.random(),
                 _ => false,
             };
-            let brokers: &[usize] = match random.random_range(0..4) {
-                _ if kind == Kind::Overtaken => &[1, 2],
-                0 => &[1],
-                1 => &[2],
-                _ => &[1, 2],
+            let reach = match random.random_range(0..4) {
+                _ if kind == Kind::Overtaken => Reach::Both,
+                0 | 1 => Reach::Leading,
+                2 => Reach::Following,
+                _ => Reach::Both,
             };
             let cuts = [Cut::Silent, Cut::Forgotten, Cut::Refused];
             drawn.push(Fault {
                 kind,
                 lasts: second + lasts_max.saturating_sub(second).mul_f64(part),
                 cut: cuts.choose(&mut random).copied().filter(|_| is_cut),
-                brokers: brokers.to_vec(),
+                reach,
                 deleted: random.random_range(0.3..0.95),
             });
         }

@@ -11,7 +11,7 @@ mod relay;
 mod watching;
 
 pub use cluster::Cluster;
-pub use faults::{Fault, Kind, draw};
+pub use faults::{Fault, Kind, Reach, draw};
 pub use relay::{Cut, Relay};
 
 use crate::client::Client;
@@ -228,8 +228,13 @@ impl Run<'_> {
                 cluster.lead(&self.topic, partitions, leading).await;
             }
             Kind::Cut | Kind::Overtaken => {
+                let brokers: &[usize] = match fault.reach {
+                    Reach::Leading => &[leading],
+                    Reach::Following => &[3 - leading],
+                    Reach::Both => &[1, 2],
+                };
                 match fault.cut {
-                    Some(how) => cluster.cut(&fault.brokers, how),
+                    Some(how) => cluster.cut(brokers, how),
                     None => self.pause(true).await,
                 }
                 self.pass(fault.lasts).await;
