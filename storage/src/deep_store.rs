@@ -5,6 +5,7 @@
 //! copy is checked on its way back without opening it. What was put is durable (in a folder: synced) when
 //! [`DeepStore::put`] answers. Every operation may be repeated.
 
+mod replace;
 #[cfg(test)]
 mod tests;
 
@@ -205,8 +206,18 @@ impl DeepStore {
                 if there.size == bytes
                     && !is_suspect
                     && self.check(&path, content).await.is_ok() => {}
-            Ok(_) | Err(object_store::Error::NotFound { .. }) => {
+            Ok(_) => {
                 // Another file takes the place of one that is not whole or not known to be on disk.
+                match &self.root {
+                    Some(root) => {
+                        self.replace(file, root.join(path.as_ref()), content)
+                            .await?
+                    }
+                    None => self.upload(file, &path, content).await?,
+                }
+                self.suspect.lock().remove(&path);
+            }
+            Err(object_store::Error::NotFound { .. }) => {
                 if !(may_link && self.link(file, &path).await) {
                     self.upload(file, &path, content).await?;
                 }
@@ -329,6 +340,15 @@ impl DeepStore {
             linked.map_err(|e| file_error("link", &to, &e))
         });
         linked.await.is_ok()
+    }
+
+    async fn replace(&self, file: &Path, to: PathBuf, content: Content) -> Result<()> {
+        let (from, files) = (file.to_owned(), Arc::clone(&self.environment.files));
+        let spawner = &self.environment.spawner;
+        blocking(spawner, "replace segment file", move || {
+            replace::replace(&*files, &from, &to, content)
+        })
+        .await
     }
 
     async fn upload(&self, file: &Path, path: &ObjectPath, content: Content) -> Result<()> {

@@ -206,6 +206,13 @@ async fn a_file_whose_sync_failed_is_stored_anew() {
         std::fs::metadata(path).unwrap().ino()
     };
     let failed = stored().await;
+    // Nothing takes its place that is not on disk.
+    faulty.set(|operation, _| {
+        (operation == FileOperation::Publish).then(|| io::Error::from(io::ErrorKind::StorageFull))
+    });
+    put().await.unwrap_err();
+    assert_eq!(stored().await, failed);
+    faulty.clear();
     put().await.unwrap();
     let anew = stored().await;
     assert_ne!(anew, failed);
