@@ -3,14 +3,11 @@
 
 use crate::results::{Results, Table, number, thousands};
 use crate::target::{Source, Target};
+use crate::topics::{self, Sender};
 use hdrhistogram::Histogram;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::producer::Producer;
 use serde_json::{Value, json};
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -146,47 +143,15 @@ fn table_json(table: &str, options: &Options) -> String {
     .to_string()
 }
 
-type Sender = ThreadedProducer<DefaultProducerContext>;
-
-fn send(producer: &Sender, topic: &str, partition: u32, payload: &[u8]) -> Result<(), KafkaError> {
-    let mut record = BaseRecord::<(), [u8]>::to(topic)
-        .partition(i32::try_from(partition).unwrap_or(0))
-        .payload(payload);
-    loop {
-        match producer.send(record) {
-            Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                record = back;
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            Err((error, _)) => return Err(error),
-        }
-    }
-}
-
 async fn fill(options: &Options, topic: &str) -> Result<(Sender, u64), Box<dyn Error>> {
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", &options.kafka)
-        .set("linger.ms", "1");
-    let admin: AdminClient<DefaultClientContext> = config.create()?;
-    let partitions = i32::try_from(options.partitions)?;
-    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
-    for made in admin.create_topics(&[new], &AdminOptions::new()).await? {
-        made.map_err(|(topic, code)| format!("topic {topic}: {code}"))?;
-    }
-    let producer: Sender = config.create()?;
+    let producer = topics::new_topic(&options.kafka, topic, options.partitions).await?;
     let mut random = StdRng::seed_from_u64(options.seed);
     let mut bytes = 0;
     for number in 0..options.rows {
         let payload = message(&mut random, number);
         bytes += payload.len() as u64;
-        send(
-            &producer,
-            topic,
-            (number % u64::from(options.partitions)) as u32,
-            &payload,
-        )?;
+        let partition = (number % u64::from(options.partitions)) as u32;
+        topics::send(&producer, topic, partition, &payload)?;
     }
     producer.flush(Duration::from_secs(120))?;
     eprintln!(
@@ -214,16 +179,13 @@ pub async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The rows that can be queried, and their largest number.
-async fn visible(client: &mut Client, table: &str) -> Result<(u64, u64), String> {
-    let (answer, _) = client
-        .ask(&format!("SELECT count(*), max(n) FROM {table}"))
-        .await?;
-    let number = |cell: &Cell| match cell {
-        Cell::Number(digits, 0) => u64::try_from(*digits).unwrap_or(0),
+/// The rows that can be queried.
+async fn visible(client: &mut Client, table: &str) -> Result<u64, String> {
+    let (answer, _) = client.ask(&format!("SELECT count(*) FROM {table}")).await?;
+    Ok(match answer.rows[0][0] {
+        Cell::Number(digits, 0) => u64::try_from(digits).unwrap_or(0),
         _ => 0,
-    };
-    Ok((number(&answer.rows[0][0]), number(&answer.rows[0][1])))
+    })
 }
 
 async fn measure(
@@ -241,7 +203,7 @@ async fn measure(
     let (mut rows, mut moved, mut standstill) = (0, started, Duration::ZERO);
     while rows < options.rows {
         tokio::time::sleep(LOOK_EVERY).await;
-        let (now, _) = visible(&mut client, table).await?;
+        let now = visible(&mut client, table).await?;
         if now > rows {
             // Before the first row the consumers are still connecting.
             if rows > 0 {
@@ -292,7 +254,7 @@ async fn singles(
         let number = options.rows + u64::from(single);
         let payload = message(&mut random, number);
         let sent = Instant::now();
-        send(producer, table, single % options.partitions, &payload)?;
+        topics::send(producer, table, single % options.partitions, &payload)?;
         let sql = format!(
             "SELECT max(n) FROM {table} WHERE ms >= {}",
             1_700_000_000_000_u64 + number

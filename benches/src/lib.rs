@@ -1,8 +1,8 @@
 //! Benchmarks: the Star Schema Benchmark beside its peers, many statements at once, rows that arrive meanwhile, loads.
 //!
 //! ```text
-//! commands   ssb   serving (closed, fair)   scorecard   consuming   growth   load   ingest
-//! measured   target: a server, started or reached       peer: other engines over the same files
+//! commands   ssb   serving (closed, fair)   scorecard   consuming   growth   load   ingest   upsert   keys
+//! measured   target: a server, started or reached   topics: of a Kafka broker   peer: other engines over the same files
 //! shared     rows: answers compared   times: histograms   ratios   zipf   results: JSON, Markdown   plot: SVG
 //! ```
 //!
@@ -12,6 +12,7 @@
 pub mod consuming;
 pub mod growth;
 pub mod ingest;
+pub mod keys;
 pub mod load;
 pub mod peer;
 pub mod plot;
@@ -23,5 +24,7 @@ pub mod serving;
 pub mod ssb;
 pub mod target;
 pub mod times;
+pub mod topics;
+pub mod upsert;
 pub mod wide;
 pub mod zipf;

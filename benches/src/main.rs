@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use strandline_benches::serving::{closed, fair};
 use strandline_benches::ssb::data;
-use strandline_benches::{consuming, growth, ingest, load, scorecard, ssb, wide};
+use strandline_benches::{consuming, growth, ingest, keys, load, scorecard, ssb, upsert, wide};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
@@ -33,6 +33,10 @@ enum Command {
     Consuming(consuming::Options),
     /// Rows that wait in a Kafka topic until they can be queried, then single rows
     Ingest(ingest::Options),
+    /// Rows of so many keys that wait in a Kafka topic until they are taken in, then a restart
+    Upsert(upsert::Options),
+    /// Rows of so many keys into the keys of a table, without a server, then opened again
+    Keys(keys::Options),
     /// Pages of nine statements each for one carrier, while rows stream in
     Scorecard(scorecard::run::Options),
     /// What loading costs
@@ -96,6 +100,11 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Growth(options) => growth::run(&options).await?,
         Command::Closed(options) => closed::run(&options).await?,
         Command::Ingest(options) => ingest::run(&options).await?,
+        Command::Upsert(options) => upsert::run(&options).await?,
+        Command::Keys(options) => {
+            tokio::task::spawn_blocking(move || keys::run(&options).map_err(|e| e.to_string()))
+                .await??
+        }
         Command::Fair(options) => fair::run(&options).await?,
         Command::Consuming(options) => consuming::run(&options).await?,
         Command::Scorecard(options) => scorecard::run::run(&options).await?,

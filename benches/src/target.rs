@@ -32,7 +32,8 @@ pub struct Target {
     pub client: Client,
     url: String,
     process: Option<Process>,
-    _data: Option<tempfile::TempDir>,
+    program: String,
+    data: Option<tempfile::TempDir>,
 }
 
 /// How often it is asked whether rows have arrived.
@@ -50,7 +51,8 @@ impl Target {
                 client: connect(url).await?,
                 url: url.clone(),
                 process: None,
-                _data: None,
+                program: String::new(),
+                data: None,
             });
         }
         let program = source
@@ -58,18 +60,32 @@ impl Target {
             .as_ref()
             .ok_or("neither a server nor a program")?;
         let data = tempfile::tempdir()?;
-        let process = Process::start(&program.to_string_lossy(), data.path(), None)?;
+        let program = program.to_string_lossy().into_owned();
+        let process = Process::start(&program, data.path(), None)?;
         Ok(Self {
             client: connect(&process.grpc).await?,
             url: process.grpc.clone(),
             process: Some(process),
-            _data: Some(data),
+            program,
+            data: Some(data),
         })
     }
 
     /// Another connection.
     pub async fn connect(&self) -> Result<Client, Box<dyn Error>> {
         connect(&self.url).await
+    }
+
+    /// Kills the started server and starts it again over its data; false: it was not started here.
+    pub async fn restart(&mut self) -> Result<bool, Box<dyn Error>> {
+        let (Some(process), Some(data)) = (&mut self.process, &self.data) else {
+            return Ok(false);
+        };
+        process.kill();
+        *process = Process::start(&self.program, data.path(), None)?;
+        self.url = process.grpc.clone();
+        self.client = connect(&self.url).await?;
+        Ok(true)
     }
 
     /// The largest memory the started server has held so far, in bytes.

@@ -18,6 +18,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 const HEADER: usize = 16;
+/// Of an offset as it is written: a buffer's are below 2 GiB.
+const OFFSET_BYTES: u8 = 4;
 
 /// A dictionary over stored bytes.
 #[derive(Clone, Debug)]
@@ -33,29 +35,28 @@ pub struct ImmutableDictionary {
 /// Appends the stored form of `values`, which are strictly ascending.
 pub(crate) fn write(values: &ValueBuffer, out: &mut Vec<u8>) {
     let physical = values.physical();
-    let mut offsets = Vec::new();
-    let mut data = Vec::new();
-    by_type!(physical, T => {
-        for &value in T::slice(values).unwrap_or_default() {
-            value.put(&mut data);
-        }
-    }, bytes => {
-        if let ValueBuffer::Bytes { offsets: ends, data: bytes } = values {
-            // A buffer's offsets are below 2 GiB, so they are stored in four bytes.
-            ends.iter().for_each(|end| offsets.extend_from_slice(&(*end as u32).to_le_bytes()));
-            data.extend_from_slice(bytes);
-        }
-    });
-    let width = if physical == PhysicalType::Bytes {
-        4
-    } else {
-        0
+    let (width, data_len) = match values {
+        ValueBuffer::Bytes { data, .. } => (OFFSET_BYTES, data.len()),
+        _ => (
+            0,
+            by_type!(physical, T => values.len() * T::WIDTH, bytes => 0),
+        ),
     };
+    let offsets = usize::from(width) * (values.len() + 1);
+    out.reserve(HEADER + offsets + data_len);
     out.extend_from_slice(&[physical.code(), width, 0, 0]);
     out.extend_from_slice(&(values.len() as u32).to_le_bytes());
-    out.extend_from_slice(&(data.len() as u64).to_le_bytes());
-    out.extend_from_slice(&offsets);
-    out.extend_from_slice(&data);
+    out.extend_from_slice(&(data_len as u64).to_le_bytes());
+    by_type!(physical, T => {
+        for &value in T::slice(values).unwrap_or_default() {
+            value.put(out);
+        }
+    }, bytes => {
+        if let ValueBuffer::Bytes { offsets: ends, data } = values {
+            ends.iter().for_each(|end| out.extend_from_slice(&(*end as u32).to_le_bytes()));
+            out.extend_from_slice(data);
+        }
+    });
 }
 
 impl ImmutableDictionary {

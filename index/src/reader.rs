@@ -215,6 +215,55 @@ impl ValueBuffer {
         }
     }
 
+    /// The values at `positions`, in their order; those past the end are left out.
+    pub fn gathered(&self, positions: &[u32]) -> Self {
+        fn of<T: Copy>(values: &[T], positions: &[u32]) -> Vec<T> {
+            let value = |&i: &u32| values.get(i as usize).copied();
+            positions.iter().filter_map(value).collect()
+        }
+        match self {
+            Self::I32(v) => Self::I32(of(v, positions)),
+            Self::I64(v) => Self::I64(of(v, positions)),
+            Self::F32(v) => Self::F32(of(v, positions)),
+            Self::F64(v) => Self::F64(of(v, positions)),
+            Self::I128(v) => Self::I128(of(v, positions)),
+            Self::Bytes { .. } => {
+                let texts = || positions.iter().filter_map(|&i| self.bytes(i as usize));
+                let mut offsets = Vec::with_capacity(positions.len() + 1);
+                offsets.push(0);
+                let mut data = Vec::with_capacity(texts().map(<[u8]>::len).sum());
+                for text in texts() {
+                    data.extend_from_slice(text);
+                    offsets.push(bytes_offset(data.len()));
+                }
+                Self::Bytes { offsets, data }
+            }
+        }
+    }
+
+    /// Makes room for so many more values, texts of `data_len` bytes together.
+    pub fn reserve(&mut self, values: usize, data_len: usize) {
+        match self {
+            Self::I32(v) => v.reserve(values),
+            Self::I64(v) => v.reserve(values),
+            Self::F32(v) => v.reserve(values),
+            Self::F64(v) => v.reserve(values),
+            Self::I128(v) => v.reserve(values),
+            Self::Bytes { offsets, data } => {
+                offsets.reserve(values);
+                data.reserve(data_len);
+            }
+        }
+    }
+
+    /// Bytes of the texts; 0 in a buffer of another type.
+    pub fn data_len(&self) -> usize {
+        match self {
+            Self::Bytes { data, .. } => data.len(),
+            _ => 0,
+        }
+    }
+
     /// How many values.
     pub fn len(&self) -> usize {
         match self {

@@ -69,6 +69,7 @@ impl TextBlocks {
         let count = values.len();
         let mut directory = Vec::new();
         let mut data = Vec::new();
+        let mut raw: Vec<u8> = Vec::new();
         let mut blocks = 0u32;
         let mut first = 0;
         while first < count {
@@ -91,7 +92,8 @@ impl TextBlocks {
                 && values
                     .bytes(first)
                     .is_some_and(|v| v.len() > usize::from(u16::MAX));
-            let mut raw = Vec::with_capacity(raw_len + 2);
+            raw.clear();
+            raw.reserve(raw_len + 2);
             for value in (first..end).filter_map(|i| values.bytes(i)) {
                 if wide {
                     raw.extend_from_slice(&(value.len() as u32).to_le_bytes());
@@ -112,6 +114,7 @@ impl TextBlocks {
             blocks += 1;
             first = end;
         }
+        out.reserve(16 + directory.len() + data.len());
         out.extend_from_slice(&(count as u64).to_le_bytes());
         out.extend_from_slice(&blocks.to_le_bytes());
         out.extend_from_slice(&0u32.to_le_bytes());

@@ -19,6 +19,7 @@
 //! ```
 
 mod open;
+mod order;
 mod read;
 mod rewrite;
 mod section;
@@ -39,6 +40,7 @@ use section::Description;
 use std::sync::OnceLock;
 
 pub use crate::text_blocks::Compression;
+pub use order::distinct;
 pub use rewrite::{
     Gathered, gather_column, gathered_ids, rewrite_column, sorted_order, write_lists,
 };

@@ -13,6 +13,8 @@ use crate::wire::corrupt;
 
 /// Documents read at once where values are not of fixed width.
 const STEP: u32 = 8192;
+/// Bytes of texts that room is made for before they come.
+const ROOM_MAX: usize = 64 << 20;
 
 /// Writes the column that `reader` reads, its documents in the order of `order` (each once; none: as they are).
 ///
@@ -214,6 +216,12 @@ impl Source {
                         reader.multi_values(range, ends, &mut step);
                         ends.iter_mut().skip(first).for_each(|end| *end += from);
                     }
+                }
+                if start == 0 {
+                    // What follows is likely as long as the first step; it then grows in one piece of memory.
+                    let steps = docs.div_ceil(STEP) as usize;
+                    let data_len = step.data_len().saturating_mul(steps);
+                    values.reserve(docs as usize, data_len.min(ROOM_MAX));
                 }
                 extend(&mut values, &step)?;
             }

@@ -1,5 +1,6 @@
 //! Writing a column: values in document order become byte sections and statistics.
 
+use super::order::{ascending, same};
 use super::section::{Description, SectionKind};
 use crate::bloom::BloomFilter;
 use crate::dictionary;
@@ -209,6 +210,14 @@ pub fn write_column(
 pub(super) fn encode(values: &ValueBuffer) -> Result<(Vec<DictId>, ValueBuffer), IndexError> {
     let (mut writer, dictionary) = MutableDictionary::new(values.physical());
     let mut ids = Vec::with_capacity(values.len());
+    if values.len() > 2 * SAMPLE as usize {
+        let sample: Vec<u32> = (0..SAMPLE).collect();
+        writer.intern(&values.gathered(&sample), &mut ids)?;
+        if writer.len() > SAMPLE / 2 {
+            return Ok(encode_sorted(values));
+        }
+        ids.clear();
+    }
     writer.intern(values, &mut ids)?;
     let dictionary = dictionary.view(writer.len());
     let (sorted, ranks) = sort_dictionary(&dictionary, &(0..dictionary.len()).collect::<Vec<_>>())?;
@@ -216,6 +225,26 @@ pub(super) fn encode(values: &ValueBuffer) -> Result<(Vec<DictId>, ValueBuffer),
         *id = ranks.get(*id as usize).copied().unwrap_or(0);
     }
     Ok((ids, sorted))
+}
+
+/// The first values that tell whether most are others: then they are sorted, otherwise looked up.
+const SAMPLE: u32 = 4096;
+
+fn encode_sorted(values: &ValueBuffer) -> (Vec<DictId>, ValueBuffer) {
+    let order = ascending(values);
+    let mut ids = vec![0; values.len()];
+    let mut first = Vec::with_capacity(values.len());
+    let mut last = None;
+    for &i in &order {
+        if last.is_none_or(|last| !same(values, last, i)) {
+            first.push(i);
+            last = Some(i);
+        }
+        if let Some(id) = ids.get_mut(i as usize) {
+            *id = first.len() as DictId - 1;
+        }
+    }
+    (ids, values.gathered(&first))
 }
 
 /// The values of `ids` in order, and for each place in `ids` the rank of its value.
@@ -239,23 +268,14 @@ pub(super) fn sort_dictionary(
     }
     let mut values = ValueBuffer::new(physical);
     dictionary.gather(ids, &mut values);
-    let mut order: Vec<u32> = (0..ids.len() as u32).collect();
-    by_type!(physical, T => {
-        let values = T::slice(&values).unwrap_or_default();
-        order.sort_unstable_by_key(|&i| values.get(i as usize).map(|v| v.key()));
-    }, bytes => order.sort_unstable_by_key(|&i| values.bytes(i as usize)));
+    let order = ascending(&values);
     let mut ranks = vec![0; ids.len()];
     for (rank, &i) in order.iter().enumerate() {
         if let Some(slot) = ranks.get_mut(i as usize) {
             *slot = rank as DictId;
         }
     }
-    let mut sorted = ValueBuffer::new(physical);
-    for &i in &order {
-        if let Some(value) = values.get(i as usize) {
-            sorted.push(&value);
-        }
-    }
+    let sorted = values.gathered(&order);
     Ok((sorted, ranks))
 }
 

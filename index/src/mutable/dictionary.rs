@@ -1,8 +1,10 @@
 //! The dictionary of a consuming column: ids in the order in which values first came.
 //!
 //! Values stand in an append-only log; an open-addressing table of atomic slots finds them. A slot is the high half
-//! of the value's hash and its id plus one; 0 is free. The writer stores a slot (release) after the value that it
-//! names, and replaces a table that is half full by one twice its size, so readers never wait for it.
+//! of the value's hash, which says where it stands, and its id plus one; 0 is free. The writer stores a slot (release) after
+//! the value that it names, and replaces a table that is half full by one twice its size, so readers never wait for it.
+//!
+//! Values are interned some at a time: their slots are loaded first, all at once, so that the memory's latency is paid once.
 
 use super::append_vec::AppendVec;
 use super::value_log::{Logged, ValueLog, ValueLogWriter};
@@ -20,6 +22,8 @@ const SLOTS_FIRST: usize = 64;
 /// No id: a dictionary ends before it.
 const UNKNOWN: DictId = DictId::MAX;
 const HIGH: u64 = 0xffff_ffff_0000_0000;
+/// Values whose slots are loaded together.
+const TOGETHER: usize = 16;
 
 struct Table {
     slots: Box<[AtomicU64]>,
@@ -35,8 +39,30 @@ impl Table {
     /// The slots to look at for a hash, in order.
     fn probe(&self, hash: u64) -> impl Iterator<Item = &AtomicU64> {
         let mask = self.slots.len() - 1;
+        let first = (hash >> 32) as usize;
         (0..self.slots.len())
-            .filter_map(move |step| self.slots.get((hash as usize).wrapping_add(step) & mask))
+            .filter_map(move |step| self.slots.get(first.wrapping_add(step) & mask))
+    }
+
+    /// Brings the first slots of hashes near.
+    #[inline]
+    fn touch(&self, hashes: &[u64]) {
+        let mask = self.slots.len() - 1;
+        let slot = |hash: &u64| self.slots.get((*hash >> 32) as usize & mask);
+        let held = hashes.iter().filter_map(slot);
+        std::hint::black_box(held.fold(0, |all, slot| all | slot.load(Ordering::Relaxed)));
+    }
+
+    /// The same in twice as many slots.
+    fn grown(&self) -> Arc<Self> {
+        let table = Self::new(self.slots.len() * 2);
+        for slot in &self.slots {
+            match slot.load(Ordering::Relaxed) {
+                0 => {}
+                held => table.insert(held & HIGH, (held as u32).wrapping_sub(1)),
+            }
+        }
+        table
     }
 
     #[inline]
@@ -139,8 +165,16 @@ impl DictionaryWriter {
         by_type!(values.physical(), T => {
             self.intern_fixed::<T>(T::slice(values).unwrap_or_default(), ids)
         }, bytes => {
-            for i in 0..values.len() {
-                ids.push(self.intern_text(values.bytes(i).unwrap_or_default())?);
+            let mut hashes = [0; TOGETHER];
+            for start in (0..values.len()).step_by(TOGETHER) {
+                let texts = start..values.len().min(start + TOGETHER);
+                for (hash, i) in hashes.iter_mut().zip(texts.clone()) {
+                    *hash = hash_bytes(values.bytes(i).unwrap_or_default());
+                }
+                self.table.touch(&hashes);
+                for (hash, i) in hashes.iter().zip(texts) {
+                    ids.push(self.intern_hashed(values.bytes(i).unwrap_or_default(), *hash)?);
+                }
             }
             Ok(())
         })
@@ -171,7 +205,10 @@ impl DictionaryWriter {
 
     /// The id of a text, which is added when it is new.
     pub(crate) fn intern_text(&mut self, text: &[u8]) -> Result<DictId, IndexError> {
-        let hash = hash_bytes(text);
+        self.intern_hashed(text, hash_bytes(text))
+    }
+
+    fn intern_hashed(&mut self, text: &[u8], hash: u64) -> Result<DictId, IndexError> {
         let shared = &self.shared;
         let is_text = |id: DictId| shared.values.text(id as usize) == text;
         if let Some(id) = self.table.find(hash, is_text) {
@@ -196,30 +233,36 @@ impl DictionaryWriter {
             )));
         };
         let mut previous: Option<(T::Key, DictId)> = None;
-        for &value in values {
-            let key = value.key();
-            if let Some((last, id)) = previous
-                && last == key
-            {
-                ids.push(id);
-                continue;
+        let mut hashes = [0; TOGETHER];
+        for values in values.chunks(TOGETHER) {
+            for (hash, value) in hashes.iter_mut().zip(values) {
+                *hash = value.hash();
             }
-            let hash = value.hash();
-            let is_value =
-                |id: DictId| AppendVec::get(log, id as usize).is_some_and(|v| v.key() == key);
-            let id = match self.table.find(hash, is_value) {
-                Some(id) => id,
-                None => {
-                    let id = self.next_id()?;
-                    if let Some(writer) = T::writer(&mut self.values) {
-                        writer.extend(&[value]);
-                    }
-                    self.publish(hash, id);
-                    id
+            self.table.touch(&hashes);
+            for (&value, &hash) in values.iter().zip(&hashes) {
+                let key = value.key();
+                if let Some((last, id)) = previous
+                    && last == key
+                {
+                    ids.push(id);
+                    continue;
                 }
-            };
-            previous = Some((key, id));
-            ids.push(id);
+                let is_value =
+                    |id: DictId| AppendVec::get(log, id as usize).is_some_and(|v| v.key() == key);
+                let id = match self.table.find(hash, is_value) {
+                    Some(id) => id,
+                    None => {
+                        let id = self.next_id()?;
+                        if let Some(writer) = T::writer(&mut self.values) {
+                            writer.extend(&[value]);
+                        }
+                        self.publish(hash, id);
+                        id
+                    }
+                };
+                previous = Some((key, id));
+                ids.push(id);
+            }
         }
         Ok(())
     }
@@ -240,10 +283,8 @@ impl DictionaryWriter {
             self.table.insert(hash, id);
             return;
         }
-        let table = Table::new(self.table.slots.len() * 2);
-        for id in 0..self.len {
-            table.insert(hash_scalar(&self.shared.values.value(id as usize)), id);
-        }
+        let table = self.table.grown();
+        table.insert(hash, id);
         self.table = table.clone();
         *self
             .shared

@@ -348,6 +348,11 @@ impl MutableColumn {
         Ok(())
     }
 
+    /// Whether values are held once each, by ids.
+    pub fn has_dictionary(&self) -> bool {
+        matches!(self.shared.store, Store::Ids { .. })
+    }
+
     /// Documents that are published.
     pub fn num_docs(&self) -> u32 {
         self.shared.docs.load(Ordering::Acquire)

@@ -30,9 +30,10 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    /// Groups pairs of id (high half) and document (low half); an id repeated in one document counts once.
-    pub(crate) fn new(docs: Range<DocId>, mut sorted: Vec<u64>) -> Self {
-        sorted.sort_unstable();
+    /// Groups pairs of id (high half) and document (low half), which come by document; an id repeated in one document counts
+    /// once.
+    pub(crate) fn new(docs: Range<DocId>, pairs: Vec<u64>) -> Self {
+        let mut sorted = by_id(pairs);
         sorted.dedup();
         let (mut ids, mut ends, mut lists) = (Vec::new(), Vec::new(), Vec::new());
         let mut dense = HashMap::new();
@@ -107,6 +108,36 @@ impl Piece {
         let lists = size_of_val(&*self.ids) + size_of_val(&*self.ends) + size_of_val(&*self.lists);
         size_of::<Self>() + lists + self.dense.len() * (CHUNK_DOCS as usize / 8)
     }
+}
+
+/// Sorts pairs of id and document that come by document: where ids are few, they are counted instead of compared.
+fn by_id(mut pairs: Vec<u64>) -> Vec<u64> {
+    let id = |pair: &u64| (pair >> 32) as usize;
+    let ids = pairs.iter().map(id).max().map_or(0, |most| most + 1);
+    if ids > pairs.len() {
+        pairs.sort_unstable();
+        return pairs;
+    }
+    let mut places = vec![0_u32; ids];
+    for pair in &pairs {
+        if let Some(place) = places.get_mut(id(pair)) {
+            *place += 1;
+        }
+    }
+    let mut start = 0;
+    for place in &mut places {
+        start += std::mem::replace(place, start);
+    }
+    let mut sorted = vec![0; pairs.len()];
+    for pair in &pairs {
+        if let Some(place) = places.get_mut(id(pair))
+            && let Some(to) = sorted.get_mut(*place as usize)
+        {
+            *to = *pair;
+            *place += 1;
+        }
+    }
+    sorted
 }
 
 /// The pieces of a view, in document order, without gaps.

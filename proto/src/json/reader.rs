@@ -64,6 +64,15 @@ impl<'a> JsonReader<'a> {
         self.at
     }
 
+    /// Whether exactly this comes next; moves past it then.
+    #[inline]
+    pub fn skips(&mut self, text: &str) -> bool {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let is_next = rest.starts_with(text.as_bytes());
+        self.at += if is_next { text.len() } else { 0 };
+        is_next
+    }
+
     /// Moves past the next byte.
     pub fn step(&mut self) {
         self.at += 1;

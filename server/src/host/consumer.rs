@@ -27,10 +27,11 @@ use strandline_storage::stream::{Message, MessageBatch, Stream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Messages decoded and made visible together.
-const BATCH_MESSAGES_MAX: usize = 16_384;
+/// Messages decoded and made visible together. More at a time would be slower: what they become on their way into the segment
+/// would not stay in the processor's caches.
+const BATCH_MESSAGES_MAX: usize = 2_048;
 /// Payload bytes decoded and made visible together.
-const BATCH_BYTES_MAX: usize = 8 << 20;
+const BATCH_BYTES_MAX: usize = 1 << 20;
 /// How long a read waits for the first message; bounds how late a seal by age can be.
 const READ_WAIT: Duration = Duration::from_millis(250);
 /// The first and the longest pause after a failure.

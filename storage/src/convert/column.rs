@@ -51,6 +51,26 @@ impl Values {
         }
     }
 
+    /// The same without values, and with room for as many.
+    fn emptied(&self) -> Self {
+        match self {
+            Self::Boolean(v) => Self::Boolean(Vec::with_capacity(v.len())),
+            Self::Int(v) => Self::Int(Vec::with_capacity(v.len())),
+            Self::Long(v) => Self::Long(Vec::with_capacity(v.len())),
+            Self::Float(v) => Self::Float(Vec::with_capacity(v.len())),
+            Self::Double(v) => Self::Double(Vec::with_capacity(v.len())),
+            Self::Decimal(v) => Self::Decimal(Vec::with_capacity(v.len())),
+            Self::Text { ends, data } => Self::Text {
+                ends: Vec::with_capacity(ends.len()),
+                data: String::with_capacity(data.len()),
+            },
+            Self::Bytes { ends, data } => Self::Bytes {
+                ends: Vec::with_capacity(ends.len()),
+                data: Vec::with_capacity(data.len()),
+            },
+        }
+    }
+
     fn len(&self) -> usize {
         match self {
             Self::Boolean(v) => v.len(),
@@ -172,7 +192,9 @@ impl Values {
         let wrong = |e: arrow::error::ArrowError| {
             Error::internal(format!("a column buffer gave no array: {e}"))
         };
-        Ok(match std::mem::replace(self, Self::new(data_type)) {
+        // The next batch is most often as large as this one.
+        let emptied = self.emptied();
+        Ok(match std::mem::replace(self, emptied) {
             Self::Boolean(v) => Arc::new(BooleanArray::new(v.into(), nulls)),
             Self::Int(v) => Arc::new(Int32Array::try_new(v.into(), nulls).map_err(wrong)?),
             Self::Long(v) if data_type == DataType::Timestamp => {

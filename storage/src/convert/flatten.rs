@@ -180,7 +180,7 @@ impl Flattener {
     ) -> Result<(), String> {
         let end = path.len();
         let mut failed = None;
-        json::read_object(text, |_, name, value| {
+        json::read_object(text, |name, value| {
             if failed.is_some() {
                 return;
             }

@@ -8,9 +8,20 @@ use strandline_proto::json::JsonReader;
 pub(crate) use strandline_proto::json::{check, write_string};
 
 /// Reads the fields of one JSON object, in order, each as `(name, value)`; duplicates are all handed over.
-pub fn read_object<'a>(
+pub fn read_object<'a>(text: &'a str, mut field: impl FnMut(&str, Cell<'a>)) -> Result<(), String> {
+    read_fields(
+        text,
+        |reader, _| reader.key(),
+        |name, value| field(&name, value),
+    )
+}
+
+/// Reads the fields of one JSON object, in order. `name` takes the name of the field at a position and the colon behind it;
+/// what it makes of them is handed over with the value.
+pub(crate) fn read_fields<'a, N>(
     text: &'a str,
-    mut field: impl FnMut(usize, &str, Cell<'a>),
+    mut name: impl FnMut(&mut JsonReader<'a>, usize) -> Result<N, String>,
+    mut field: impl FnMut(N, Cell<'a>),
 ) -> Result<(), String> {
     let mut reader = JsonReader::new(text);
     reader.skip_space();
@@ -18,19 +29,18 @@ pub fn read_object<'a>(
         return Err(reader.wrong("expected a JSON object"));
     }
     reader.step();
-    let mut position = 0;
     if reader.is_first_end(b'}') {
         return reader.end();
     }
-    loop {
-        let key = reader.key()?;
-        let value = value(&mut reader)?;
-        field(position, &key, value);
-        position += 1;
+    for position in 0.. {
+        reader.skip_space();
+        let name = name(&mut reader, position)?;
+        field(name, value(&mut reader)?);
         if reader.is_end(b'}')? {
-            return reader.end();
+            break;
         }
     }
+    reader.end()
 }
 
 /// Reads the elements of a JSON array's text.

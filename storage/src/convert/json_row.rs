@@ -1,25 +1,34 @@
 //! One JSON object's fields into the cells of a row.
 //!
 //! Messages of one producer name their fields in one order. The order seen last is kept, so that the
-//! usual field is found by one comparison instead of a hash.
+//! usual field is found by one comparison instead of being read and hashed.
 
 use super::cell::Cell;
 use super::flatten::Fields;
 use super::json;
 use super::row::RowLayout;
 use std::borrow::Cow;
+use strandline_proto::json::JsonReader;
 
 /// Fills rows of a layout from JSON objects.
 #[derive(Debug, Default)]
 pub(crate) struct JsonRow {
-    /// By position in the object: the name seen there last, and its cell.
-    seen: Vec<(String, Option<usize>)>,
+    /// By position in the object: the field seen there last.
+    seen: Vec<Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    /// The name in quotes and the colon.
+    quoted: String,
+    /// Its cell.
+    slot: Option<usize>,
 }
 
 /// All fields of the object in `text`, by name.
 pub(crate) fn all_fields(text: &str) -> Result<Fields<'_>, String> {
     let mut fields = Fields::new();
-    json::read_object(text, |_, name, value| {
+    json::read_object(text, |name, value| {
         fields.push((Cow::Owned(name.to_owned()), value));
     })?;
     Ok(fields)
@@ -39,11 +48,14 @@ impl JsonRow {
     ) -> Result<(), String> {
         cells.clear();
         cells.resize(layout.width(), Cell::Null);
-        json::read_object(text, |position, name, value| {
-            let slot = match self.seen.get(position) {
-                Some((seen, slot)) if seen == name => *slot,
-                _ => self.look_up(layout, position, name),
-            };
+        let slot = |reader: &mut JsonReader<'a>, position: usize| match self.seen.get(position) {
+            Some(seen) if reader.skips(&seen.quoted) => Ok(seen.slot),
+            _ => {
+                let name = reader.key()?;
+                Ok(self.look_up(layout, position, &name))
+            }
+        };
+        json::read_fields(text, slot, |slot, value| {
             if let Some(cell) = slot.and_then(|slot| cells.get_mut(slot)) {
                 *cell = value;
             }
@@ -53,11 +65,14 @@ impl JsonRow {
     #[cold]
     fn look_up(&mut self, layout: &RowLayout, position: usize, name: &str) -> Option<usize> {
         let slot = layout.slot(name);
-        let entry = (name.to_owned(), slot);
+        let mut quoted = String::with_capacity(name.len() + 3);
+        json::write_string(name, &mut quoted);
+        quoted.push(':');
+        let field = Seen { quoted, slot };
         if position == self.seen.len() && position < SEEN_MAX {
-            self.seen.push(entry);
+            self.seen.push(field);
         } else if let Some(seen) = self.seen.get_mut(position) {
-            *seen = entry;
+            *seen = field;
         }
         slot
     }

@@ -2,7 +2,9 @@
 //! segment serves.
 //!
 //! Both are the index crate's mutable columns: the values of a dictionary column are held once each, ids
-//! take four bytes, raw values their width.
+//! take four bytes, raw values their width. A consuming segment whose first rows come in a large batch holds those columns
+//! without a dictionary in which nearly every row of it has a value of its own: the dictionary would only take time and memory
+//! until the segment is built, which makes it by sorting.
 //!
 //! *Invariant*: all columns are appended to or none: a batch is converted and checked as a whole before
 //! the first column is touched. Should a column refuse it even so, no more rows are taken.
@@ -13,6 +15,7 @@ use super::text::GrowingText;
 use super::values::{ColumnValues, KeyedValues};
 use super::write::in_order;
 use ::arrow::array::{Array, ArrayRef, RecordBatch};
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,11 +24,14 @@ use strandline_index::column::{ColumnData, ColumnOptions};
 use strandline_index::mutable::{KeyedTexts, MutableColumn, MutableOptions};
 use strandline_index::text::TextPostings;
 use strandline_index::{ColumnReader, DictId, IndexError, PhysicalType, ValueBuffer};
-use strandline_proto::schema::{Column, ColumnRole};
+use strandline_proto::schema::{Column, ColumnRole, DataType};
 use strandline_proto::{Error, Result};
 
 /// Rows of one segment: `$docId` is an Int32.
 pub const SEGMENT_ROWS_MAX: u32 = i32::MAX as u32;
+
+/// Rows from which on a batch tells whether a dictionary is of use.
+const LARGE_BATCH_ROWS: usize = 1024;
 
 /// How a stored column is written.
 pub(super) fn column_options(spec: &ColumnSpec) -> ColumnOptions {
@@ -44,7 +50,10 @@ pub(super) fn column_options(spec: &ColumnSpec) -> ColumnOptions {
 /// Appended to by one thread at a time, read by any.
 pub(super) struct GrowingRows {
     spec: Arc<SegmentSpec>,
-    columns: Vec<MutableColumn>,
+    /// Replaced before the first rows come, if at all.
+    columns: ArcSwap<Vec<MutableColumn>>,
+    /// Whether columns may do without the dictionary that they will be stored with.
+    may_be_raw: bool,
     numbers: HashMap<String, usize>,
     /// By column, where there is one.
     words: Vec<Option<GrowingText>>,
@@ -90,22 +99,15 @@ impl GrowingRows {
         with_indexes: bool,
     ) -> Result<Self> {
         check_spec(&spec)?;
-        let new_column = |column: &Column| {
+        let columns = spec.schema.columns.iter().map(|column| {
             let of_column = spec.column(&column.name);
-            let dictionary = of_column.encoding == Encoding::Dictionary;
             let options = MutableOptions {
-                dictionary,
+                dictionary: of_column.encoding == Encoding::Dictionary,
                 inverted: with_indexes && of_column.inverted,
             };
-            MutableColumn::new(physical_type(column.data_type), column.multi_value, options)
-                .map_err(|e| Error::invalid(format!("column {}: {e}", column.name)))
-        };
-        let columns = spec
-            .schema
-            .columns
-            .iter()
-            .map(new_column)
-            .collect::<Result<_>>()?;
+            new_column(column, options)
+        });
+        let columns = columns.collect::<Result<_>>()?;
         let new_words = |column: &Column| {
             let settings = spec.column(&column.name).text.filter(|_| with_indexes);
             settings.map(|settings| GrowingText::new(&settings))
@@ -133,7 +135,8 @@ impl GrowingRows {
         let texts = spec.schema.columns.iter().map(|_| None).collect();
         Ok(Self {
             spec,
-            columns,
+            columns: ArcSwap::from_pointee(columns),
+            may_be_raw: with_indexes,
             numbers,
             words,
             texts: Mutex::new(texts),
@@ -154,7 +157,8 @@ impl GrowingRows {
 
     /// Memory held.
     pub(super) fn bytes(&self) -> usize {
-        self.columns
+        let columns = self.columns.load();
+        columns
             .iter()
             .chain(&self.offsets)
             .map(MutableColumn::bytes)
@@ -166,13 +170,14 @@ impl GrowingRows {
     /// The first `rows` rows of the column `name`.
     pub(super) fn column(&self, name: &str, rows: u32) -> Option<Arc<dyn ColumnReader>> {
         let number = *self.numbers.get(name)?;
-        self.columns.get(number).map(|column| column.view(rows))
+        let columns = self.columns.load();
+        columns.get(number).map(|column| column.view(rows))
     }
 
     /// Bounds of the whole numbers, nulls apart, of a single-value column: those of all its rows lie within.
     pub(super) fn bounds(&self, name: &str) -> Option<(i64, i64)> {
         let number = *self.numbers.get(name)?;
-        self.columns.get(number)?.bounds()
+        self.columns.load().get(number)?.bounds()
     }
 
     /// The text index of the first `rows` rows of the column `name`; it may hold fewer.
@@ -184,10 +189,8 @@ impl GrowingRows {
 
     /// The first `rows` rows of all columns, in schema order.
     pub(super) fn columns(&self, rows: u32) -> Vec<Arc<dyn ColumnReader>> {
-        self.columns
-            .iter()
-            .map(|column| column.view(rows))
-            .collect()
+        let columns = self.columns.load();
+        columns.iter().map(|column| column.view(rows)).collect()
     }
 
     /// The stream offsets of the first `rows` rows.
@@ -205,6 +208,9 @@ impl GrowingRows {
         offsets: Option<&[u64]>,
         threads: usize,
     ) -> Result<()> {
+        if self.may_be_raw && self.rows() == 0 && batch.num_rows() >= LARGE_BATCH_ROWS {
+            self.leave_out_dictionaries(batch)?;
+        }
         let (data, offsets) = self.checked(batch, offsets, threads)?;
         if self.broken.swap(true, Ordering::AcqRel) {
             return Err(Error::internal(
@@ -212,9 +218,10 @@ impl GrowingRows {
             ));
         }
         let mut texts = self.texts.lock();
+        let mutable_columns = self.columns.load();
         let columns = data
             .iter()
-            .zip(&self.columns)
+            .zip(&**mutable_columns)
             .zip(&self.spec.schema.columns)
             .zip(texts.iter_mut());
         let append = |(((incoming, mutable), column), texts): Appended<'_>| {
@@ -235,7 +242,7 @@ impl GrowingRows {
         };
         in_order(threads, columns.collect(), append, Ok)?;
         drop(texts);
-        for (words, column) in self.words.iter().zip(&self.columns) {
+        for (words, column) in self.words.iter().zip(&**mutable_columns) {
             if let Some(words) = words {
                 words.extend(&*column.view(u32::MAX));
             }
@@ -248,6 +255,34 @@ impl GrowingRows {
         self.rows
             .fetch_add(batch.num_rows() as u32, Ordering::Release);
         self.broken.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Before the first rows: has columns do without a dictionary that would hold nearly each of the batch's values.
+    fn leave_out_dictionaries(&self, batch: &RecordBatch) -> Result<()> {
+        let before = self.columns.load();
+        let arrays = batch.columns().iter().zip(&self.spec.schema.columns);
+        let columns = arrays.zip(&**before).map(|((array, column), mutable)| {
+            let of_column = self.spec.column(&column.name);
+            let mut dictionary = mutable.has_dictionary();
+            if dictionary && !of_column.inverted && !column.multi_value {
+                let values = ColumnValues::from_array(array, column)?;
+                let (rows, distinct) = (batch.num_rows(), values.distinct());
+                // Texts are long, so that holding them more than once is dear.
+                dictionary = match column.data_type.is_text() || column.data_type == DataType::Bytes
+                {
+                    true => distinct < rows,
+                    false => distinct < rows - rows / 16,
+                };
+            }
+            let options = MutableOptions {
+                dictionary,
+                inverted: of_column.inverted,
+            };
+            new_column(column, options)
+        });
+        let columns = columns.collect::<Result<_>>()?;
+        self.columns.store(Arc::new(columns));
         Ok(())
     }
 
@@ -278,14 +313,16 @@ impl GrowingRows {
         let offsets = self.offset_values(batch.num_rows(), offsets)?;
         let mut data = Vec::with_capacity(batch.num_columns());
         let mut texts = self.texts.lock();
+        let mutable_columns = self.columns.load();
         let columns = batch
             .columns()
             .iter()
             .zip(&schema.columns)
-            .zip(&self.columns)
+            .zip(&**mutable_columns)
             .zip(texts.iter_mut());
         let check = |(((array, column), mutable), texts): Checked<'_>| {
-            let (incoming, checked) = match KeyedValues::from_array(array, column, &self.spec) {
+            let keyed = KeyedValues::from_array(array, column, &self.spec);
+            let (incoming, checked) = match keyed.filter(|_| mutable.has_dictionary()) {
                 Some(keyed) => {
                     let texts = Texts::of(texts, &keyed, column)?;
                     let data = KeyedTexts {
@@ -335,6 +372,11 @@ impl GrowingRows {
             )),
         }
     }
+}
+
+fn new_column(column: &Column, options: MutableOptions) -> Result<MutableColumn> {
+    MutableColumn::new(physical_type(column.data_type), column.multi_value, options)
+        .map_err(|e| Error::invalid(format!("column {}: {e}", column.name)))
 }
 
 impl Texts {

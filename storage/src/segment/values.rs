@@ -18,7 +18,7 @@ use ::arrow::datatypes::{
 };
 use std::sync::Arc;
 use strandline_index::ValueBuffer;
-use strandline_index::column::ColumnData;
+use strandline_index::column::{ColumnData, distinct};
 use strandline_proto::schema::{Column, DataType};
 use strandline_proto::{Error, Result};
 
@@ -101,6 +101,11 @@ impl ColumnValues {
             null_rows,
             null_elements: null_positions(elements.nulls()),
         })
+    }
+
+    /// How many values are different, placeholders of nulls included.
+    pub(crate) fn distinct(&self) -> usize {
+        distinct(&self.values)
     }
 
     /// As the index crate takes them.

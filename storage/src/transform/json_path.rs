@@ -66,7 +66,7 @@ impl JsonPath {
             let mut found = None;
             let start = text.trim_start().as_bytes().first().copied();
             match (step, start) {
-                (Step::Field(wanted), Some(b'{')) => json::read_object(&text, |_, name, value| {
+                (Step::Field(wanted), Some(b'{')) => json::read_object(&text, |name, value| {
                     if name == wanted {
                         found = Some(to_text(&value));
                     }

@@ -3,6 +3,7 @@
 use super::conformance::check;
 use super::rows::{Row, batch, column, day_column, files, inverted, partition, raw, spec};
 use crate::environment::{FaultyFiles, FileOperation, Files};
+use crate::segment::SegmentReader;
 use crate::segment::builder::SegmentBuilder;
 use crate::segment::consuming::ConsumingSegment;
 use crate::segment::immutable::ImmutableSegment;
@@ -374,4 +375,78 @@ fn a_build_that_fails_leaves_nothing_and_can_be_tried_again() {
         &spec.schema,
         &super::rows::stored_order(&spec, &rows),
     );
+}
+
+#[test]
+fn a_dictionary_that_would_hold_nearly_each_row_is_made_when_the_segment_is_built() {
+    let dictionary = ColumnSpec::default;
+    let spec = spec(
+        vec![
+            (column("text", DataType::String, false), dictionary()),
+            (column("few", DataType::String, false), dictionary()),
+            (column("found", DataType::Long, false), inverted()),
+            (column("n", DataType::Long, false), dictionary()),
+            (column("half", DataType::Int, false), dictionary()),
+            (column("d", DataType::Double, false), dictionary()),
+            (column("list", DataType::Long, true), dictionary()),
+        ],
+        None,
+        None,
+    );
+    let row = |i: u64| -> Row {
+        let mixed = i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+        vec![
+            Value::String(format!("a common start {mixed}")),
+            Value::String(format!("v{}", i % 9)),
+            Value::Long(mixed as i64),
+            // A thirtieth are null, and so one value.
+            if i % 30 == 7 {
+                Value::Null
+            } else {
+                Value::Long(mixed as i64)
+            },
+            Value::Int((i / 2) as i32),
+            Value::Double(1.5 - mixed as f64),
+            Value::List(vec![Value::Long(i as i64), Value::Long(-1)]),
+        ]
+    };
+    let rows: Vec<(u64, Row)> = (0..6_000).map(|i| (i, row(i))).collect();
+    let append = |first: usize| {
+        let segment = ConsumingSegment::new("s", spec.clone(), partition(), 0).unwrap();
+        // What was looked at before stays as it is.
+        let before = segment.view();
+        let mut at = 0;
+        while at < rows.len() {
+            let end = rows.len().min(at + if at == 0 { first } else { 1500 });
+            let offsets: Vec<u64> = (at as u64..end as u64).collect();
+            let part: Vec<Row> = rows[at..end].iter().map(|r| r.1.clone()).collect();
+            let part = batch(&spec.schema, &part);
+            segment.append(&part, &offsets, end as u64).unwrap();
+            at = end;
+        }
+        assert_eq!(before.num_docs(), 0);
+        assert_eq!(before.column("n").unwrap().num_docs(), 0);
+        segment
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut files_of = Vec::new();
+    for (first, raw) in [(1024, &["text", "n", "d"][..]), (1000, &[])] {
+        let segment = append(first);
+        let view = segment.view();
+        for column in &spec.schema.columns {
+            let has = view.column(&column.name).unwrap().dictionary().is_some();
+            assert_eq!(has, !raw.contains(&column.name.as_str()), "{}", column.name);
+        }
+        check(&*view, &spec.schema, &rows);
+        let path = folder.path().join(format!("{first}.seg"));
+        segment.build(&files(), &path).unwrap();
+        let built = ImmutableSegment::open(&path).unwrap();
+        for column in &spec.schema.columns {
+            assert!(built.column(&column.name).unwrap().dictionary().is_some());
+        }
+        check(&*built, &spec.schema, &rows);
+        files_of.push(std::fs::read(&path).unwrap());
+    }
+    // The same rows give the same bytes.
+    assert!(files_of[0] == files_of[1]);
 }

@@ -16,7 +16,7 @@ use strandline_proto::{Error, ErrorKind, Result};
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// Properties unless the table config says otherwise.
-const DEFAULTS: [(&str, &str); 10] = [
+const DEFAULTS: [(&str, &str); 11] = [
     ("client.id", "strandline"),
     // librdkafka assigns partitions only to a consumer that names a group; none is joined.
     ("group.id", "strandline"),
@@ -24,6 +24,8 @@ const DEFAULTS: [(&str, &str); 10] = [
     ("check.crcs", "true"),
     // Messages fetched ahead, per partition.
     ("queued.max.messages.kbytes", "16384"),
+    // When so many are there, no more are asked for until this time has passed: by then most of them may be used up.
+    ("fetch.queue.backoff.ms", "10"),
     ("fetch.wait.max.ms", "100"),
     // A broker that has stopped, or that a network no longer reaches, says nothing. This is when it is given up and another
     // one is asked who leads the partition now.

@@ -4,7 +4,7 @@ use super::client::{Reports, Target};
 use crate::environment::{Environment, blocking};
 use crate::stream::{Message, MessageBatch, PartitionReader};
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
 use rdkafka::Message as _;
 use rdkafka::consumer::{Consumer, StreamConsumer};
@@ -29,7 +29,32 @@ pub(super) struct KafkaReader {
     heard: bool,
     /// Came behind messages that had to be given first.
     waiting: Option<Event>,
+    room: Room,
 }
+
+/// What messages' bytes are copied to: one piece of memory for many, which is used again once they are gone.
+#[derive(Default)]
+struct Room(BytesMut);
+
+impl Room {
+    /// Makes room for another batch: of the same memory, when no message of earlier ones is left.
+    fn begin(&mut self) {
+        if self.0.capacity() < ROOM_BYTES / 2 {
+            self.0.reserve(ROOM_BYTES);
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Bytes {
+        if self.0.capacity() < bytes.len() {
+            self.0.reserve(bytes.len().max(ROOM_BYTES));
+        }
+        self.0.extend_from_slice(bytes);
+        self.0.split().freeze()
+    }
+}
+
+/// Bytes of messages that share memory: more than twice what a batch has.
+const ROOM_BYTES: usize = 3 << 20;
 
 /// What a consumer gives.
 enum Event {
@@ -66,6 +91,7 @@ impl KafkaReader {
             lost: None,
             heard: false,
             waiting: None,
+            room: Room::default(),
         }
     }
 
@@ -166,6 +192,7 @@ impl KafkaReader {
             lost: self.lost.take(),
         };
         let (mut bytes, mut next, mut stream) = (0_usize, Some(first), consumer.stream());
+        let with_headers = self.target.with_headers;
         while let Some(message) = next.take() {
             bytes += bytes_of(&message);
             if message.offset >= self.next_offset {
@@ -173,12 +200,9 @@ impl KafkaReader {
                 batch.messages.push(message);
             }
             while next.is_none() && batch.messages.len() < messages_max && bytes < bytes_max {
-                match stream
-                    .next()
-                    .now_or_never()
-                    .flatten()
-                    .map(|event| Event::from(event, consumer.context(), self.target.with_headers))
-                {
+                match stream.next().now_or_never().flatten().map(|event| {
+                    Event::from(event, consumer.context(), with_headers, &mut self.room)
+                }) {
                     Some(Event::Message(message)) => next = Some(message),
                     Some(Event::End(end)) => {
                         self.next_offset = self.next_offset.max(end.unwrap_or_default())
@@ -215,15 +239,16 @@ impl Event {
         event: Result<BorrowedMessage<'_>, KafkaError>,
         reports: &Reports,
         with_headers: bool,
+        room: &mut Room,
     ) -> Self {
         match event {
             Ok(message) => match u64::try_from(message.offset()) {
                 Ok(offset) => Self::Message(Message {
                     offset,
-                    key: message.key().map(Bytes::copy_from_slice),
+                    key: message.key().map(|key| room.keep(key)),
                     payload: message
                         .payload()
-                        .map_or_else(Bytes::new, Bytes::copy_from_slice),
+                        .map_or_else(Bytes::new, |payload| room.keep(payload)),
                     timestamp_ms: message
                         .timestamp()
                         .to_millis()
@@ -259,6 +284,7 @@ impl PartitionReader for KafkaReader {
         bytes_max: usize,
         wait: Duration,
     ) -> Result<MessageBatch> {
+        self.room.begin();
         let clock = self.environment.clock.clone();
         let deadline = clock.monotonic().saturating_add(wait);
         loop {
@@ -270,7 +296,7 @@ impl PartitionReader for KafkaReader {
                     let mut sleep = clock.sleep(deadline.saturating_sub(clock.monotonic()));
                     tokio::select! {
                         biased;
-                        event = stream.next() => event.map(|event| Event::from(event, consumer.context(), self.target.with_headers)),
+                        event = stream.next() => event.map(|event| Event::from(event, consumer.context(), self.target.with_headers, &mut self.room)),
                         () = &mut sleep => None,
                     }
                 }

@@ -1,0 +1,56 @@
+//! Topics of a Kafka broker, and messages for them.
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, ThreadedProducer};
+use std::error::Error;
+use std::time::Duration;
+
+/// Sends messages in the background.
+pub type Sender = ThreadedProducer<DefaultProducerContext>;
+
+/// Makes a topic at a broker, and what sends to it.
+pub async fn new_topic(
+    broker: &str,
+    topic: &str,
+    partitions: u32,
+) -> Result<Sender, Box<dyn Error>> {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", broker)
+        .set("linger.ms", "1");
+    let admin: AdminClient<DefaultClientContext> = config.create()?;
+    let partitions = i32::try_from(partitions)?;
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    for made in admin.create_topics(&[new], &AdminOptions::new()).await? {
+        made.map_err(|(topic, code)| format!("topic {topic}: {code}"))?;
+    }
+    Ok(config.create()?)
+}
+
+/// Sends a message, waiting for room.
+///
+/// # Errors
+/// When the client refuses it.
+pub fn send(
+    producer: &Sender,
+    topic: &str,
+    partition: u32,
+    payload: &[u8],
+) -> Result<(), KafkaError> {
+    let mut record = BaseRecord::<(), [u8]>::to(topic)
+        .partition(i32::try_from(partition).unwrap_or(0))
+        .payload(payload);
+    loop {
+        match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                record = back;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err((error, _)) => return Err(error),
+        }
+    }
+}
