@@ -12,6 +12,7 @@ use super::registry::{ConsumingBytes, Registry};
 use super::step::{Side, Step, Steps};
 use super::tail::Tail;
 use arrow::array::RecordBatch;
+use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
 use strandline_proto::ids::{Half, OffsetRange};
@@ -34,6 +35,8 @@ const BATCH_MESSAGES_MAX: usize = 2_048;
 const BATCH_BYTES_MAX: usize = 1 << 20;
 /// How long a read waits for the first message; bounds how late a seal by age can be.
 const READ_WAIT: Duration = Duration::from_millis(250);
+/// How often a stream is asked for its end.
+const END_PERIOD: Duration = Duration::from_secs(1);
 /// The first and the longest pause after a failure.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -157,6 +160,18 @@ pub struct Consumer {
     pub stop: CancellationToken,
 }
 
+/// The answer to a question; for ever none where none is asked.
+async fn answer<T>(question: &mut Option<BoxFuture<'_, T>>) -> T {
+    match question {
+        Some(asked) => {
+            let answer = asked.await;
+            *question = None;
+            answer
+        }
+        None => std::future::pending().await,
+    }
+}
+
 impl Consumer {
     /// Consumes until it is stopped.
     pub async fn run(mut self) {
@@ -227,7 +242,10 @@ impl Consumer {
         let mut reader = self.stream.open(partition, self.tail.watermark()).await?;
         let mut config = self.newest_config();
         let mut decoder = self.decoder(&config, partition).await?;
-        let mut end_seen = self.environment.clock.monotonic();
+        // Asked beside the reading: another broker than the one that is read from may be asked, and not answer for long.
+        let stream = Arc::clone(&self.stream);
+        let mut end_asked = self.environment.clock.monotonic();
+        let mut end: Option<BoxFuture<'_, Result<OffsetRange>>> = None;
         loop {
             if self.stop.is_cancelled() || *self.paused.borrow() {
                 return Ok(());
@@ -252,6 +270,12 @@ impl Consumer {
                     biased;
                     () = self.stop.cancelled() => return Ok(()),
                     () = self.tail.seal_requested() => None,
+                    range = answer(&mut end) => {
+                        if let Ok(range) = range {
+                            self.tail.update_status(|s| s.stream_end = range.end);
+                        }
+                        None
+                    }
                     batch = next => Some(batch),
                 };
                 if let Some(rate) = &self.rate {
@@ -277,11 +301,9 @@ impl Consumer {
                 backoff.reset();
             }
             let now = self.environment.clock.monotonic();
-            if now.saturating_sub(end_seen) > Duration::from_secs(1) {
-                end_seen = now;
-                if let Ok(range) = self.stream.offsets(partition).await {
-                    self.tail.update_status(|s| s.stream_end = range.end);
-                }
+            if end.is_none() && now.saturating_sub(end_asked) > END_PERIOD {
+                end_asked = now;
+                end = Some(stream.offsets(partition));
             }
             self.seal_when_due(opened).await?;
         }

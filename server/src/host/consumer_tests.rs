@@ -1,9 +1,15 @@
 use super::*;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use async_trait::async_trait;
 use std::collections::BTreeMap;
 use strandline_proto::ids::StreamPartition;
 use strandline_proto::schema::{Column, DataType, Schema};
+use strandline_storage::config::{parse_schema, parse_table};
+use strandline_storage::deep_store::DeepStore;
+use strandline_storage::meta::sql::SqlMetastore;
 use strandline_storage::segment::spec::SegmentSpec;
+use strandline_storage::stream::PartitionReader;
+use strandline_storage::stream::log::{EmbeddedLog, LogMessage};
 
 fn spec() -> Arc<SegmentSpec> {
     let schema = Schema {
@@ -111,4 +117,100 @@ fn only_an_empty_segment_is_replaced() {
     tail.replace_empty(segment(0, 7));
     assert!(Arc::ptr_eq(&tail.active(), &fresh));
     assert_eq!(tail.watermark(), 10);
+}
+
+/// A stream that is read, and does not tell where it ends.
+struct Endless(Arc<dyn Stream>);
+
+#[async_trait]
+impl Stream for Endless {
+    fn id(&self) -> Arc<str> {
+        self.0.id()
+    }
+    fn topic(&self) -> Arc<str> {
+        self.0.topic()
+    }
+    async fn partitions(&self) -> Result<u32> {
+        self.0.partitions().await
+    }
+    async fn offsets(&self, _: u32) -> Result<OffsetRange> {
+        std::future::pending().await
+    }
+    async fn offset_at(&self, partition: u32, timestamp_ms: i64) -> Result<u64> {
+        self.0.offset_at(partition, timestamp_ms).await
+    }
+    async fn open(&self, partition: u32, from: u64) -> Result<Box<dyn PartitionReader>> {
+        self.0.open(partition, from).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_does_not_wait_until_it_is_told_where_the_stream_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let environment = Environment::real();
+    let log = EmbeddedLog::open(&folder.path().join("log"), environment.clone()).await;
+    let log = log.unwrap();
+    log.create_topic("t", 1).await.unwrap();
+    let (schema, _) = parse_schema(
+        r#"{"schemaName": "t", "dimensionFieldSpecs": [{"name": "n", "dataType": "LONG"}]}"#,
+        1,
+    )
+    .unwrap();
+    let config = r#"{"tableName": "t", "tableType": "REALTIME", "ingestionConfig": {"streamIngestionConfig":
+        {"streamConfigMaps": [{"streamType": "log", "stream.log.topic.name": "t"}]}}}"#;
+    let (config, _) = parse_table(config, &Arc::new(schema)).unwrap();
+    let path = folder.path().join("meta.sqlite");
+    let metastore = SqlMetastore::open(&path, Arc::clone(&environment.clock)).await;
+    let metastore: Arc<dyn Metastore> = Arc::new(metastore.unwrap());
+    let deep_store = DeepStore::local(&folder.path().join("deep"), environment.clone()).await;
+    let registry = Arc::new(Registry::default());
+    let publisher = Publisher::new(
+        Arc::clone(&registry),
+        Arc::clone(&metastore),
+        Arc::new(deep_store.unwrap()),
+        environment.clone(),
+    );
+    let first = segment(0, 0);
+    let tail = Arc::new(Tail::new(partition(0), first));
+    let (commits, _queue) = CommitQueue::new();
+    let (_pause, paused) = watch::channel(false);
+    let stop = CancellationToken::new();
+    let consumer = Consumer {
+        table: Arc::from("t"),
+        stream_config: (0, Arc::clone(&config.streams[0])),
+        config: Arc::new(config),
+        publisher: Arc::new(publisher),
+        stream: Arc::new(Endless(log.stream("t").unwrap())),
+        schemas: None,
+        rate: None,
+        tail: Arc::clone(&tail),
+        metastore,
+        commits,
+        budget: Arc::new(ConsumingBudget::new(registry, usize::MAX)),
+        steps: Arc::new(Steps::new(None)),
+        environment,
+        paused,
+        stop: stop.clone(),
+    };
+    let running = tokio::spawn(consumer.run());
+    for n in 0..3_u64 {
+        let message = LogMessage {
+            key: None,
+            payload: format!(r#"{{"n": {n}}}"#).into(),
+            timestamp_ms: 0,
+        };
+        let appended = log.append("t", Some(0), vec![message], "", 0);
+        appended.await.unwrap();
+        let visible = async {
+            while tail.watermark() <= n {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let soon = tokio::time::timeout(Duration::from_secs(30), visible);
+        soon.await.expect("the row is visible");
+        // By then it has been asked.
+        tokio::time::sleep(END_PERIOD).await;
+    }
+    stop.cancel();
+    running.await.unwrap();
 }
