@@ -70,7 +70,6 @@ fn table_json(table: &str, options: &Options) -> String {
         "tableName": table,
         "tableType": "REALTIME",
         "segmentsConfig": {"timeColumnName": "ms", "replication": "1"},
-        "routing": {"instanceSelectorType": "strictReplicaGroup"},
         "upsertConfig": {"mode": "FULL", "comparisonColumns": ["ms"]},
         "tableIndexConfig": {"noDictionaryColumns": ["k"]},
         "ingestionConfig": {"streamIngestionConfig": {"streamConfigMaps": [{
