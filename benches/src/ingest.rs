@@ -130,15 +130,7 @@ fn table_json(table: &str, options: &Options) -> String {
             "invertedIndexColumns": INVERTED,
             "noDictionaryColumns": ["session", "device", "d0", "d1", "d2"],
         },
-        "ingestionConfig": {"streamIngestionConfig": {"streamConfigMaps": [{
-            "streamType": "kafka",
-            "stream.kafka.topic.name": table,
-            "stream.kafka.broker.list": options.kafka,
-            "stream.kafka.decoder.class.name": "JSONMessageDecoder",
-            "stream.kafka.consumer.prop.auto.offset.reset": "smallest",
-            "realtime.segment.flush.threshold.rows": options.flush_rows.to_string(),
-            "realtime.segment.flush.threshold.time": "24h",
-        }]}},
+        "ingestionConfig": topics::ingestion_config(&options.kafka, table, options.flush_rows),
     })
     .to_string()
 }

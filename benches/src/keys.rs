@@ -2,6 +2,7 @@
 //! opened again.
 
 use crate::results::{Results, Table, number, thousands};
+use crate::target;
 use arrow::array::{ArrayRef, Int64Array, StringArray};
 use arrow::record_batch::RecordBatch;
 use serde_json::{Value, json};
@@ -86,14 +87,6 @@ fn config() -> Result<Arc<TableConfig>, Box<dyn Error>> {
     let (schema, _) = parse_schema(&schema.to_string(), 1)?;
     let (config, _) = parse_table(&table.to_string(), &Arc::new(schema))?;
     Ok(Arc::new(config))
-}
-
-/// The process's largest memory, in bytes.
-fn peak_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kibibytes * 1024)
 }
 
 /// Has the largest memory count from now on.
@@ -203,6 +196,11 @@ fn measure(options: &Options, folder: &Path) -> Result<Measured, Box<dyn Error>>
     let cache = options.cache_mib << 20;
     let open_store = || KeyStore::open(folder, cache, [7; 16]).map(Arc::new);
     let schema = Arc::clone(&config.spec.schema);
+    let partition = StreamPartition {
+        stream: Arc::from("log"),
+        topic: Arc::from("t"),
+        partition: 0,
+    };
     let open = |store: &Arc<KeyStore>, segments: &[(SegmentName, Arc<dyn SegmentReader>)]| {
         TableKeys::open(store, ("t", &schema), &of_keys, segments, |_| 0)
     };
@@ -210,11 +208,7 @@ fn measure(options: &Options, folder: &Path) -> Result<Measured, Box<dyn Error>>
     let mut table = Taking {
         keys: open(&store, &[])?,
         config: Arc::clone(&config),
-        partition: StreamPartition {
-            stream: Arc::from("log"),
-            topic: Arc::from("t"),
-            partition: 0,
-        },
+        partition: partition.clone(),
         segments: Vec::new(),
         offset: 0,
     };
@@ -233,18 +227,13 @@ fn measure(options: &Options, folder: &Path) -> Result<Measured, Box<dyn Error>>
     if superseded != again.0 {
         return Err(format!("{superseded} rows do not count, not {}", again.0).into());
     }
-    let peak_bytes = peak_bytes();
+    let peak_bytes = target::peak_bytes(std::process::id());
     let segments = std::mem::take(&mut table.segments);
     drop((table, store));
     let disk_bytes = folder_bytes(folder)?;
     forget_peak();
     // What is whole on disk is not read from segments.
     let spec = Arc::clone(&config.spec);
-    let partition = StreamPartition {
-        stream: Arc::from("log"),
-        topic: Arc::from("t"),
-        partition: 0,
-    };
     let empty = ConsumingSegment::new("none", spec, partition, 0)?.view();
     let readers: Vec<_> = (segments.iter())
         .map(|name| (name.clone(), Arc::clone(&empty)))
@@ -266,7 +255,7 @@ fn measure(options: &Options, folder: &Path) -> Result<Measured, Box<dyn Error>>
         disk_bytes,
         peak_bytes,
         opened,
-        opened_peak_bytes: self::peak_bytes(),
+        opened_peak_bytes: target::peak_bytes(std::process::id()),
     })
 }
 

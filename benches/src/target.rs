@@ -90,11 +90,7 @@ impl Target {
 
     /// The largest memory the started server has held so far, in bytes.
     pub fn peak_bytes(&self) -> Option<u64> {
-        let id = self.process.as_ref()?.id();
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-        let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-        Some(kibibytes * 1024)
+        peak_bytes(self.process.as_ref()?.id())
     }
 
     /// The rows of a table; none when there is no such table.
@@ -295,6 +291,14 @@ pub fn parquet_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
         ))),
         false => Ok(files),
     }
+}
+
+/// The largest memory that a process has held so far, in bytes.
+pub fn peak_bytes(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kibibytes * 1024)
 }
 
 /// Bytes of files together.

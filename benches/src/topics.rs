@@ -5,6 +5,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, ThreadedProducer};
+use serde_json::{Value, json};
 use std::error::Error;
 use std::time::Duration;
 
@@ -28,6 +29,19 @@ pub async fn new_topic(
         made.map_err(|(topic, code)| format!("topic {topic}: {code}"))?;
     }
     Ok(config.create()?)
+}
+
+/// A table's `ingestionConfig` that takes in a topic's JSON from its beginning, and seals segments by their rows.
+pub fn ingestion_config(broker: &str, topic: &str, flush_rows: u64) -> Value {
+    json!({"streamIngestionConfig": {"streamConfigMaps": [{
+        "streamType": "kafka",
+        "stream.kafka.topic.name": topic,
+        "stream.kafka.broker.list": broker,
+        "stream.kafka.decoder.class.name": "JSONMessageDecoder",
+        "stream.kafka.consumer.prop.auto.offset.reset": "smallest",
+        "realtime.segment.flush.threshold.rows": flush_rows.to_string(),
+        "realtime.segment.flush.threshold.time": "24h",
+    }]}})
 }
 
 /// Sends a message, waiting for room.

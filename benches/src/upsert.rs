@@ -72,15 +72,7 @@ fn table_json(table: &str, options: &Options) -> String {
         "segmentsConfig": {"timeColumnName": "ms", "replication": "1"},
         "upsertConfig": {"mode": "FULL", "comparisonColumns": ["ms"]},
         "tableIndexConfig": {"noDictionaryColumns": ["k"]},
-        "ingestionConfig": {"streamIngestionConfig": {"streamConfigMaps": [{
-            "streamType": "kafka",
-            "stream.kafka.topic.name": table,
-            "stream.kafka.broker.list": options.kafka,
-            "stream.kafka.decoder.class.name": "JSONMessageDecoder",
-            "stream.kafka.consumer.prop.auto.offset.reset": "smallest",
-            "realtime.segment.flush.threshold.rows": options.flush_rows.to_string(),
-            "realtime.segment.flush.threshold.time": "24h",
-        }]}},
+        "ingestionConfig": topics::ingestion_config(&options.kafka, table, options.flush_rows),
     })
     .to_string()
 }

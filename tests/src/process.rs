@@ -126,6 +126,17 @@ impl Process {
     }
 }
 
+/// The number that an environment variable holds.
+///
+/// # Panics
+/// When it holds something else.
+pub fn number_from(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).map_or(otherwise, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable} must be a number, not {text:?}"))
+    })
+}
+
 /// Runs a command of `program` to its end.
 ///
 /// # Panics

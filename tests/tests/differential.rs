@@ -16,6 +16,7 @@ use strandline_tests::answer::{Answer, Cell, compare};
 use strandline_tests::directed::statements_for_all;
 use strandline_tests::export::write_round;
 use strandline_tests::oracle::Oracle;
+use strandline_tests::process::number_from;
 use strandline_tests::query::{Query, SHAPES_PER_ROUND, named};
 use strandline_tests::table::Table;
 use strandline_tests::tally::Tally;
@@ -23,13 +24,6 @@ use strandline_tests::variants::{Subject, Variant};
 
 /// Queries over one draw of tables: enough for every operator on every column.
 const QUERIES_PER_ROUND: u64 = 250;
-
-fn number_from(variable: &str, otherwise: u64) -> u64 {
-    std::env::var(variable).map_or(otherwise, |text| {
-        text.parse()
-            .unwrap_or_else(|_| panic!("{variable} must be a number, not {text:?}"))
-    })
-}
 
 /// Runs `work` on a runtime whose threads have room for deep expressions.
 fn run<F: Future<Output = ()> + Send + 'static>(work: F) {

@@ -11,6 +11,7 @@ use strandline_tests::client::Client;
 use strandline_tests::kills::{self, Plan};
 use strandline_tests::pinot::log_stream;
 use strandline_tests::process::Process;
+use strandline_tests::process::number_from;
 use strandline_tests::slt;
 
 #[path = "end_to_end/ingestion.rs"]
@@ -23,13 +24,6 @@ mod reload;
 mod versions;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_strandline-under-test");
-
-fn number_from(variable: &str, otherwise: u64) -> u64 {
-    std::env::var(variable).map_or(otherwise, |text| {
-        text.parse()
-            .unwrap_or_else(|_| panic!("{variable} must be a number, not {text:?}"))
-    })
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_of_the_embedded_log_survive_kills_exactly() {

@@ -8,13 +8,7 @@
 use std::path::Path;
 use std::time::Duration;
 use strandline_tests::kafka_faults::{Cluster, Plan, run};
-
-fn number_from(variable: &str, otherwise: u64) -> u64 {
-    std::env::var(variable).map_or(otherwise, |text| {
-        text.parse()
-            .unwrap_or_else(|_| panic!("{variable} must be a number, not {text:?}"))
-    })
-}
+use strandline_tests::process::number_from;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_row_is_lost_in_silence_whatever_becomes_of_brokers() {

@@ -19,13 +19,7 @@ use strandline_tests::answer::Cell;
 use strandline_tests::client::Client;
 use strandline_tests::kills::{Plan, Progress, now_ms, run};
 use strandline_tests::process::Process;
-
-fn number_from(variable: &str, otherwise: u64) -> u64 {
-    std::env::var(variable).map_or(otherwise, |text| {
-        text.parse()
-            .unwrap_or_else(|_| panic!("{variable} must be a number, not {text:?}"))
-    })
-}
+use strandline_tests::process::number_from;
 
 async fn create_topic(brokers: &str, topic: &str, partitions: u32) {
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()

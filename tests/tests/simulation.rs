@@ -7,21 +7,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::available_parallelism;
 use std::time::Instant;
+use strandline_tests::process::number_from;
 use strandline_tests::simulation::Simulator;
 
 const SEEDS: u64 = 500;
 
-fn number(name: &str, otherwise: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|e| panic!("{name}: {e}")),
-        Err(_) => otherwise,
-    }
-}
-
 #[test]
 fn no_row_is_lost_doubled_or_hidden_whatever_a_seed_draws() {
-    let first = number("STRANDLINE_SIMULATION_SEED", 1);
-    let seeds = number("STRANDLINE_SIMULATION_SEEDS", SEEDS);
+    let first = number_from("STRANDLINE_SIMULATION_SEED", 1);
+    let seeds = number_from("STRANDLINE_SIMULATION_SEEDS", SEEDS);
     let shows = std::env::var_os("STRANDLINE_SIMULATION_TRACE").is_some();
     let begun = Instant::now();
     let next = AtomicU64::new(first);

@@ -1,6 +1,7 @@
 //! Writing a column from a reader of it: how a consuming column becomes an immutable one, and how rows are
 //! put in order.
 
+use super::order::ascending;
 use super::write::{
     ColumnData, ColumnOptions, Encoded, Shape, WrittenColumn, assemble, encode, sort_dictionary,
     write_column,
@@ -149,9 +150,9 @@ fn translated(
 
 /// The documents of a single-value column in ascending order of their values; equal values keep their order.
 pub fn sorted_order(reader: &dyn ColumnReader) -> Result<Vec<DocId>, IndexError> {
-    let mut order: Vec<DocId> = (0..reader.num_docs()).collect();
     let source = Source::read(reader, true)?;
     match source.values {
+        Values::Raw(values) => Ok(ascending(&values)),
         Values::Ids(ids) => {
             let ranks = match reader.dictionary() {
                 Some(dictionary) if !dictionary.is_sorted() => {
@@ -160,14 +161,11 @@ pub fn sorted_order(reader: &dyn ColumnReader) -> Result<Vec<DocId>, IndexError>
                 Some(dictionary) => (0..dictionary.len()).collect(),
                 None => Vec::new(),
             };
+            let mut order: Vec<DocId> = (0..reader.num_docs()).collect();
             order.sort_by_key(|&doc| ids.get(doc as usize).and_then(|&id| ranks.get(id as usize)));
+            Ok(order)
         }
-        Values::Raw(values) => by_type!(values.physical(), T => {
-            let values = T::slice(&values).unwrap_or_default();
-            order.sort_by_key(|&doc| values.get(doc as usize).map(|v| v.key()));
-        }, bytes => order.sort_by_key(|&doc| values.bytes(doc as usize))),
     }
-    Ok(order)
 }
 
 enum Values {

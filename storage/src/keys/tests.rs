@@ -480,21 +480,23 @@ fn rows_are_laid_onto_those_before_them_wherever_these_are() {
     assert_eq!(of(&values(&table)), expected);
 }
 
+/// A message with a row of one key, and nothing between such rows but `n`.
+fn of_one_key(n: i64) -> Vec<Vec<Row>> {
+    vec![vec![Row {
+        k: 1,
+        at: Some(1),
+        n: Some(n),
+        ..Row::default()
+    }]]
+}
+
 #[test]
 fn a_version_that_nobody_looks_at_is_gone() {
     let mut table = Table::new(r#""upsertConfig": {"mode": "FULL"}"#, 1);
-    let row = |n| {
-        vec![vec![Row {
-            k: 1,
-            at: Some(1),
-            n: Some(n),
-            ..Row::default()
-        }]]
-    };
-    table.append(0, row(1), 9);
+    table.append(0, of_one_key(1), 9);
     let version = table.keys().pin().unwrap().version;
-    table.append(0, row(2), 9);
-    table.append(0, row(3), 9);
+    table.append(0, of_one_key(2), 9);
+    table.append(0, of_one_key(3), 9);
     let name = table.consuming[0].name().clone();
     let error = table.keys().valid_docs(&name, version).err().unwrap();
     assert_eq!(error.kind(), strandline_proto::ErrorKind::SegmentGone);
@@ -504,7 +506,7 @@ fn a_version_that_nobody_looks_at_is_gone() {
     table.commit(0, true);
     let gone = SegmentName::new(table.committed.remove(0).1.name());
     table.keys().forget([&gone].into_iter()).unwrap();
-    table.append(0, row(4), 9);
+    table.append(0, of_one_key(4), 9);
     let pin = table.keys().pin().unwrap();
     assert_eq!(table.visible(&pin), [(1, Some(1), Some(4))]);
 }
@@ -512,19 +514,11 @@ fn a_version_that_nobody_looks_at_is_gone() {
 #[test]
 fn a_store_that_failed_is_opened_again_and_has_what_it_took() {
     let mut table = Table::new(r#""upsertConfig": {"mode": "FULL"}"#, 1);
-    let row = |n| {
-        vec![vec![Row {
-            k: 1,
-            at: Some(1),
-            n: Some(n),
-            ..Row::default()
-        }]]
-    };
-    table.append(0, row(1), 9);
+    table.append(0, of_one_key(1), 9);
     table.commit(0, true);
     let store = Arc::clone(&table.keys.as_ref().unwrap().0);
     store.open_again();
-    table.append(0, row(2), 9);
+    table.append(0, of_one_key(2), 9);
     let pin = table.keys().pin().unwrap();
     assert_eq!(table.visible(&pin), [(1, Some(1), Some(2))]);
     // While it can't be opened, rows wait.

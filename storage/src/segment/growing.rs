@@ -208,10 +208,10 @@ impl GrowingRows {
         offsets: Option<&[u64]>,
         threads: usize,
     ) -> Result<()> {
-        if self.may_be_raw && self.rows() == 0 && batch.num_rows() >= LARGE_BATCH_ROWS {
-            self.leave_out_dictionaries(batch)?;
-        }
         let (data, offsets) = self.checked(batch, offsets, threads)?;
+        if self.may_be_raw && self.rows() == 0 && batch.num_rows() >= LARGE_BATCH_ROWS {
+            self.leave_out_dictionaries(&data)?;
+        }
         if self.broken.swap(true, Ordering::AcqRel) {
             return Err(Error::internal(
                 "the segment takes no more rows, because an earlier batch failed halfway: its rows go into the next segment",
@@ -258,25 +258,24 @@ impl GrowingRows {
         Ok(())
     }
 
-    /// Before the first rows: has columns do without a dictionary that would hold nearly each of the batch's values.
-    fn leave_out_dictionaries(&self, batch: &RecordBatch) -> Result<()> {
-        let before = self.columns.load();
-        let arrays = batch.columns().iter().zip(&self.spec.schema.columns);
-        let columns = arrays.zip(&**before).map(|((array, column), mutable)| {
+    /// Before the first rows: has columns do without a dictionary that would hold nearly each of their values.
+    fn leave_out_dictionaries(&self, data: &[Incoming]) -> Result<()> {
+        let columns = data.iter().zip(&self.spec.schema.columns);
+        let columns = columns.map(|(incoming, column)| {
             let of_column = self.spec.column(&column.name);
-            let mut dictionary = mutable.has_dictionary();
-            if dictionary && !of_column.inverted && !column.multi_value {
-                let values = ColumnValues::from_array(array, column)?;
-                let (rows, distinct) = (batch.num_rows(), values.distinct());
-                // Texts are long, so that holding them more than once is dear.
-                dictionary = match column.data_type.is_text() || column.data_type == DataType::Bytes
-                {
-                    true => distinct < rows,
-                    false => distinct < rows - rows / 16,
-                };
-            }
+            let is_free = !of_column.inverted && !column.multi_value;
+            let is_raw = match incoming {
+                Incoming::Plain(values) if is_free => {
+                    // Texts are long, so that holding them more than once is dear.
+                    let is_long = column.data_type.is_text() || column.data_type == DataType::Bytes;
+                    let rows = values.data().num_docs();
+                    let repeated_max = if is_long { 0 } else { rows / 16 };
+                    rows - values.distinct() <= repeated_max
+                }
+                _ => false,
+            };
             let options = MutableOptions {
-                dictionary,
+                dictionary: of_column.encoding == Encoding::Dictionary && !is_raw,
                 inverted: of_column.inverted,
             };
             new_column(column, options)

@@ -144,13 +144,21 @@ fn rows_of_another_layout_are_refused_and_change_nothing() {
         "{error}"
     );
     let fewer = super::rows::schema(vec![column("name", DataType::String, false)]);
-    assert_eq!(
-        segment
-            .append(&batch(&fewer, &[vec![Value::Null]]), &[0], 1)
-            .unwrap_err()
-            .kind(),
-        ErrorKind::InvalidArgument
-    );
+    // A large first batch also decides how its columns are held.
+    for rows in [1, 5_000] {
+        let offsets: Vec<u64> = (0..rows).collect();
+        let names: Vec<Row> = offsets
+            .iter()
+            .map(|n| vec![Value::String(n.to_string())])
+            .collect();
+        assert_eq!(
+            segment
+                .append(&batch(&fewer, &names), &offsets, rows)
+                .unwrap_err()
+                .kind(),
+            ErrorKind::InvalidArgument
+        );
+    }
     assert_eq!(
         segment
             .append(&batch(&spec.schema, &[row(1)]), &[0, 1], 2)
