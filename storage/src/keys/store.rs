@@ -8,14 +8,14 @@
 //! ```
 
 use super::docs::{CHUNK_WORDS, SegmentDocs};
-use super::entry::{Entry, Key};
-use super::table::Changes;
+use super::entry::{Entry, Key, KeyMap, Place};
 use crate::config::KeysConfig;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use strandline_index::{CHUNK_DOCS, DocId};
 use strandline_proto::ids::SegmentName;
 use strandline_proto::{Error, ErrorKind, Result};
@@ -26,6 +26,13 @@ const FORMAT: u32 = 1;
 const OWN: &str = "\0";
 /// Entries that are removed in one step.
 const REMOVED_TOGETHER: usize = 16_384;
+/// From how many rows on their entries go to files of their own.
+const TABLE_ROWS_MIN: usize = if cfg!(test) { 8 } else { 50_000 };
+/// Files of entries that were not merged with others, each of which is asked for a key; with as many, more wait.
+const TABLES_MAX: usize = 16;
+/// How long, and how often, they wait.
+const MERGE_WAIT: Duration = Duration::from_millis(20);
+const MERGE_WAITS_MAX: u32 = 1_000;
 /// Bytes of writes that are in memory before they go to files.
 const MEMTABLE_BYTES_MAX: u64 = 16 << 20;
 
@@ -280,10 +287,16 @@ impl StoredKeys {
         })
     }
 
-    pub(super) fn get(&self, key: &Key) -> Result<Option<Entry>> {
+    /// The entries of those of `keys` that have one.
+    pub(super) fn entries(&self, keys: &[&Key]) -> Result<KeyMap<Entry>> {
         self.with(|_, stored| {
-            let found = stored.keys.get(key)?;
-            Ok(found.map(|bytes| Entry::from_bytes(&bytes)).transpose()?)
+            let mut found = KeyMap::default();
+            for key in keys {
+                if let Some(entry) = stored.entry(key)? {
+                    found.insert(**key, entry);
+                }
+            }
+            Ok(found)
         })
     }
 
@@ -354,41 +367,48 @@ impl StoredKeys {
         })
     }
 
-    /// Takes in what rows of a segment change, all of it or nothing.
-    pub(super) fn add(&self, changes: Changes) -> Result<()> {
-        let Changes {
-            entries,
-            mut superseded,
-        } = changes;
-        superseded.sort_unstable_by_key(|place| (place.segment, place.doc));
-        let chunk_of = |doc: DocId| doc / CHUNK_DOCS;
+    /// Takes in what `rows` rows of a segment change, which `take` says in the order of keys. When this fails, or the process ends
+    /// meanwhile, superseded documents may be known and entries not, never the other way round.
+    pub(super) fn take(
+        &self,
+        rows: usize,
+        take: impl FnOnce(&mut Taking<'_>) -> Result<(), StoreError>,
+    ) -> Result<()> {
         self.with(|database, stored| {
             let mut batch = database.batch();
-            for (key, entry) in entries {
-                batch.insert(&stored.keys, key, entry.to_bytes());
-            }
-            let of_chunks = superseded
-                .chunk_by(|a, b| (a.segment, chunk_of(a.doc)) == (b.segment, chunk_of(b.doc)));
-            for places in of_chunks {
-                let Some(first) = places.first() else {
-                    continue;
+            let mut superseded = Vec::new();
+            if rows < TABLE_ROWS_MIN {
+                let mut insert = |key: &Key, entry| {
+                    batch.insert(&stored.keys, key, entry);
+                    Ok(())
                 };
-                let mut at = first.segment.to_be_bytes().to_vec();
-                at.extend(chunk_of(first.doc).to_be_bytes());
-                let known = stored.superseded.get(&at)?;
-                let mut words = known
-                    .and_then(|bits| words_of(&bits))
-                    .unwrap_or([0; CHUNK_WORDS]);
-                for place in places {
-                    let doc = place.doc % CHUNK_DOCS;
-                    if let Some(word) = words.get_mut((doc / u64::BITS) as usize) {
-                        *word |= 1 << (doc % u64::BITS);
-                    }
-                }
-                let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-                batch.insert(&stored.superseded, at, bytes);
+                take(&mut Taking {
+                    stored,
+                    insert: &mut insert,
+                    superseded: &mut superseded,
+                })?;
+                note_superseded(stored, superseded, &mut batch)?;
+                return Ok(batch.commit()?);
             }
-            Ok(batch.commit()?)
+            // Into files of their own, without being in memory and in the journal before. The store merges them beside this;
+            // when it falls behind, it is waited for, but not for ever.
+            for _ in 0..MERGE_WAITS_MAX {
+                if stored.keys.l0_table_count() < TABLES_MAX {
+                    break;
+                }
+                std::thread::sleep(MERGE_WAIT);
+            }
+            let mut tables = stored.keys.start_ingestion()?;
+            take(&mut Taking {
+                stored,
+                insert: &mut |key, entry| tables.write(key, entry),
+                superseded: &mut superseded,
+            })?;
+            note_superseded(stored, superseded, &mut batch)?;
+            batch.commit()?;
+            // These files survive a loss of power at once, and so must what is written before them.
+            database.persist(PersistMode::SyncAll)?;
+            Ok(tables.finish()?)
         })
     }
 
@@ -422,8 +442,66 @@ impl StoredKeys {
     }
 }
 
+impl TableKeyspaces {
+    fn entry(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        let found = self.keys.get(key)?;
+        Ok(found.map(|bytes| Entry::from_bytes(&bytes)).transpose()?)
+    }
+}
+
+/// What rows of a segment change.
+pub(super) struct Taking<'a> {
+    stored: &'a TableKeyspaces,
+    insert: &'a mut dyn FnMut(&Key, Vec<u8>) -> fjall::Result<()>,
+    /// Rows that do not count.
+    pub(super) superseded: &'a mut Vec<Place>,
+}
+
+impl Taking<'_> {
+    /// What was known of a key before.
+    pub(super) fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        self.stored.entry(key)
+    }
+
+    /// Has an entry be known of a key, which is larger than those before it.
+    pub(super) fn insert(&mut self, key: &Key, entry: &Entry) -> Result<(), StoreError> {
+        Ok((self.insert)(key, entry.to_bytes())?)
+    }
+}
+
+fn note_superseded(
+    stored: &TableKeyspaces,
+    mut superseded: Vec<Place>,
+    batch: &mut OwnedWriteBatch,
+) -> Result<(), StoreError> {
+    superseded.sort_unstable_by_key(|place| (place.segment, place.doc));
+    let chunk_of = |doc: DocId| doc / CHUNK_DOCS;
+    let of_chunks =
+        superseded.chunk_by(|a, b| (a.segment, chunk_of(a.doc)) == (b.segment, chunk_of(b.doc)));
+    for places in of_chunks {
+        let Some(first) = places.first() else {
+            continue;
+        };
+        let mut at = first.segment.to_be_bytes().to_vec();
+        at.extend(chunk_of(first.doc).to_be_bytes());
+        let known = stored.superseded.get(&at)?;
+        let mut words = known
+            .and_then(|bits| words_of(&bits))
+            .unwrap_or([0; CHUNK_WORDS]);
+        for place in places {
+            let doc = place.doc % CHUNK_DOCS;
+            if let Some(word) = words.get_mut((doc / u64::BITS) as usize) {
+                *word |= 1 << (doc % u64::BITS);
+            }
+        }
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        batch.insert(&stored.superseded, at, bytes);
+    }
+    Ok(())
+}
+
 /// Why something was not done.
-enum StoreError {
+pub(super) enum StoreError {
     /// The store's files.
     Store(fjall::Error),
     /// It is not open.

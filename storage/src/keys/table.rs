@@ -15,14 +15,19 @@ use arc_swap::ArcSwap;
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::{Arc, Weak};
 use strandline_index::{DocId, DocSelection};
 use strandline_proto::ids::{SegmentName, StreamPartition};
 use strandline_proto::schema::Schema;
 use strandline_proto::{Error, Result};
 
-/// Rows of a committed segment that go to disk together.
-const STORED_ROWS: u32 = 65_536;
+/// Rows of a committed segment that are put in the order of their keys together.
+const SETTLED_ROWS: u32 = 1 << 20;
+/// Of these, how many go to disk together, but for the rows of one key: few enough for the store to keep up with merging what is new.
+const STORED_ROWS: usize = if cfg!(test) { 16 } else { 1 << 18 };
+/// Rows whose columns are read together for that.
+const READ_ROWS: u32 = 65_536;
 
 /// What a query pins: the rows of each partition and what of them counts.
 #[derive(Debug)]
@@ -93,9 +98,9 @@ struct Live {
 
 /// What rows change.
 #[derive(Debug, Default)]
-pub(super) struct Changes {
-    pub(super) entries: KeyMap<Entry>,
-    pub(super) superseded: Vec<Place>,
+struct Changes {
+    entries: KeyMap<Entry>,
+    superseded: Vec<Place>,
 }
 
 /// Where rows are that are looked at.
@@ -128,19 +133,63 @@ impl Rows<'_> {
 impl Changes {
     /// Takes in a row, before which its key's was `known`.
     fn take(&mut self, key: Key, entry: Entry, known: Option<Entry>) {
-        if let Some(known) = known {
-            if known.outranks(&entry) {
-                self.superseded.push(entry.place);
-                return;
-            }
-            if known.place != entry.place && !known.deleted {
-                self.superseded.push(known.place);
-            }
+        if outranks(&entry, known.as_ref(), &mut self.superseded) {
+            self.entries.insert(key, entry);
         }
-        if entry.deleted {
-            self.superseded.push(entry.place);
+    }
+}
+
+/// Whether a row takes the place of the one that is known of its key; adds which rows do not count then.
+fn outranks(entry: &Entry, known: Option<&Entry>, superseded: &mut Vec<Place>) -> bool {
+    if let Some(known) = known {
+        if known.outranks(entry) {
+            superseded.push(entry.place);
+            return false;
         }
-        self.entries.insert(key, entry);
+        if known.place != entry.place && !known.deleted {
+            superseded.push(known.place);
+        }
+    }
+    if entry.deleted {
+        superseded.push(entry.place);
+    }
+    true
+}
+
+/// A key with a place in [`Settling::pieces`].
+type KeyedRow = (Key, u32);
+
+/// Rows of a segment that go to disk together.
+struct Settling {
+    /// The rows' keys, ascending.
+    keys: Vec<KeyedRow>,
+    /// The rows, [`READ_ROWS`] of them in each but the last.
+    pieces: Vec<(KeyedRows, Vec<u64>)>,
+    partition: u32,
+    segment: u32,
+    /// The place of the first of them.
+    base: DocId,
+}
+
+/// The first [`STORED_ROWS`] of `keys`, and what has the key of the last of them; the rest.
+fn whole_keys(keys: &[KeyedRow]) -> (&[KeyedRow], &[KeyedRow]) {
+    let (first, rest) = keys.split_at(keys.len().min(STORED_ROWS));
+    let last = first.last().map(|(key, _)| *key);
+    let same = rest.iter().take_while(|(key, _)| Some(*key) == last);
+    keys.split_at(first.len() + same.count())
+}
+
+impl Settling {
+    fn entry(&self, row: u32) -> Option<Entry> {
+        let (rows, offsets) = self.pieces.get((row / READ_ROWS) as usize)?;
+        let rows = Rows {
+            rows,
+            offsets,
+            partition: self.partition,
+            segment: self.segment,
+            base: self.base,
+        };
+        Some(rows.entry((row % READ_ROWS) as usize, row as usize))
     }
 }
 
@@ -408,42 +457,15 @@ impl TableKeys {
         let (next, largest_time) = (self.segments.read().next, self.live.lock().largest_time);
         self.stored.note(&docs, false, (next, largest_time))?;
         let mut start = 0;
-        let mut offsets = Vec::new();
         while start < segment.num_docs() {
-            let end = segment.num_docs().min(start.saturating_add(STORED_ROWS));
-            let selection = DocSelection::Range(start..end);
-            let arrays = self.reader.columns().iter().map(|column| {
-                column_or_default(segment, column, selection.clone())
-                    .map_err(|e| e.at(format_args!("segment {name}: column {}", column.name)))
-            });
-            let rows = self.reader.read(&arrays.collect::<Result<Vec<_>>>()?)?;
-            offsets.clear();
-            segment.offsets(selection, &mut offsets);
-            let of_rows: Vec<u64> = offsets.iter().map(|offset| *offset as u64).collect();
-            let place = Rows {
-                rows: &rows,
-                offsets: &of_rows,
-                partition: partition_number,
-                segment: docs.number,
-                base: start,
-            };
-            let mut changes = Changes::default();
-            for (row, key) in rows.keys.iter().enumerate() {
-                let entry = place.entry(row, row);
-                let known = match changes.entries.get(key) {
-                    Some(known) => Some(known.clone()),
-                    None => self.stored.get(key)?.filter(|known| self.is_there(known)),
-                };
-                let known = known.filter(|known| self.remembers(known, &entry));
-                // The first row of a key is not taken the place of.
-                if self.config.supersedes() || known.is_none() {
-                    changes.take(*key, entry, known);
-                }
+            let end = segment.num_docs().min(start.saturating_add(SETTLED_ROWS));
+            let rows = self.settling(segment, start..end, (docs.number, partition_number))?;
+            let mut left = rows.keys.as_slice();
+            while !left.is_empty() {
+                let (together, rest) = whole_keys(left);
+                self.store(&rows, together)?;
+                left = rest;
             }
-            let mut live = self.live.lock();
-            self.note_times(&mut live, &rows);
-            drop(live);
-            self.stored.add(changes)?;
             start = end;
         }
         let largest_time = self.live.lock().largest_time;
@@ -458,6 +480,78 @@ impl TableKeys {
             }
         }
         self.forget_old(largest_time)
+    }
+
+    /// Brings some rows to disk, whose keys ascend.
+    fn store(&self, rows: &Settling, keys: &[KeyedRow]) -> Result<()> {
+        self.stored.take(keys.len(), |stored| {
+            for of_key in keys.chunk_by(|a, b| a.0 == b.0) {
+                let Some((key, _)) = of_key.first() else {
+                    continue;
+                };
+                let mut known = stored.get(key)?.filter(|known| self.is_there(known));
+                let mut is_new = false;
+                for entry in of_key.iter().filter_map(|(_, row)| rows.entry(*row)) {
+                    known = known.filter(|known| self.remembers(known, &entry));
+                    // The first row of a key is not taken the place of.
+                    if (self.config.supersedes() || known.is_none())
+                        && outranks(&entry, known.as_ref(), stored.superseded)
+                    {
+                        known = Some(entry);
+                        is_new = true;
+                    }
+                }
+                if let Some(entry) = known.filter(|_| is_new) {
+                    stored.insert(key, &entry)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Reads rows of a segment, and has their times noted.
+    fn settling(
+        &self,
+        segment: &dyn SegmentReader,
+        docs: Range<DocId>,
+        (number, partition): (u32, u32),
+    ) -> Result<Settling> {
+        let mut settling = Settling {
+            keys: Vec::with_capacity(docs.len()),
+            pieces: Vec::with_capacity(docs.len().div_ceil(READ_ROWS as usize)),
+            partition,
+            segment: number,
+            base: docs.start,
+        };
+        let mut start = docs.start;
+        let mut offsets = Vec::new();
+        while start < docs.end {
+            let end = docs.end.min(start.saturating_add(READ_ROWS));
+            let selection = DocSelection::Range(start..end);
+            let arrays = self.reader.columns().iter().map(|column| {
+                let array = column_or_default(segment, column, selection.clone());
+                array.map_err(|e| {
+                    e.at(format_args!(
+                        "segment {}: column {}",
+                        segment.name(),
+                        column.name
+                    ))
+                })
+            });
+            let mut rows = self.reader.read(&arrays.collect::<Result<Vec<_>>>()?)?;
+            self.note_times(&mut self.live.lock(), &rows);
+            offsets.clear();
+            segment.offsets(selection, &mut offsets);
+            let numbered = std::mem::take(&mut rows.keys).into_iter();
+            settling
+                .keys
+                .extend(numbered.zip(start - docs.start..end - docs.start));
+            let offsets = offsets.iter().map(|offset| *offset as u64).collect();
+            settling.pieces.push((rows, offsets));
+            start = end;
+        }
+        settling.keys.sort_unstable();
+        Ok(settling)
     }
 
     /// Removes keys from disk that no row will be remembered by, now and then.
@@ -495,19 +589,15 @@ impl TableKeys {
 
     /// The entries on disk of keys that are not in memory.
     fn stored_entries(&self, keys: &[Key]) -> Result<KeyMap<Entry>> {
-        let missing: Vec<&Key> = {
+        let mut missing: Vec<&Key> = {
             let live = self.live.lock();
             keys.iter()
                 .filter(|key| !live.entries.contains_key(*key))
                 .collect()
         };
-        let mut found = KeyMap::default();
-        for key in missing {
-            if let Some(entry) = self.stored.get(key)? {
-                found.insert(*key, entry);
-            }
-        }
-        Ok(found)
+        // Neighbours are found faster.
+        missing.sort_unstable();
+        self.stored.entries(&missing)
     }
 
     /// What is known of the key of `entry` by now, if its row is still there and not forgotten.
