@@ -46,6 +46,19 @@ fn both_notations_name_the_same_formats() {
 }
 
 #[test]
+fn numbers_of_any_length_are_no_instants() {
+    let many = "18446744073709551615";
+    for text in [
+        format!("2026-05-01T{many}:00:00Z"),
+        format!("2026-05-01T00:00:{many}"),
+        format!("2026-05-01T00:00:00+{many}:00"),
+        format!("2026-05-01T00:00:00+09:{many}"),
+    ] {
+        assert_eq!(instant::parse_iso(&text), None, "{text}");
+    }
+}
+
+#[test]
 fn what_is_not_read_is_refused_with_its_reason() {
     for (text, part) in [
         (

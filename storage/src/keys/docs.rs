@@ -1,5 +1,6 @@
 //! Which documents of a segment count, at any version that is still looked at.
 
+use super::entry::Place;
 use crate::segment::ValidDocs;
 use parking_lot::RwLock;
 use std::sync::Arc;
@@ -28,6 +29,26 @@ struct Superseded {
     recent: Vec<(u64, DocId)>,
 }
 
+impl Superseded {
+    /// Whether the document counted before.
+    fn add(&mut self, doc: DocId) -> bool {
+        let (at, bit) = ((doc / u64::BITS) as usize, 1_u64 << (doc % u64::BITS));
+        if self.words.len() <= at {
+            let chunks = at / CHUNK_WORDS + 1;
+            self.words.resize(chunks * CHUNK_WORDS, 0);
+        }
+        let is_new = match self.words.get_mut(at) {
+            Some(word) if *word & bit == 0 => {
+                *word |= bit;
+                true
+            }
+            _ => false,
+        };
+        self.count += u64::from(is_new);
+        is_new
+    }
+}
+
 impl SegmentDocs {
     /// All documents of a segment count.
     pub(super) fn new(name: SegmentName, number: u32) -> Self {
@@ -35,6 +56,14 @@ impl SegmentDocs {
             name,
             number,
             superseded: RwLock::default(),
+        }
+    }
+
+    /// One of its documents.
+    pub(super) fn place(&self, doc: DocId) -> Place {
+        Place {
+            segment: self.number,
+            doc,
         }
     }
 
@@ -59,22 +88,44 @@ impl SegmentDocs {
         superseded.count += added;
     }
 
+    /// The documents that do not count now, ascending.
+    pub(super) fn all_superseded(&self) -> Vec<DocId> {
+        let superseded = self.superseded.read();
+        let words = superseded.words.iter().enumerate();
+        let docs = words.flat_map(|(at, word)| {
+            let bits = (0..u64::BITS).filter(move |bit| word >> bit & 1 == 1);
+            bits.map(move |bit| at as DocId * u64::BITS + bit)
+        });
+        docs.collect()
+    }
+
+    /// Has the documents not count that are another segment's as well, and do not count there, from the same versions on.
+    ///
+    /// `of`: the document that one of the other segment's is here, if any. No document is superseded meanwhile.
+    pub(super) fn take_over(&self, other: &Self, of: impl Fn(DocId) -> Option<DocId>) {
+        let docs: Vec<DocId> = other.all_superseded().into_iter().filter_map(&of).collect();
+        let recent: Vec<(u64, DocId)> = {
+            let other = other.superseded.read();
+            let recent = other.recent.iter();
+            recent
+                .filter_map(|(version, doc)| Some((*version, of(*doc)?)))
+                .collect()
+        };
+        let mut superseded = self.superseded.write();
+        for doc in docs {
+            superseded.add(doc);
+        }
+        superseded.recent.extend(recent);
+        superseded.recent.sort_by_key(|(version, _)| *version);
+    }
+
     /// Has documents not count from `version` on. No version below `oldest` is looked at any more.
     pub(super) fn supersede(&self, version: u64, oldest: u64, docs: &[DocId]) {
         let mut superseded = self.superseded.write();
         let forgotten = superseded.recent.partition_point(|(at, _)| *at <= oldest);
         superseded.recent.drain(..forgotten);
         for &doc in docs {
-            let (word, bit) = ((doc / u64::BITS) as usize, 1_u64 << (doc % u64::BITS));
-            if superseded.words.len() <= word {
-                let chunks = word / CHUNK_WORDS + 1;
-                superseded.words.resize(chunks * CHUNK_WORDS, 0);
-            }
-            if let Some(word) = superseded.words.get_mut(word)
-                && *word & bit == 0
-            {
-                *word |= bit;
-                superseded.count += 1;
+            if superseded.add(doc) {
                 superseded.recent.push((version, doc));
             }
         }

@@ -14,16 +14,19 @@
 //!
 //! What is on disk is made from segments alone, and follows the metastore: a segment's rows go there after it was committed, in
 //! one piece. Where it is behind after a crash, the missing segments' rows are added; where it is lost, all segments' are.
-//! Rows keep their places when a consuming segment becomes an immutable one, so nothing changes then.
+//! Rows keep their places when a consuming segment becomes an immutable one, so nothing changes then. When rows of committed
+//! segments go into another one, places of the old segments stand for those of the new one until what is on disk names these.
 
 mod docs;
 mod entry;
 mod merge;
+mod moves;
 mod rows;
 mod store;
 mod table;
 
 pub use docs::SegmentDocs;
+pub use moves::Kept;
 pub use store::KeyStore;
 pub use table::{Appended, KeysPin, PlaceReader, TableKeys};
 

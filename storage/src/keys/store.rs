@@ -328,6 +328,14 @@ impl StoredKeys {
         })
     }
 
+    /// Whether all rows of a segment are in.
+    pub(super) fn is_whole(&self, name: &SegmentName) -> Result<bool> {
+        self.with(|_, stored| {
+            let noted = stored.segments.get(name.as_str())?;
+            Ok(noted.is_some_and(|noted| noted.get(4..) == Some(&[1])))
+        })
+    }
+
     /// Notes of a segment whether all of its rows are in; no other one gets its number from then on. `next`: the first number
     /// that no segment has.
     pub(super) fn note(

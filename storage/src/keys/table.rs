@@ -3,6 +3,7 @@
 use super::docs::SegmentDocs;
 use super::entry::{Entry, Key, KeyMap, Place};
 use super::merge::Merger;
+use super::moves::{Kept, Move};
 use super::rows::{KeyReader, KeyedRows};
 use super::store::{KeyStore, StoredKeys};
 use crate::config::{KeyRule, KeysConfig};
@@ -12,7 +13,7 @@ use crate::segment::{SegmentReader, ValidDocs};
 use ::arrow::array::{BooleanArray, RecordBatch};
 use ::arrow::compute::filter_record_batch;
 use arc_swap::ArcSwap;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -22,6 +23,8 @@ use strandline_proto::ids::{SegmentName, StreamPartition};
 use strandline_proto::schema::Schema;
 use strandline_proto::{Error, Result};
 
+/// The segment of a row that was deleted by a statement: no row is there, and older rows of its key do not come back.
+const NOWHERE: u32 = u32::MAX;
 /// Rows of a committed segment that are put in the order of their keys together.
 const SETTLED_ROWS: u32 = 1 << 20;
 /// Of these, how many go to disk together, but for the rows of one key: few enough for the store to keep up with merging what is new.
@@ -75,9 +78,28 @@ struct Segments {
     by_name: HashMap<SegmentName, Arc<SegmentDocs>>,
     by_number: HashMap<u32, Arc<SegmentDocs>>,
     next: u32,
+    /// Rows that are, or are about to be, in another segment than what is on disk says.
+    moves: Vec<Arc<Move>>,
 }
 
 impl Segments {
+    /// Where a row is by now; none when it is gone.
+    fn newest(&self, place: Place) -> Option<Place> {
+        if place.segment == NOWHERE {
+            return Some(place);
+        }
+        match self.moves.iter().find_map(|moved| moved.after(place)) {
+            Some(moved) => moved,
+            None => self.by_number.contains_key(&place.segment).then_some(place),
+        }
+    }
+
+    fn remove(&mut self, name: &SegmentName) -> Option<Arc<SegmentDocs>> {
+        let docs = self.by_name.remove(name)?;
+        self.by_number.remove(&docs.number);
+        Some(docs)
+    }
+
     fn add(&mut self, docs: SegmentDocs) -> Arc<SegmentDocs> {
         let docs = Arc::new(docs);
         self.next = self.next.max(docs.number + 1);
@@ -169,6 +191,13 @@ struct Settling {
     segment: u32,
     /// The place of the first of them.
     base: DocId,
+}
+
+/// The documents below `end` that are not among `docs`, which ascend.
+fn without(end: DocId, docs: &[DocId]) -> Vec<DocId> {
+    let mut gone = docs.iter().copied().peekable();
+    let mut stays = |doc: &DocId| gone.next_if_eq(doc).is_none();
+    (0..end).filter(|doc| stays(doc)).collect()
 }
 
 /// The first [`STORED_ROWS`] of `keys`, and what has the key of the last of them; the rest.
@@ -316,19 +345,226 @@ impl TableKeys {
     /// Forgets segments that are gone: a key whose row was in one of them is new when it comes again.
     pub fn forget<'a>(&self, names: impl Iterator<Item = &'a SegmentName>) -> Result<()> {
         for name in names {
-            let docs = {
-                let mut segments = self.segments.write();
-                let docs = segments.by_name.remove(name);
-                if let Some(docs) = &docs {
-                    segments.by_number.remove(&docs.number);
-                }
-                docs
-            };
+            let docs = self.segments.write().remove(name);
             if let Some(docs) = docs {
                 self.stored.forget(name, docs.number)?;
             }
         }
         Ok(())
+    }
+
+    /// The rows of a committed segment that are needed: those that count, by what is committed, and those by which a key is
+    /// deleted; ascending. None where not all of the segment's rows are on disk yet.
+    ///
+    /// # Errors
+    /// Those of the store, and of reading the segment.
+    pub fn needed(
+        &self,
+        name: &SegmentName,
+        segment: &dyn SegmentReader,
+    ) -> Result<Option<Vec<DocId>>> {
+        let Some(docs) = self.docs(name).filter(|_| self.config.supersedes()) else {
+            return Ok(self
+                .is_settled(name)?
+                .then(|| (0..segment.num_docs()).collect()));
+        };
+        if !self.is_settled(name)? {
+            return Ok(None);
+        }
+        let mut unneeded = self.superseded_on_disk(&docs)?;
+        if self.config.deleted.is_some() {
+            let mut kept = HashSet::new();
+            for superseded in unneeded.chunks(READ_ROWS as usize) {
+                let rows = self.rows_at(segment, superseded)?;
+                let keyed = rows.keys.iter().zip(superseded).enumerate();
+                let deleting = keyed.filter(|(row, _)| rows.is_deleted(*row));
+                let mut deleting: Vec<(&Key, DocId)> =
+                    deleting.map(|(_, (key, doc))| (key, *doc)).collect();
+                deleting.sort_unstable();
+                let keys: Vec<&Key> = deleting.iter().map(|(key, _)| *key).collect();
+                let known = self.stored.entries(&keys)?;
+                let is_known = |(key, doc): &&(&Key, DocId)| {
+                    let known = known.get(*key).and_then(|known| self.located(known));
+                    known.is_some_and(|known| known.place == docs.place(*doc))
+                };
+                kept.extend(deleting.iter().filter(is_known).map(|(_, doc)| *doc));
+            }
+            unneeded.retain(|doc| !kept.contains(doc));
+        }
+        Ok(Some(without(segment.num_docs(), &unneeded)))
+    }
+
+    /// Whether all rows of a committed segment are on disk.
+    pub fn is_settled(&self, name: &SegmentName) -> Result<bool> {
+        self.stored.is_whole(name)
+    }
+
+    /// Has rows of committed segments be rows of another one as well, in the order in which they are given. Until
+    /// [`Self::finish_move`] or [`Self::give_up_move`] what is superseded is superseded in both. One change of a table's segments
+    /// is made at a time.
+    pub fn begin_move(&self, to: &SegmentName, from: Vec<(SegmentName, Kept)>) -> Result<()> {
+        let _nothing_comes = self.live.lock();
+        let to = self.docs_of(to);
+        let mut segments = self.segments.write();
+        let from = from.into_iter().map(|(name, kept)| {
+            let docs = segments.by_name.get(&name).cloned();
+            let gone = || Error::segment_gone(format!("segment {name} is not among the keys"));
+            Ok((docs.ok_or_else(gone)?, kept))
+        });
+        let from = from.collect::<Result<Vec<_>>>();
+        match from {
+            Ok(from) => {
+                segments.moves.push(Arc::new(Move::new(to, from)));
+                Ok(())
+            }
+            Err(e) => {
+                segments.remove(&to.name);
+                Err(e)
+            }
+        }
+    }
+
+    /// Forgets a segment that rows were to go into.
+    pub fn give_up_move(&self, to: &SegmentName) {
+        let mut segments = self.segments.write();
+        segments.moves.retain(|moved| moved.to.name != *to);
+        segments.remove(to);
+    }
+
+    /// Segments that rows have gone into, and whose keys on disk name the old ones still.
+    pub fn moved(&self) -> Vec<SegmentName> {
+        let segments = self.segments.read();
+        segments.moves.iter().map(|m| m.to.name.clone()).collect()
+    }
+
+    /// Once a segment has taken the place of those that its rows come from: has its keys on disk name it, and forgets these.
+    /// May be repeated.
+    ///
+    /// # Errors
+    /// Those of the store, and of reading the segment.
+    pub fn finish_move(
+        &self,
+        to: &SegmentName,
+        segment: &dyn SegmentReader,
+        partition_number: u32,
+    ) -> Result<()> {
+        let moved = self
+            .segments
+            .read()
+            .moves
+            .iter()
+            .find(|m| m.to.name == *to)
+            .cloned();
+        let Some(moved) = moved else { return Ok(()) };
+        self.settle(to, segment, partition_number)?;
+        {
+            // No batch that is coming in knows a row by its old place then.
+            let _alone = self.letting_go.write();
+            let mut segments = self.segments.write();
+            segments.moves.retain(|m| m.to.name != *to);
+            for docs in moved.from() {
+                segments.remove(&docs.name);
+            }
+        }
+        moved
+            .from()
+            .try_for_each(|docs| self.stored.forget(&docs.name, docs.number))
+    }
+
+    /// Superseded rows of the keys of some committed rows, which are given by segment, ascending in each.
+    ///
+    /// # Errors
+    /// Those of the store, and of reading segments.
+    pub fn older_rows(
+        &self,
+        of: &[(&dyn SegmentReader, &[DocId])],
+        segments: &[(&SegmentName, &dyn SegmentReader)],
+    ) -> Result<Vec<Vec<DocId>>> {
+        let mut keys: HashSet<Key> = HashSet::new();
+        for (segment, docs) in of {
+            for docs in docs.chunks(READ_ROWS as usize) {
+                keys.extend(self.rows_at(*segment, docs)?.keys);
+            }
+        }
+        let older = segments.iter().map(|(name, segment)| {
+            let mut older = Vec::new();
+            let Some(docs) = self.docs(name) else {
+                return Ok(older);
+            };
+            for superseded in self.superseded_on_disk(&docs)?.chunks(READ_ROWS as usize) {
+                let rows = self.rows_at(*segment, superseded)?;
+                let of_keys = superseded.iter().zip(&rows.keys);
+                let of_keys = of_keys.filter(|(_, key)| keys.contains(*key));
+                older.extend(of_keys.map(|(doc, _)| *doc));
+            }
+            Ok(older)
+        });
+        older.collect()
+    }
+
+    /// Has keys be known as deleted whose rows a statement has deleted, so that rows that rank below these do not count. Called
+    /// before a segment without them is finished to be moved to, or they are forgotten.
+    ///
+    /// # Errors
+    /// Those of the store, and of reading the segment.
+    pub fn delete(
+        &self,
+        name: &SegmentName,
+        segment: &dyn SegmentReader,
+        deleted: &[DocId],
+    ) -> Result<()> {
+        let Some(docs) = self.docs(name).filter(|_| self.config.supersedes()) else {
+            return Ok(());
+        };
+        let _one_at_a_time = self.settling.lock();
+        for deleted in deleted.chunks(READ_ROWS as usize) {
+            let rows = self.rows_at(segment, deleted)?;
+            let mut keys: Vec<(&Key, DocId)> =
+                rows.keys.iter().zip(deleted.iter().copied()).collect();
+            keys.sort_unstable();
+            self.stored.take(keys.len(), |stored| {
+                for (key, doc) in keys {
+                    // By its place on disk: it has no other one any more.
+                    let known = stored.get(key)?;
+                    let Some(known) = known.filter(|known| known.place == docs.place(doc)) else {
+                        continue;
+                    };
+                    let gone = Entry {
+                        place: Place {
+                            segment: NOWHERE,
+                            doc,
+                        },
+                        deleted: true,
+                        ..known
+                    };
+                    stored.insert(key, &gone)?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The rows of a segment that do not count by what is on disk.
+    fn superseded_on_disk(&self, docs: &SegmentDocs) -> Result<Vec<DocId>> {
+        let on_disk = SegmentDocs::new(docs.name.clone(), docs.number);
+        self.stored.restore(&on_disk)?;
+        Ok(on_disk.all_superseded())
+    }
+
+    /// Keys and ranks of some rows of a segment, which ascend.
+    fn rows_at(&self, segment: &dyn SegmentReader, docs: &[DocId]) -> Result<KeyedRows> {
+        let arrays = self.reader.columns().iter().map(|column| {
+            let array = column_or_default(segment, column, DocSelection::Docs(docs));
+            array.map_err(|e| {
+                e.at(format_args!(
+                    "segment {}: column {}",
+                    segment.name(),
+                    column.name
+                ))
+            })
+        });
+        self.reader.read(&arrays.collect::<Result<Vec<_>>>()?)
     }
 
     /// Appends rows to a consuming segment, as [`ConsumingSegment::append`] does, and makes them visible together with what
@@ -489,12 +725,13 @@ impl TableKeys {
                 let Some((key, _)) = of_key.first() else {
                     continue;
                 };
-                let mut known = stored.get(key)?.filter(|known| self.is_there(known));
+                let mut known = stored.get(key)?.and_then(|known| self.located(&known));
                 let mut is_new = false;
                 for entry in of_key.iter().filter_map(|(_, row)| rows.entry(*row)) {
                     known = known.filter(|known| self.remembers(known, &entry));
-                    // The first row of a key is not taken the place of.
-                    if (self.config.supersedes() || known.is_none())
+                    // The first row of a key is not taken the place of, but may have moved.
+                    let is_moved = known.as_ref().is_some_and(|k| k.place == entry.place);
+                    if (self.config.supersedes() || known.is_none() || is_moved)
                         && outranks(&entry, known.as_ref(), stored.superseded)
                     {
                         known = Some(entry);
@@ -608,13 +845,13 @@ impl TableKeys {
         (changes, live, stored): (&Changes, &Live, &KeyMap<Entry>),
     ) -> Option<Entry> {
         let known = match changes.entries.get(key) {
-            Some(known) => known,
+            Some(known) => known.clone(),
             None => {
-                let known = live.entries.get(key).or_else(|| stored.get(key));
-                known.filter(|known| self.is_there(known))?
+                let known = live.entries.get(key).or_else(|| stored.get(key))?;
+                self.located(known)?
             }
         };
-        self.remembers(known, entry).then(|| known.clone())
+        self.remembers(&known, entry).then_some(known)
     }
 
     /// Whether the row that is known of a key is not so much older than another one that the key was forgotten meanwhile.
@@ -623,9 +860,13 @@ impl TableKeys {
         kept.is_none_or(|kept| known.time >= entry.time.saturating_sub(kept))
     }
 
-    fn is_there(&self, entry: &Entry) -> bool {
-        let segments = self.segments.read();
-        segments.by_number.contains_key(&entry.place.segment)
+    /// What is known of a key, with the place where the row is by now; none when it is gone.
+    fn located(&self, entry: &Entry) -> Option<Entry> {
+        let place = self.segments.read().newest(entry.place)?;
+        Some(Entry {
+            place,
+            ..entry.clone()
+        })
     }
 
     fn note_times(&self, live: &mut Live, rows: &KeyedRows) {
@@ -650,6 +891,11 @@ impl TableKeys {
             if let Some(docs) = number.and_then(|n| segments.by_number.get(&n)) {
                 let gone: Vec<DocId> = places.iter().map(|place| place.doc).collect();
                 docs.supersede(version, oldest, &gone);
+                // Queries of before the move look there.
+                let moved = segments.moves.iter().filter(|m| m.to.number == docs.number);
+                for (before, doc) in moved.flat_map(|m| gone.iter().filter_map(|d| m.before(*d))) {
+                    before.supersede(version, oldest, &[doc]);
+                }
             }
         }
     }

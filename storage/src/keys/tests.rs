@@ -1,12 +1,14 @@
 //! Keys against a model: what counts of the rows that are visible at each version that is looked at.
 
-use super::{KeyStore, KeysPin, PlaceReader, TableKeys};
+use super::{Kept, KeyStore, KeysPin, PlaceReader, TableKeys};
 use crate::config::{TableConfig, parse_schema, parse_table};
 use crate::environment::Environment;
 use crate::segment::SegmentReader;
 use crate::segment::arrow::read_array;
+use crate::segment::builder::SegmentBuilder;
 use crate::segment::consuming::ConsumingSegment;
 use crate::segment::immutable::ImmutableSegment;
+use crate::segment::merge::{Source, add_rows};
 use ::arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray, RecordBatch, StringArray,
 };
@@ -16,8 +18,9 @@ use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use strandline_index::{CHUNK_DOCS, DocBits, DocSelection};
-use strandline_proto::ids::{SegmentName, StreamPartition};
+use strandline_index::{CHUNK_DOCS, DocBits, DocId, DocSelection};
+use strandline_proto::ids::{Half, OffsetRange, SegmentName, StreamPartition};
+use strandline_proto::lineage::Lineage;
 use strandline_proto::schema::Schema;
 use strandline_proto::{Error, Result};
 
@@ -88,8 +91,15 @@ struct Table {
     /// By partition: the segment that takes rows, and what is sealed and not committed.
     consuming: Vec<Arc<ConsumingSegment>>,
     committed: Vec<(usize, Arc<ImmutableSegment>)>,
+    /// By partition: the first offset that is not committed.
+    next: BTreeMap<usize, u64>,
     segments: u64,
+    /// Rows of a key up to this rank are gone, and do not count when they come.
+    deleted: BTreeMap<i64, Rank>,
 }
+
+/// Comparison value, partition, offset, place in the message.
+type Rank = (Option<i64>, usize, usize, usize);
 
 struct Places<'a>(&'a Table);
 
@@ -123,7 +133,9 @@ impl Table {
             stream: vec![Vec::new(); partitions],
             consuming: Vec::new(),
             committed: Vec::new(),
+            next: BTreeMap::new(),
             segments: 0,
+            deleted: BTreeMap::new(),
         };
         table.open();
         table
@@ -155,9 +167,7 @@ impl Table {
         let keys = TableKeys::open(&store, ("t", schema), config, &segments, |p| p.partition);
         let keys = keys.unwrap();
         for of in 0..self.stream.len() {
-            let ends = self.committed.iter().filter(|(p, _)| *p == of);
-            let ends = ends.filter_map(|(_, s)| s.origin().map(|(_, range)| range.end));
-            let start = ends.max().unwrap_or(0);
+            let start = self.next.get(&of).copied().unwrap_or(0);
             let segment = self.new_segment(of, start);
             self.consuming.push(segment);
             keys.begin(&partition(of), start);
@@ -201,6 +211,7 @@ impl Table {
         let next = self.new_segment(of, segment.next_offset());
         self.consuming[of] = next;
         self.committed.push((of, Arc::clone(&built)));
+        self.next.insert(of, segment.next_offset());
         if settle {
             self.keys()
                 .settle(segment.name(), &*built, of as u32)
@@ -218,8 +229,17 @@ impl Table {
 
     /// The rows that count at `pin`, by partition and offset: their keys, times and numbers.
     fn visible(&self, pin: &KeysPin) -> Vec<(i64, Option<i64>, Option<i64>)> {
+        self.visible_of(&self.readers(), pin)
+    }
+
+    fn visible_of(
+        &self,
+        readers: &[(usize, Arc<dyn SegmentReader>)],
+        pin: &KeysPin,
+    ) -> Vec<(i64, Option<i64>, Option<i64>)> {
         let mut rows = Vec::new();
-        for (of, segment) in self.readers() {
+        for (of, segment) in readers {
+            let of = *of;
             if segment.num_docs() == 0 {
                 continue;
             }
@@ -256,13 +276,26 @@ impl Table {
 
     /// What the model says of the same.
     fn expected(&self, pin: &KeysPin) -> Vec<(i64, Option<i64>, Option<i64>)> {
-        type Rank = (Option<i64>, usize, usize, usize);
+        let rows = self.winners(pin).into_values().map(|(_, row)| row);
+        let rows = rows.filter(|row| row.gone != Some(true));
+        let mut rows: Vec<_> = rows.map(|row| (row.k, row.at, row.n)).collect();
+        rows.sort_unstable();
+        rows
+    }
+
+    /// By key: the row of the highest rank that has not been deleted.
+    fn winners(&self, pin: &KeysPin) -> BTreeMap<i64, (Rank, &Row)> {
         let mut winners: BTreeMap<i64, (Rank, &Row)> = BTreeMap::new();
         for (of, messages) in self.stream.iter().enumerate() {
             let to = pin.watermarks[&partition(of)] as usize;
             for (offset, message) in messages.iter().take(to).enumerate() {
                 for (place, row) in message.iter().enumerate() {
                     let rank = (row.at, of, offset, place);
+                    if let Some(deleted) = self.deleted.get(&row.k)
+                        && rank <= *deleted
+                    {
+                        continue;
+                    }
                     let winner = winners.entry(row.k).or_insert((rank, row));
                     if rank > winner.0 {
                         *winner = (rank, row);
@@ -270,11 +303,184 @@ impl Table {
                 }
             }
         }
-        let rows = winners.into_values().map(|(_, row)| row);
-        let rows = rows.filter(|row| row.gone != Some(true));
-        let mut rows: Vec<_> = rows.map(|row| (row.k, row.at, row.n)).collect();
-        rows.sort_unstable();
-        rows
+        winners
+    }
+
+    /// Makes a segment of rows of committed ones of a partition, which follow each other from `first` on.
+    fn build(
+        &mut self,
+        of: usize,
+        from: &[Arc<ImmutableSegment>],
+        kept: &[Vec<DocId>],
+    ) -> Arc<ImmutableSegment> {
+        self.segments += 1;
+        let name = format!("m{}", self.segments);
+        let range = OffsetRange {
+            start: from[0].origin().unwrap().1.start,
+            end: from[from.len() - 1].origin().unwrap().1.end,
+        };
+        let origin = Some((partition(of), range));
+        let spec = Arc::clone(&self.config.spec);
+        let mut builder = SegmentBuilder::new(spec, &name, Half::Realtime, origin).unwrap();
+        for (segment, kept) in from.iter().zip(kept) {
+            let source = Source {
+                segment,
+                version: 1,
+                lineage: &Lineage::default(),
+            };
+            let schema = &self.config.spec.schema;
+            add_rows(&mut builder, schema, source, Some(kept), true).unwrap();
+        }
+        let path = self.folder.path().join(&name);
+        builder.finish(&Environment::real().files, &path).unwrap();
+        ImmutableSegment::open(&path).unwrap()
+    }
+
+    /// Has committed segments of a partition that follow each other become one, with what is needed of them. `crash`: after which
+    /// step; `between`: done while both are looked at.
+    fn compact(
+        &mut self,
+        (of, first, count): (usize, usize, usize),
+        crash: Option<u32>,
+        between: impl FnOnce(&mut Self, &[(usize, Arc<dyn SegmentReader>)]),
+    ) {
+        let of_partition: Vec<usize> = (0..self.committed.len())
+            .filter(|at| self.committed[*at].0 == of)
+            .skip(first)
+            .take(count)
+            .collect();
+        let from: Vec<_> = (of_partition.iter())
+            .map(|at| Arc::clone(&self.committed[*at].1))
+            .collect();
+        let mut kept = Vec::new();
+        for segment in &from {
+            let name = SegmentName::new(segment.name());
+            match self.keys().needed(&name, &**segment).unwrap() {
+                Some(docs) => kept.push(docs),
+                None => return,
+            }
+        }
+        if kept.iter().all(Vec::is_empty) {
+            return;
+        }
+        let to = self.build(of, &from, &kept);
+        let name = SegmentName::new(to.name());
+        let moved = from.iter().zip(&kept).map(|(segment, docs)| {
+            let kept = Kept {
+                rows: segment.num_docs(),
+                docs: (docs.len() < segment.num_docs() as usize).then(|| docs.clone()),
+            };
+            (SegmentName::new(segment.name()), kept)
+        });
+        self.keys().begin_move(&name, moved.collect()).unwrap();
+        match crash {
+            Some(0) => return self.open(),
+            Some(1) => {
+                self.keys().give_up_move(&name);
+                return;
+            }
+            _ => {}
+        }
+        let before: Vec<_> = (from.iter().map(|s| (of, Arc::clone(s) as _))).collect();
+        for at in of_partition.iter().rev() {
+            self.committed.remove(*at);
+        }
+        self.committed
+            .insert(of_partition[0], (of, Arc::clone(&to)));
+        between(self, &before);
+        match crash {
+            Some(_) => self.open(),
+            None => self.keys().finish_move(&name, &*to, of as u32).unwrap(),
+        }
+    }
+
+    /// Deletes the rows of keys that count, as a statement does.
+    fn delete(&mut self, keys: &[i64]) {
+        for of in 0..self.stream.len() {
+            self.commit(of, true);
+        }
+        for (of, segment) in &self.committed {
+            let name = SegmentName::new(segment.name());
+            if !self.keys().is_settled(&name).unwrap() {
+                self.keys().settle(&name, &**segment, *of as u32).unwrap();
+            }
+        }
+        let pin = self.keys().pin().unwrap();
+        let mut ranks = BTreeMap::new();
+        for (k, (rank, row)) in self.winners(&pin) {
+            if keys.contains(&k) && row.gone != Some(true) {
+                ranks.insert(k, rank);
+            }
+        }
+        let segments: Vec<_> = self.committed.clone();
+        let docs_of = |segment: &ImmutableSegment| -> Vec<DocId> {
+            let name = SegmentName::new(segment.name());
+            let mut bits = DocBits::new();
+            bits.insert_range(0, segment.num_docs());
+            if let Some(valid) = self.keys().valid_docs(&name, pin.version).unwrap() {
+                valid.retain(0, &mut bits);
+            }
+            let column = segment.column("k").unwrap();
+            let all = DocSelection::Range(0..segment.num_docs());
+            let long = strandline_proto::schema::DataType::Long;
+            let k = read_array(&*column, long, false, all).unwrap();
+            let k = k.as_primitive::<Int64Type>().values();
+            let docs = bits.iter().map(DocId::from);
+            docs.filter(|doc| ranks.contains_key(&k[*doc as usize]))
+                .collect()
+        };
+        let gone: Vec<Vec<DocId>> = segments.iter().map(|(_, s)| docs_of(s)).collect();
+        assert_eq!(gone.iter().map(Vec::len).sum::<usize>(), ranks.len());
+        let deleted: Vec<(&dyn SegmentReader, &[DocId])> = (segments.iter().zip(&gone))
+            .map(|((_, s), docs)| (&**s as _, &docs[..]))
+            .collect();
+        let names: Vec<_> = segments
+            .iter()
+            .map(|(_, s)| SegmentName::new(s.name()))
+            .collect();
+        let all: Vec<(&SegmentName, &dyn SegmentReader)> = names
+            .iter()
+            .zip(&segments)
+            .map(|(n, (_, s))| (n, &**s as _))
+            .collect();
+        let older = self.keys().older_rows(&deleted, &all).unwrap();
+        for (at, (of, segment)) in segments.iter().enumerate() {
+            let mut dropped = [&gone[at][..], &older[at][..]].concat();
+            dropped.sort_unstable();
+            if dropped.is_empty() {
+                continue;
+            }
+            let kept: Vec<DocId> = (0..segment.num_docs())
+                .filter(|d| !dropped.contains(d))
+                .collect();
+            let place = self
+                .committed
+                .iter()
+                .position(|(_, s)| s.name() == segment.name())
+                .unwrap();
+            let name = &names[at];
+            if kept.is_empty() {
+                self.committed.remove(place);
+                self.keys().delete(name, &**segment, &gone[at]).unwrap();
+                self.keys().forget([name].into_iter()).unwrap();
+                continue;
+            }
+            let to = self.build(*of, &[Arc::clone(segment)], std::slice::from_ref(&kept));
+            let new = SegmentName::new(to.name());
+            let of_segment = Kept {
+                rows: segment.num_docs(),
+                docs: Some(kept),
+            };
+            self.keys()
+                .begin_move(&new, vec![(name.clone(), of_segment)])
+                .unwrap();
+            self.committed[place] = (*of, Arc::clone(&to));
+            self.keys().delete(name, &**segment, &gone[at]).unwrap();
+            self.keys().finish_move(&new, &*to, *of as u32).unwrap();
+        }
+        for (k, rank) in ranks {
+            self.deleted.insert(k, rank);
+        }
     }
 }
 
@@ -307,7 +513,7 @@ fn each_version_has_the_newest_row_of_each_key_whatever_comes_and_crashes() {
         let mut pins: Vec<Arc<KeysPin>> = Vec::new();
         for step in 0..60 {
             let of = random.random_range(0..2);
-            match random.random_range(0..20) {
+            match random.random_range(0..26) {
                 0..12 => {
                     let (rows, most) = (random_rows(&mut random), random.random_range(1..20));
                     table.append(of, rows, most);
@@ -318,13 +524,54 @@ fn each_version_has_the_newest_row_of_each_key_whatever_comes_and_crashes() {
                     pins.clear();
                     table.open();
                 }
-                _ => {
+                19 => {
                     pins.clear();
                     table.keys = None;
-                    if random.random_bool(0.5) {
+                    // With it goes which rows of deleted keys came too late.
+                    if random.random_bool(0.5) && table.deleted.is_empty() {
                         std::fs::remove_dir_all(table.store()).unwrap();
                     }
                     table.open();
+                }
+                20 => {
+                    // Nobody looks at older versions: their rows are gone.
+                    pins.clear();
+                    let gone: Vec<i64> = (0..3).map(|_| random.random_range(0..25)).collect();
+                    table.delete(&gone);
+                }
+                _ => {
+                    let which = (of, random.random_range(0..3), random.random_range(1..4));
+                    let crash = random.random_bool(0.3).then(|| random.random_range(0..3));
+                    let (rows, most) = (random_rows(&mut random), random.random_range(1..20));
+                    let looked_at = pins.clone();
+                    table.compact(which, crash, |table, before| {
+                        // What comes meanwhile supersedes rows in both.
+                        table.append(of, rows, most);
+                        let pin = table.keys().pin().unwrap();
+                        let after = table.readers();
+                        let mut old = after.clone();
+                        let moved = before.iter().filter_map(|(_, s)| s.origin());
+                        let moved: Vec<OffsetRange> = moved.map(|(_, range)| range).collect();
+                        old.retain(|(p, s)| {
+                            let range = s.origin().unwrap().1;
+                            *p != of
+                                || !moved
+                                    .iter()
+                                    .any(|m| m.start >= range.start && m.end <= range.end)
+                                || s.name().starts_with('s')
+                                    && !before.iter().any(|(_, b)| b.name() == s.name())
+                        });
+                        old.extend(before.iter().cloned());
+                        let seen = table.visible_of(&after, &pin);
+                        assert_eq!(seen, table.expected(&pin), "seed {seed}, step {step}");
+                        for pin in looked_at.iter().chain([&pin]) {
+                            let (seen, expected) =
+                                (table.visible_of(&old, pin), table.expected(pin));
+                            assert_eq!(seen, expected, "seed {seed}, step {step}, before");
+                        }
+                    });
+                    // Who looks at an older version looks at the old segments, which are gone now.
+                    pins.clear();
                 }
             }
             pins.push(table.keys().pin().unwrap());
