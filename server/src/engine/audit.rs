@@ -309,6 +309,7 @@ mod tests {
                 dead_lettered,
                 ..IngestCounts::default()
             },
+            ledger_offset: 30,
         }
     }
 
