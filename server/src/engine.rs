@@ -6,6 +6,7 @@
 mod admin;
 mod audit;
 mod change;
+mod ingestion_audit;
 mod open;
 mod queries;
 mod schema;

@@ -20,6 +20,8 @@ use crate::convert::avro::{self, AvroFields};
 use crate::convert::flatten::{Fields, Flattener};
 use crate::convert::json_row::{self, JsonRow};
 use crate::convert::{Cell, RowBuilder, RowLayout};
+use crate::meta::IngestCounts;
+use crate::meta::minutes::MinuteCounts;
 use crate::stream::Message;
 use apache_avro::Schema as AvroSchema;
 use arrow::record_batch::RecordBatch;
@@ -46,6 +48,12 @@ const READY_MAX: usize = 256;
 /// The first byte of Confluent's wire format.
 const WIRE_MAGIC: u8 = 0;
 const WIRE_HEADER_BYTES: usize = 5;
+/// What a message counts that gave no row.
+const REJECTED: IngestCounts = IngestCounts {
+    read: 1,
+    dead_lettered: 1,
+    ..IngestCounts::NONE
+};
 
 /// A message that gave no row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +81,9 @@ pub struct Decoded {
     pub unnested: u64,
     /// Messages that gave no row.
     pub rejected: Vec<Rejected>,
+    /// The counts of what is in no row of the batch, at the times of their messages: `filtered`, `dead_lettered`, and the
+    /// messages (`read`) and rows (`unnested`) that these were.
+    pub without_rows: MinuteCounts,
     /// Why the message behind those was not decoded, when it is not only for want of room.
     pub stopped: Option<Stopped>,
 }
@@ -250,6 +261,7 @@ impl Decoder {
         let mut offsets = Vec::with_capacity(messages.len());
         let (mut rejected, mut stopped) = (Vec::new(), None);
         let (mut read, mut filtered, mut unnested) = (0, 0, 0);
+        let mut without_rows = MinuteCounts::default();
         for message in messages {
             let (rows, left_out) = (self.builder.rows(), self.builder.filtered());
             match self.row(message) {
@@ -259,12 +271,26 @@ impl Decoder {
                     offsets.extend(std::iter::repeat_n(message.offset, kept));
                     filtered += left_out;
                     unnested += (kept as u64 + left_out).saturating_sub(1);
+                    if left_out > 0 {
+                        // The message is counted with its first row that is kept, if there is one.
+                        let read = u64::from(kept == 0);
+                        let counts = IngestCounts {
+                            read,
+                            filtered: left_out,
+                            unnested: left_out - read,
+                            ..IngestCounts::default()
+                        };
+                        without_rows.add(message.time_ms(), counts);
+                    }
                 }
                 Err(Failed::Wrong(reason)) if self.strict => {
                     stopped = Some(Stopped::Wrong(reject(message, reason)));
                     break;
                 }
-                Err(Failed::Wrong(reason)) => rejected.push(reject(message, reason)),
+                Err(Failed::Wrong(reason)) => {
+                    rejected.push(reject(message, reason));
+                    without_rows.add(message.time_ms(), REJECTED);
+                }
                 Err(Failed::Schema(id)) => {
                     stopped = Some(Stopped::Schema(id));
                     break;
@@ -287,6 +313,7 @@ impl Decoder {
                 filtered,
                 unnested,
                 rejected,
+                without_rows,
                 stopped,
             },
             Err(error) => self.without_batch(messages, read, &error),
@@ -296,14 +323,20 @@ impl Decoder {
     /// No row may be lost without a word: without a batch, every message is handed back.
     fn without_batch(&self, messages: &[Message], read: usize, error: &Error) -> Decoded {
         let all = messages.iter().take(read);
-        let mut rejected: Vec<Rejected> =
-            all.map(|m| reject(m, error.message().to_owned())).collect();
+        let mut without_rows = MinuteCounts::default();
+        let mut rejected: Vec<Rejected> = all
+            .map(|m| {
+                without_rows.add(m.time_ms(), REJECTED);
+                reject(m, error.message().to_owned())
+            })
+            .collect();
         let stopped = match self.strict && !rejected.is_empty() {
             true => Some(Stopped::Wrong(rejected.swap_remove(0))),
             false => None,
         };
         if stopped.is_some() {
             rejected.clear();
+            without_rows = MinuteCounts::default();
         }
         Decoded {
             batch: RecordBatch::new_empty(self.builder.arrow()),
@@ -312,6 +345,7 @@ impl Decoder {
             filtered: 0,
             unnested: 0,
             rejected,
+            without_rows,
             stopped,
         }
     }

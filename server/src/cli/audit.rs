@@ -59,13 +59,15 @@ fn print(report: &AuditReport) -> Outcome {
     for p in &report.partitions {
         writeln!(
             out,
-            "{}: offsets {} to {} of {}: {} messages read, {} filtered, {} dead letters, {} offsets lost; {} rows committed, {} consuming, {} moved offline, {} deleted, {} expired",
+            "{}: offsets {} to {} of {}: {} messages read, {} rows unnested, {} filtered, {} deduplicated, {} dead letters, {} offsets lost; {} rows committed, {} consuming, {} moved offline, {} deleted, {} expired",
             p.partition,
             p.first_offset,
             p.next_offset,
             p.stream_end_offset,
             p.messages_read,
+            p.rows_unnested,
             p.rows_filtered,
+            p.rows_deduplicated,
             p.dead_letters,
             p.offsets_lost,
             p.rows_committed,

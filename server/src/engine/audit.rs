@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use strandline_broker::transport::CatalogSource;
 use strandline_proto::catalog::TableSnapshot;
-use strandline_proto::ids::{Half, SegmentName};
+use strandline_proto::ids::{Half, OffsetRange, SegmentName};
 use strandline_proto::v1::{AuditReport, PartitionAudit};
-use strandline_proto::{Error, Result};
+use strandline_proto::{Error, ErrorKind, Result};
+use strandline_storage::meta::ledger::{PartitionLedger, Problem};
+use strandline_storage::meta::minutes::BUCKETS_MAX;
 use strandline_storage::meta::{IngestCounts, Metastore, PartitionRecord, TableRecord};
 
 /// How often the accounts are read again while rows come in between.
@@ -19,8 +21,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 struct Held {
     committed_rows: u64,
     consuming_rows: u64,
-    /// Offsets of each committed and consuming segment, ascending, with what is wrong with its file, if anything.
+    /// Offsets of each committed and consuming segment, ascending, with what is wrong with it, if anything.
     ranges: Vec<(u64, u64, Option<String>)>,
+    /// Offsets and rows of the committed ones.
+    committed: Vec<(OffsetRange, u64)>,
     watermark: u64,
     stream_end: u64,
 }
@@ -35,8 +39,9 @@ impl Engine {
             let counted = self.counted_rows(&name).await?;
             let after = self.accounts(&name).await?;
             // What came in between belongs to no one moment.
-            if before == after {
-                return self.judge(&name, after, counted);
+            if let Some(mut accounts) = after.filter(|after| before.as_ref() == Some(after)) {
+                self.read_ledger(&name, &mut accounts).await?;
+                return self.judge(&name, accounts, counted);
             }
             self.environment.clock.sleep(PAUSE).await;
         }
@@ -73,7 +78,31 @@ impl Engine {
         docs.map(|docs| docs.superseded()).sum()
     }
 
-    async fn accounts(&self, name: &str) -> Result<AuditReport> {
+    /// Reads what the ledger says of minutes: an entry of which that can't be read is wrong.
+    async fn read_ledger(&self, name: &str, report: &mut AuditReport) -> Result<()> {
+        let state = self.metastore.state().await?;
+        let Some(record) = state.table(name) else {
+            return Ok(());
+        };
+        for partition in &record.partitions {
+            let of = &partition.partition;
+            let shown = of.to_string();
+            let mut audits = report.partitions.iter_mut();
+            let audit = audits.find(|a| a.partition == shown && a.problem.is_empty());
+            let read = self.metastore.ledger_minutes(name, of, 0, BUCKETS_MAX);
+            match (audit, read.await) {
+                (Some(audit), Err(e)) if e.kind() == ErrorKind::DataLoss => {
+                    audit.problem = e.message().to_owned();
+                }
+                (Some(_), Err(e)) => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The accounts as they are; none while something is written to them.
+    async fn accounts(&self, name: &str) -> Result<Option<AuditReport>> {
         let state = self.metastore.state().await?;
         let record = state
             .table(name)
@@ -84,11 +113,14 @@ impl Engine {
             offline_rows: offline.map(|s| s.rows).sum(),
             ..AuditReport::default()
         };
+        let ledgers = self.metastore.ledger(name).await?;
         for partition in &record.partitions {
-            let held = self.held(record, partition);
-            report
-                .partitions
-                .push(audit(partition, &self.tail_counts(name, partition), held));
+            let ledger = ledgers.iter().find(|l| l.record == *partition);
+            let (Some(ledger), Some(held)) = (ledger, self.held(record, partition)) else {
+                return Ok(None);
+            };
+            let tail = self.tail_counts(name, partition);
+            report.partitions.push(audit(ledger, &tail, held));
         }
         // Segments of partitions that are not known would be counted by nobody.
         let mut unknown: BTreeMap<String, u64> = BTreeMap::new();
@@ -104,7 +136,7 @@ impl Engine {
                 "{partition}: {rows} rows of segments of a partition that is not consumed"
             ));
         }
-        Ok(report)
+        Ok(Some(report))
     }
 
     /// What became of the messages that no committed segment holds.
@@ -114,12 +146,14 @@ impl Engine {
         tail.map_or_else(IngestCounts::default, |t| t.counts_from(record.next_offset))
     }
 
-    fn held(&self, table: &TableRecord, record: &PartitionRecord) -> Held {
+    /// What a partition holds; none while a batch is made visible and not counted yet.
+    fn held(&self, table: &TableRecord, record: &PartitionRecord) -> Option<Held> {
         let hosted = self.registry.table(&table.name);
         let mut held = Held {
             committed_rows: 0,
             consuming_rows: 0,
             ranges: Vec::new(),
+            committed: Vec::new(),
             watermark: record.next_offset,
             stream_end: 0,
         };
@@ -131,6 +165,7 @@ impl Engine {
                 continue;
             }
             held.committed_rows += segment.rows;
+            held.committed.push((*range, segment.rows));
             let wrong = match hosted.open(&segment.name, segment.checksum) {
                 Ok(open) if open.info().rows == segment.rows => None,
                 Ok(open) => Some(format!(
@@ -147,20 +182,33 @@ impl Engine {
         if let Some(tail) = tails.iter().find(|t| *t.partition() == record.partition) {
             held.watermark = tail.watermark();
             held.stream_end = tail.status().stream_end;
+            let account = tail.account(record.next_offset);
+            if account.counted_to != held.watermark {
+                return None;
+            }
             let in_memory = tail.segments();
             for segment in in_memory
                 .iter()
                 .filter(|s| s.start_offset() >= record.next_offset)
             {
-                held.consuming_rows += segment.rows();
-                if segment.next_offset() > segment.start_offset() {
-                    held.ranges
-                        .push((segment.start_offset(), segment.next_offset(), None));
+                let (start, end) = (segment.start_offset(), segment.next_offset());
+                let rows = segment.rows();
+                held.consuming_rows += rows;
+                let mut counts = account.segments.iter();
+                let counts = counts.find(|(name, ..)| name == segment.name());
+                let indexed = counts.map_or(0, |(_, _, counts)| counts.total().indexed);
+                let wrong = (indexed != rows).then(|| {
+                    format!(
+                        "{indexed} rows were put into the segment in memory, and {rows} are there"
+                    )
+                });
+                if end > start {
+                    held.ranges.push((start, end, wrong));
                 }
             }
         }
         held.ranges.sort();
-        held
+        Some(held)
     }
 
     /// The verdict.
@@ -211,7 +259,8 @@ struct Counted {
 }
 
 /// One partition's accounts, and the first that does not add up.
-fn audit(record: &PartitionRecord, tail: &IngestCounts, held: Held) -> PartitionAudit {
+fn audit(ledger: &PartitionLedger, tail: &IngestCounts, held: Held) -> PartitionAudit {
+    let record = &ledger.record;
     let counts = record.counts.plus(*tail);
     let mut audit = PartitionAudit {
         partition: record.partition.to_string(),
@@ -231,11 +280,12 @@ fn audit(record: &PartitionRecord, tail: &IngestCounts, held: Held) -> Partition
         offsets_lost: counts.lost,
         problem: String::new(),
     };
-    audit.problem = first_problem(record, &counts, &held).unwrap_or_default();
+    audit.problem = first_problem(ledger, &counts, &held).unwrap_or_default();
     audit
 }
 
-fn first_problem(record: &PartitionRecord, counts: &IngestCounts, held: &Held) -> Option<String> {
+fn first_problem(ledger: &PartitionLedger, counts: &IngestCounts, held: &Held) -> Option<String> {
+    let record = &ledger.record;
     if let Some((start, end, wrong)) = held.ranges.iter().find(|(_, _, wrong)| wrong.is_some()) {
         return wrong
             .as_ref()
@@ -258,8 +308,10 @@ fn first_problem(record: &PartitionRecord, counts: &IngestCounts, held: &Held) -
             record.first_offset, held.watermark
         ));
     }
-    let gone = counts.moved + counts.deleted + counts.expired;
-    let rows = held.committed_rows + held.consuming_rows + gone;
+    if let Some(Problem { range, wrong }) = ledger.first_problem(&held.committed) {
+        return Some(format!("offsets {} to {}: {wrong}", range.start, range.end));
+    }
+    let rows = held.committed_rows + held.consuming_rows + counts.left();
     if rows != counts.indexed {
         // Where no row has left, a hole between segments must have been without rows.
         return Some(format!(
@@ -272,7 +324,7 @@ fn first_problem(record: &PartitionRecord, counts: &IngestCounts, held: &Held) -
             counts.expired
         ));
     }
-    let ends = counts.indexed + counts.filtered + counts.deduplicated + counts.dead_lettered;
+    let ends = counts.ends();
     if counts.read + counts.unnested != ends {
         return Some(format!(
             "offsets {} to {}: {} messages gave {} rows more than one each, and {ends} rows and letters came of them",
@@ -293,78 +345,174 @@ fn first_problem(record: &PartitionRecord, counts: &IngestCounts, held: &Held) -
 mod tests {
     use super::*;
     use strandline_proto::ids::StreamPartition;
+    use strandline_storage::meta::ledger::{EntryKind, LedgerEntry};
 
-    fn record(read: u64, indexed: u64, dead_lettered: u64) -> PartitionRecord {
-        PartitionRecord {
-            partition: StreamPartition {
-                stream: "log".into(),
-                topic: "t".into(),
-                partition: 0,
-            },
-            first_offset: 10,
-            next_offset: 30,
-            counts: IngestCounts {
-                read,
-                indexed,
-                dead_lettered,
-                ..IngestCounts::default()
-            },
+    fn counts(read: u64, indexed: u64, dead_lettered: u64) -> IngestCounts {
+        IngestCounts {
+            read,
+            indexed,
+            dead_lettered,
+            ..IngestCounts::default()
         }
     }
 
-    fn held(committed_rows: u64, ranges: &[(u64, u64)]) -> Held {
+    fn entry(start: u64, end: u64, kind: EntryKind, counts: IngestCounts) -> LedgerEntry {
+        LedgerEntry {
+            range: OffsetRange { start, end },
+            kind,
+            counts: Ok(counts),
+        }
+    }
+
+    /// Two commits of ten offsets each, of which each has a dead letter.
+    fn ledger() -> PartitionLedger {
+        let commit = |start| entry(start, start + 10, EntryKind::Read, counts(10, 9, 1));
+        PartitionLedger {
+            record: PartitionRecord {
+                partition: StreamPartition {
+                    stream: "log".into(),
+                    topic: "t".into(),
+                    partition: 0,
+                },
+                first_offset: 10,
+                next_offset: 30,
+                counts: counts(20, 18, 2),
+                ledger_offset: 10,
+            },
+            entries: vec![commit(10), commit(20)],
+        }
+    }
+
+    /// Segments of offsets and rows.
+    fn held(segments: &[(u64, u64, u64)]) -> Held {
         Held {
-            committed_rows,
+            committed_rows: segments.iter().map(|(_, _, rows)| rows).sum(),
             consuming_rows: 0,
-            ranges: ranges.iter().map(|(a, b)| (*a, *b, None)).collect(),
+            ranges: segments.iter().map(|(a, b, _)| (*a, *b, None)).collect(),
+            committed: segments
+                .iter()
+                .map(|(start, end, rows)| {
+                    let (start, end) = (*start, *end);
+                    (OffsetRange { start, end }, *rows)
+                })
+                .collect(),
             watermark: 30,
             stream_end: 0,
         }
     }
 
+    fn problem(ledger: &PartitionLedger, held: Held) -> String {
+        audit(ledger, &IngestCounts::default(), held).problem
+    }
+
     #[test]
-    fn what_does_not_add_up_is_named() {
-        let problem = |record: &PartitionRecord, held: Held| {
-            audit(record, &IngestCounts::default(), held).problem
-        };
-        assert_eq!(
-            problem(&record(20, 18, 2), held(18, &[(10, 20), (20, 30)])),
-            ""
-        );
-        for (record, held, expected) in [
+    fn the_first_offsets_that_do_not_add_up_are_named() {
+        let whole = || held(&[(10, 20, 9), (20, 30, 9)]);
+        assert_eq!(problem(&ledger(), whole()), "");
+        assert_eq!(problem(&ledger(), held(&[(10, 30, 18)])), "");
+        for (held, expected) in [
             (
-                record(20, 18, 2),
-                held(18, &[(10, 21), (20, 30)]),
+                held(&[(10, 21, 9), (20, 30, 9)]),
                 "offsets 20 to 21 are in two segments",
             ),
+            (held(&[(9, 20, 9), (20, 30, 9)]), "hold offsets 9 to 30"),
             (
-                record(20, 18, 2),
-                held(18, &[(9, 20), (20, 30)]),
-                "hold offsets 9 to 30",
+                held(&[(10, 20, 9), (20, 30, 8)]),
+                "offsets 20 to 30: 9 rows were put into segments, 0 of them left on purpose (0 moved, 0 deleted, 0 expired), and 8 are there",
             ),
-            (
-                record(20, 18, 2),
-                held(17, &[(10, 20), (20, 30)]),
-                "18 rows were put into segments, and 17 are there",
-            ),
-            (
-                record(20, 18, 1),
-                held(18, &[(10, 30)]),
-                "19 rows and letters",
-            ),
-            (record(21, 19, 2), held(19, &[(10, 30)]), "21 were read"),
+            (held(&[(10, 20, 9)]), "offsets 20 to 30: 9 rows were put"),
+            // Merged segments are told as wholes.
+            (held(&[(10, 30, 17)]), "offsets 10 to 30: 18 rows were put"),
         ] {
-            let found = problem(&record, held);
+            let found = problem(&ledger(), held);
             assert!(found.contains(expected), "{found:?}, not {expected:?}");
         }
-        let mut moved = record(20, 18, 2);
-        moved.counts.moved = 10;
-        assert_eq!(problem(&moved, held(8, &[(10, 20)])), "");
-        let mut damaged = held(18, &[(10, 20), (20, 30)]);
+        type Damage = fn(&mut PartitionLedger);
+        let damaged: [(Damage, &str); 7] = [
+            (
+                |ledger| drop(ledger.entries.remove(0)),
+                "offsets 10 to 20: the ledger has no entry of them",
+            ),
+            (
+                |ledger| drop(ledger.entries.pop()),
+                "offsets 20 to 30: the ledger has no entry of them",
+            ),
+            (
+                |ledger| ledger.entries[0].range.end = 22,
+                "offsets 20 to 22: the ledger has two entries of them",
+            ),
+            (
+                |ledger| ledger.entries[1].counts = Ok(counts(10, 9, 0)),
+                "offsets 20 to 30: 10 messages gave 0 rows more than one each, and 9 rows and letters",
+            ),
+            (
+                |ledger| ledger.entries[0].counts = Ok(counts(11, 9, 2)),
+                "offsets 10 to 20: they are 10, and 11 were read",
+            ),
+            (
+                |ledger| ledger.entries[0].counts = Err("not what was written".to_owned()),
+                "offsets 10 to 20: not what was written",
+            ),
+            (
+                |ledger| ledger.record.counts = counts(21, 18, 3),
+                "offsets 10 to 30: the ledger's entries add up to",
+            ),
+        ];
+        for (damage, expected) in damaged {
+            let mut ledger = ledger();
+            damage(&mut ledger);
+            let found = problem(&ledger, whole());
+            assert!(found.contains(expected), "{found:?}, not {expected:?}");
+        }
+        let mut damaged = whole();
         damaged.ranges[1].2 = Some("damaged".to_owned());
+        assert_eq!(problem(&ledger(), damaged), "offsets 20 to 30: damaged");
+    }
+
+    #[test]
+    fn rows_that_left_are_held_against_the_segments_that_they_left() {
+        let mut moved = ledger();
+        let left = IngestCounts {
+            moved: 9,
+            ..IngestCounts::default()
+        };
+        moved.record.counts = moved.record.counts.plus(left);
+        moved
+            .entries
+            .insert(1, entry(20, 30, EntryKind::Left, left));
+        assert_eq!(problem(&moved, held(&[(10, 20, 9)])), "");
+        let found = problem(&moved, held(&[(20, 30, 9)]));
+        assert!(found.starts_with("offsets 10 to 20: 9 rows"), "{found}");
+        moved
+            .entries
+            .insert(1, entry(10, 30, EntryKind::Left, counts(0, 0, 0)));
+        assert_eq!(problem(&moved, held(&[(10, 30, 9)])), "");
+    }
+
+    #[test]
+    fn what_came_before_the_ledger_is_no_problem() {
+        let mut old = ledger();
+        old.record.ledger_offset = 20;
+        old.entries.remove(0);
+        assert_eq!(problem(&old, held(&[(10, 20, 9), (20, 30, 9)])), "");
+        assert_eq!(problem(&old, held(&[(10, 30, 18)])), "");
         assert_eq!(
-            problem(&record(20, 18, 2), damaged),
-            "offsets 20 to 30: damaged"
+            old.before_end([OffsetRange { start: 10, end: 20 }].into_iter()),
+            20
         );
+        assert_eq!(
+            old.before_end([OffsetRange { start: 10, end: 30 }].into_iter()),
+            30
+        );
+        let found = problem(&old, held(&[(10, 20, 8), (20, 30, 9)]));
+        assert!(found.starts_with("offsets 10 to 20: 9 rows"), "{found}");
+        // All of it left since.
+        let left = IngestCounts {
+            expired: 9,
+            ..IngestCounts::default()
+        };
+        old.record.counts = old.record.counts.plus(left);
+        old.entries.insert(0, entry(10, 20, EntryKind::Left, left));
+        assert_eq!(problem(&old, held(&[(20, 30, 9)])), "");
     }
 }

@@ -5,11 +5,10 @@ use crate::host::change::{self, Planned, Take, has_changed};
 use crate::host::load::show_pushed;
 use crate::host::registry::Held;
 use crate::host::stored::open_stored;
-use crate::host::upkeep::counts_of;
 use arrow::array::AsArray;
 use arrow::datatypes::Int32Type;
 use futures::TryStreamExt;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use strandline_broker::QueryRequest;
@@ -18,7 +17,7 @@ use strandline_proto::coverage::Interval;
 use strandline_proto::ids::Half;
 use strandline_proto::{Error, Result};
 use strandline_storage::backup::Manifest;
-use strandline_storage::meta::{ChangeReason, IngestCounts, Metastore};
+use strandline_storage::meta::{ChangeReason, Metastore};
 
 /// How often a change looks again at its segments, when these change under it.
 const ATTEMPTS_MAX: u32 = 20;
@@ -125,7 +124,7 @@ impl Engine {
         let planned = change::outside(&removed, interval);
         let places = &self.loader.places;
         let reason = ChangeReason::Uncovered(interval);
-        let left = change::apply(places, table, &removed, planned, reason, Vec::new()).await?;
+        let left = change::apply(places, table, &removed, planned, reason, None).await?;
         Ok(rows(removed.iter().map(|s| s.rows)) - rows(left.iter().map(|s| s.rows)))
     }
 
@@ -192,7 +191,6 @@ impl Engine {
         }
         let mut removed = Vec::new();
         let mut planned = Vec::new();
-        let mut left: BTreeMap<_, u64> = BTreeMap::new();
         let mut deleted = 0;
         for segment in of_halves() {
             let Some(mut docs) = docs.remove(segment.name.as_str()) else {
@@ -208,22 +206,15 @@ impl Engine {
                     Take::Docs(others(&docs, segment.rows)?),
                 ));
             }
-            if let Some((partition, _)) = &segment.origin {
-                *left.entry(partition.clone()).or_default() += segment.rows - gone;
-            }
             removed.push(Arc::clone(segment));
         }
         if removed.is_empty() {
             return Ok(0);
         }
-        let gone = |rows| IngestCounts {
-            deleted: rows,
-            ..IngestCounts::default()
-        };
-        let counts = counts_of(&removed, &left, gone);
         let places = &self.loader.places;
         let reason = ChangeReason::Deleted;
-        change::apply(places, table, &removed, planned, reason, counts).await?;
+        let left = Some(change::deleted as change::Left);
+        change::apply(places, table, &removed, planned, reason, left).await?;
         Ok(deleted)
     }
 

@@ -40,6 +40,7 @@ impl Engine {
             "segments" => self.system_segments(),
             "coverage" => Ok(self.system_coverage()),
             "ingestion" => self.system_ingestion().await,
+            "ingestion_audit" => self.system_ingestion_audit().await,
             "queries" => self.system_queries(),
             "columns" => Ok(self.system_columns()),
             "upkeep" => Ok(self.system_upkeep()),

@@ -16,8 +16,12 @@ use strandline_proto::{Error, ErrorKind, Result};
 use strandline_storage::config::TableConfig;
 use strandline_storage::deep_store::Finished;
 use strandline_storage::environment::{Files, blocking, in_background};
-use strandline_storage::meta::{ChangeReason, ChangeSegments, IngestCounts, SegmentContent};
+use strandline_storage::meta::minutes::MinuteCounts;
+use strandline_storage::meta::{
+    ChangeReason, ChangeSegments, IngestCounts, LeftRows, SegmentContent,
+};
 use strandline_storage::segment::builder::SegmentBuilder;
+use strandline_storage::segment::event_time::{EventTime, RowsByMinute};
 use strandline_storage::segment::immutable::ImmutableSegment;
 use strandline_storage::segment::merge::{Source, add_rows, docs_by_time};
 
@@ -182,7 +186,8 @@ impl<'a> Prepared<'a> {
         &self.new
     }
 
-    /// Puts them in the place of `removed`, and shows that.
+    /// Puts them in the place of `removed`, and shows that. Realtime rows that are not in them leave their half: `left` gives
+    /// what so many rows count as.
     ///
     /// # Errors
     /// `FailedPrecondition` when one of those has changed meanwhile; nothing of the new ones is left then.
@@ -190,15 +195,19 @@ impl<'a> Prepared<'a> {
         mut self,
         removed: &[Arc<SegmentInfo>],
         reason: ChangeReason,
-        counts: Vec<(StreamPartition, IngestCounts)>,
+        left: Option<Left>,
     ) -> Result<Vec<SegmentInfo>> {
+        let left = match left {
+            Some(left) => left_rows(self.places, self.table, (removed, &self.new), left).await?,
+            None => Vec::new(),
+        };
         let publisher = &self.places.publisher;
         let change = ChangeSegments {
             table: self.table.to_owned(),
             removed: contents(removed),
             added: self.new.clone(),
             reason,
-            counts,
+            left,
         };
         let of_change = self.added.hand_over();
         let changed = self.places.metastore.change_segments(change).await;
@@ -219,10 +228,112 @@ pub async fn apply(
     removed: &[Arc<SegmentInfo>],
     planned: Vec<Planned>,
     reason: ChangeReason,
-    counts: Vec<(StreamPartition, IngestCounts)>,
+    left: Option<Left>,
 ) -> Result<Vec<SegmentInfo>> {
     let prepared = Prepared::new(places, table, planned).await?;
-    prepared.apply(removed, reason, counts).await
+    prepared.apply(removed, reason, left).await
+}
+
+/// What rows that leave the realtime half count as.
+pub type Left = fn(u64) -> IngestCounts;
+
+/// Rows that the offline half takes over.
+pub fn moved(rows: u64) -> IngestCounts {
+    IngestCounts {
+        moved: rows,
+        ..IngestCounts::NONE
+    }
+}
+
+/// Rows that are deleted.
+pub fn deleted(rows: u64) -> IngestCounts {
+    IngestCounts {
+        deleted: rows,
+        ..IngestCounts::NONE
+    }
+}
+
+/// Rows that are given up because of their age.
+pub fn expired(rows: u64) -> IngestCounts {
+    IngestCounts {
+        expired: rows,
+        ..IngestCounts::NONE
+    }
+}
+
+/// For each realtime segment of `removed`, its rows that are not in the segment of the same offsets in `added`, by the minutes of
+/// their events. Those of a segment that can't be read have none.
+async fn left_rows(
+    places: &Places,
+    table: &str,
+    (removed, added): (&[Arc<SegmentInfo>], &[SegmentInfo]),
+    left: Left,
+) -> Result<Vec<LeftRows>> {
+    let config = places.publisher.config(table, Half::Realtime);
+    let time = config.and_then(|config| {
+        EventTime::of(&config.spec.schema, config.time_column.as_deref()).map(Arc::new)
+    });
+    let mut all = Vec::new();
+    for old in removed {
+        let Some((partition, range)) = &old.origin else {
+            continue;
+        };
+        let new = added.iter().find(|new| new.origin == old.origin);
+        let rows = old.rows.saturating_sub(new.map_or(0, |new| new.rows));
+        let mut counts = MinuteCounts::default();
+        let of_old = rows_by_minute(places, table, &time, old).await;
+        let of_new = match new {
+            Some(new) => rows_by_minute(places, table, &time, new).await,
+            None => Some(RowsByMinute::new()),
+        };
+        match of_old.zip(of_new) {
+            Some((of_old, of_new)) => {
+                for (minute, rows) in of_old {
+                    let stay = of_new.get(&minute).copied().unwrap_or(0);
+                    counts.add(minute, left(rows.saturating_sub(stay)));
+                }
+            }
+            None => counts.add(None, left(rows)),
+        }
+        if rows > 0 {
+            all.push(LeftRows {
+                partition: partition.clone(),
+                range: *range,
+                counts,
+            });
+        }
+    }
+    Ok(all)
+}
+
+/// The rows of a segment by the minutes of their events; none where they can't be read.
+async fn rows_by_minute(
+    places: &Places,
+    table: &str,
+    time: &Option<Arc<EventTime>>,
+    info: &SegmentInfo,
+) -> Option<RowsByMinute> {
+    let Some(time) = time.clone() else {
+        return Some(RowsByMinute::from([(None, info.rows)]));
+    };
+    let hosted = places.publisher.registry().table(table);
+    let read = match hosted.open(&info.name, info.checksum) {
+        Ok(segment) => {
+            let spawner = &places.environment.spawner;
+            blocking(spawner, "look at times", move || {
+                in_background(|| time.of_segment(&*segment))
+            })
+            .await
+        }
+        Err(e) => Err(e),
+    };
+    match read {
+        Ok(rows) => Some(rows),
+        Err(e) => {
+            tracing::warn!(table, segment = %info.name, error = %e, "rows leave without being counted by their times");
+            None
+        }
+    }
 }
 
 /// A [`Part`] whose segment is open.

@@ -22,8 +22,10 @@ use strandline_storage::decode::registry::SchemaRegistry;
 use strandline_storage::decode::{Decoded, Decoder, Rejected, Stopped};
 use strandline_storage::environment::{Environment, blocking};
 use strandline_storage::keys::Appended;
+use strandline_storage::meta::minutes::MinuteCounts;
 use strandline_storage::meta::{DeadLetter, IngestCounts, Metastore};
 use strandline_storage::segment::consuming::ConsumingSegment;
+use strandline_storage::segment::event_time::{EventTime, count_rows};
 use strandline_storage::stream::{Message, MessageBatch, Stream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -447,9 +449,9 @@ impl Consumer {
             filtered,
             unnested,
             rejected,
+            without_rows,
             stopped: _,
         } = decoded;
-        let dead_lettered = rejected.len() as u64;
         if !rejected.is_empty() {
             let timestamp_ms = self.environment.clock.now_ms();
             let letter = |r: Rejected| DeadLetter {
@@ -465,8 +467,8 @@ impl Consumer {
                 .record_dead_letters(&self.table, &letters)
                 .await?;
         }
-        let appended = match self.append(active, (batch, offsets, next_offset)).await {
-            Ok(appended) => appended,
+        let mut counts = match self.append(active, (batch, offsets, next_offset)).await {
+            Ok(counts) => counts,
             Err(e) => {
                 // A batch that stopped halfway left a segment that takes no more rows: the rows before it are whole, and
                 // the batch is read again into the next segment.
@@ -474,25 +476,27 @@ impl Consumer {
                 return Err(e);
             }
         };
-        let counts = IngestCounts {
-            read: read as u64,
-            filtered,
-            unnested,
-            indexed: appended.indexed,
-            deduplicated: appended.left_out,
-            dead_lettered,
+        counts.merge(&without_rows);
+        let lost = IngestCounts {
             lost,
-            ..IngestCounts::default()
+            ..IngestCounts::NONE
         };
-        self.tail.count(active.start_offset(), counts);
+        counts.add(None, lost);
+        let all = counts.total();
+        debug_assert_eq!(
+            (all.read, all.filtered, all.unnested),
+            (read as u64, filtered, unnested)
+        );
+        self.tail.count(active.start_offset(), &counts, next_offset);
         Ok(())
     }
 
+    /// Makes rows visible; gives what became of them.
     async fn append(
         &self,
         active: &Arc<ConsumingSegment>,
         (batch, offsets, next_offset): (RecordBatch, Vec<u64>, u64),
-    ) -> Result<Appended> {
+    ) -> Result<MinuteCounts> {
         let hosted = self.publisher.registry().table(&self.table);
         let keys = hosted.keys();
         if self.config.keys.is_some() && keys.is_none() {
@@ -504,15 +508,20 @@ impl Consumer {
             hosted,
             lineage: self.publisher.lineage(&self.table),
         };
-        blocking(&self.environment.spawner, "index", move || match keys {
-            Some(keys) => keys.append(&segment, number, (&batch, &offsets, next_offset), &places),
-            None => {
-                segment.append(&batch, &offsets, next_offset)?;
-                Ok(Appended {
-                    indexed: offsets.len() as u64,
-                    left_out: 0,
-                })
-            }
+        blocking(&self.environment.spawner, "index", move || {
+            let rows = (&batch, &offsets[..], next_offset);
+            let appended = match keys {
+                Some(keys) => keys.append(&segment, number, rows, &places)?,
+                None => {
+                    segment.append(&batch, &offsets, next_offset)?;
+                    Appended::default()
+                }
+            };
+            let spec = segment.spec();
+            let time = EventTime::of(&spec.schema, spec.time_column.as_deref());
+            let batch = appended.merged.as_ref().unwrap_or(&batch);
+            let kept = appended.kept.as_ref();
+            Ok(count_rows(time.as_ref(), batch, &offsets, kept))
         })
         .await
     }

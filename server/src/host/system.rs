@@ -38,7 +38,7 @@ enum Kind {
 }
 
 /// Name and columns of each system table.
-const TABLES: [(&str, &[(&str, Kind)]); 8] = [
+const TABLES: [(&str, &[(&str, Kind)]); 9] = [
     (
         "tables",
         &[
@@ -99,6 +99,31 @@ const TABLES: [(&str, &[(&str, Kind)]); 8] = [
             ("lost_offsets", Kind::Long),
             ("state", Kind::Text),
             ("last_error", Kind::Text),
+        ],
+    ),
+    (
+        "ingestion_audit",
+        &[
+            ("table_name", Kind::Text),
+            ("partition", Kind::Text),
+            ("event_minute", Kind::Time),
+            ("span_ms", Kind::Long),
+            ("messages_read", Kind::Long),
+            ("rows_unnested", Kind::Long),
+            ("rows_indexed", Kind::Long),
+            ("rows_filtered", Kind::Long),
+            ("rows_deduplicated", Kind::Long),
+            ("dead_letters", Kind::Long),
+            ("rows_committed", Kind::Long),
+            ("rows_consuming", Kind::Long),
+            ("rows_moved", Kind::Long),
+            ("rows_deleted", Kind::Long),
+            ("rows_expired", Kind::Long),
+            ("rows_superseded", Kind::Long),
+            ("rows_hidden", Kind::Long),
+            ("rows_counted", Kind::Long),
+            ("lost_offsets", Kind::Long),
+            ("not_read", Kind::Long),
         ],
     ),
     (

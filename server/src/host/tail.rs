@@ -7,10 +7,11 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use strandline_proto::ids::StreamPartition;
+use strandline_proto::ids::{OffsetRange, SegmentName, StreamPartition};
 use strandline_proto::leaf::TailTask;
 use strandline_proto::{Error, Result};
 use strandline_storage::meta::IngestCounts;
+use strandline_storage::meta::minutes::{BUCKETS_MAX, MinuteCounts};
 use strandline_storage::segment::SegmentReader;
 use strandline_storage::segment::consuming::ConsumingSegment;
 use tokio::sync::{Notify, watch};
@@ -43,12 +44,28 @@ impl TailStatus {
     }
 }
 
+/// What became of messages.
+struct Counts {
+    /// Those of each segment, by its start offset.
+    by_segment: BTreeMap<u64, MinuteCounts>,
+    /// Those before this offset are counted, and no other.
+    counted_to: u64,
+}
+
+/// What a tail held at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TailAccount {
+    /// Messages before this offset were dealt with, and are counted; rows from it on may be visible already.
+    pub counted_to: u64,
+    /// What became of the messages of each segment, with the segment, oldest first.
+    pub segments: Vec<(SegmentName, OffsetRange, MinuteCounts)>,
+}
+
 /// One partition's tail.
 pub struct Tail {
     partition: StreamPartition,
     segments: RwLock<Vec<Arc<ConsumingSegment>>>,
-    /// What became of the messages of each segment, by its start offset.
-    counts: Mutex<BTreeMap<u64, IngestCounts>>,
+    counts: Mutex<Counts>,
     status: Mutex<TailStatus>,
     committed: watch::Sender<u64>,
     seal_now: AtomicBool,
@@ -67,10 +84,14 @@ impl Tail {
     /// A tail that begins with `first`, an empty consuming segment.
     pub fn new(partition: StreamPartition, first: Arc<ConsumingSegment>) -> Self {
         let committed = watch::Sender::new(first.start_offset());
+        let counts = Counts {
+            by_segment: BTreeMap::new(),
+            counted_to: first.start_offset(),
+        };
         Self {
             partition,
             segments: RwLock::new(vec![first]),
-            counts: Mutex::default(),
+            counts: Mutex::new(counts),
             status: Mutex::new(TailStatus {
                 state: "STARTING",
                 ..TailStatus::default()
@@ -126,31 +147,53 @@ impl Tail {
             place += 1;
             place > keep_from || s.start_offset() != start_offset
         });
-        self.counts.lock().remove(&start_offset);
+        self.counts.lock().by_segment.remove(&start_offset);
     }
 
-    /// Adds to what became of the messages of the segment that begins at `start_offset`.
-    pub fn count(&self, start_offset: u64, more: IngestCounts) {
+    /// Adds to what became of the messages of the segment that begins at `start_offset`, which are those before `next_offset`.
+    pub fn count(&self, start_offset: u64, more: &MinuteCounts, next_offset: u64) {
         let mut counts = self.counts.lock();
-        let known = counts.entry(start_offset).or_default();
-        *known = known.plus(more);
+        let known = counts.by_segment.entry(start_offset).or_default();
+        known.merge(more);
+        known.bound(BUCKETS_MAX);
+        counts.counted_to = next_offset;
     }
 
     /// What became of the messages of the segment that begins at `start_offset`.
-    pub fn counts(&self, start_offset: u64) -> IngestCounts {
-        self.counts
-            .lock()
-            .get(&start_offset)
-            .copied()
-            .unwrap_or_default()
+    pub fn counts(&self, start_offset: u64) -> MinuteCounts {
+        let counts = self.counts.lock();
+        let of_segment = counts.by_segment.get(&start_offset);
+        of_segment.cloned().unwrap_or_default()
+    }
+
+    /// What the segments at or after `offset` held at one moment.
+    pub fn account(&self, offset: u64) -> TailAccount {
+        let counts = self.counts.lock();
+        let counted_to = counts.counted_to;
+        let segments = self.segments.read();
+        let held = segments.iter().filter(|s| s.start_offset() >= offset);
+        let account = held.map(|s| {
+            let start = s.start_offset();
+            let range = OffsetRange {
+                start,
+                end: s.next_offset().min(counted_to).max(start),
+            };
+            let of_segment = counts.by_segment.get(&start).cloned();
+            (s.name().clone(), range, of_segment.unwrap_or_default())
+        });
+        TailAccount {
+            counted_to,
+            segments: account.collect(),
+        }
     }
 
     /// What became of the messages at or after `offset`'s segment.
     pub fn counts_from(&self, offset: u64) -> IngestCounts {
-        self.counts
-            .lock()
-            .range(offset..)
-            .fold(IngestCounts::default(), |sum, (_, more)| sum.plus(*more))
+        let counts = self.counts.lock();
+        let after = counts.by_segment.range(offset..);
+        after.fold(IngestCounts::default(), |sum, (_, more)| {
+            sum.plus(more.total())
+        })
     }
 
     /// The first offset that is not visible yet.

@@ -42,12 +42,16 @@ pub struct KeysPin {
 }
 
 /// What became of rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Appended {
     /// Put into the segment.
     pub indexed: u64,
     /// Left out, because their key was there.
     pub left_out: u64,
+    /// Which of the rows were put into the segment; none: all.
+    pub kept: Option<BooleanArray>,
+    /// What they became by rows before them; none: they are as they came.
+    pub merged: Option<RecordBatch>,
 }
 
 /// Where rows are read that came earlier.
@@ -597,7 +601,7 @@ impl TableKeys {
         };
         let mut appended = Appended {
             indexed: offsets.len() as u64,
-            left_out: 0,
+            ..Appended::default()
         };
         let mut live;
         let mut changes = Changes::default();
@@ -637,9 +641,11 @@ impl TableKeys {
                         .collect();
                     appended.left_out = appended.indexed - docs as u64;
                     appended.indexed = docs as u64;
-                    let batch = filter_record_batch(batch, &BooleanArray::from(kept))
+                    let kept = BooleanArray::from(kept);
+                    let batch = filter_record_batch(batch, &kept)
                         .map_err(|e| Error::internal(format!("rows without repeated ones: {e}")))?;
                     segment.append(&batch, &offsets, next_offset)?;
+                    appended.kept = Some(kept);
                 }
             }
             KeyRule::Merged(merging) => {
@@ -670,6 +676,7 @@ impl TableKeys {
                     places.segment(&docs.name, schema)
                 })?;
                 segment.append(&merged, offsets, next_offset)?;
+                appended.merged = Some(merged);
             }
         }
         let version = self.pinned.load().version + 1;

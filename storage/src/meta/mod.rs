@@ -10,6 +10,8 @@
 //! costs what it changed, whatever the number of segments.
 
 pub mod coverage;
+pub mod ledger;
+pub mod minutes;
 pub mod sql;
 #[cfg(test)]
 mod tests;
@@ -18,12 +20,14 @@ use crate::config::PushType;
 use async_trait::async_trait;
 use bytes::Bytes;
 use coverage::CoverageFacts;
+use ledger::PartitionLedger;
+use minutes::MinuteCounts;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use strandline_proto::Result;
 use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::coverage::{Coverage, Interval};
-use strandline_proto::ids::{CatalogVersion, Half, SegmentName, StreamPartition};
+use strandline_proto::ids::{CatalogVersion, Half, OffsetRange, SegmentName, StreamPartition};
 use strandline_proto::lineage::Lineage;
 
 /// Payload bytes kept of a dead letter; its full length is kept besides.
@@ -115,19 +119,101 @@ pub struct IngestCounts {
 }
 
 impl IngestCounts {
+    /// None at all.
+    pub const NONE: Self = Self {
+        read: 0,
+        indexed: 0,
+        filtered: 0,
+        deduplicated: 0,
+        dead_lettered: 0,
+        lost: 0,
+        moved: 0,
+        deleted: 0,
+        expired: 0,
+        unnested: 0,
+    };
+
     /// The sums of both.
     pub fn plus(self, other: Self) -> Self {
+        self.with(other, u64::saturating_add)
+    }
+
+    /// What is left of this without the other.
+    pub fn minus(self, other: Self) -> Self {
+        self.with(other, u64::saturating_sub)
+    }
+
+    fn with(self, other: Self, of: impl Fn(u64, u64) -> u64) -> Self {
+        let (mut fields, others) = (self.fields(), other.fields());
+        for (field, other) in fields.iter_mut().zip(others) {
+            *field = of(*field, other);
+        }
+        Self::of_fields(fields)
+    }
+
+    /// Rows that left their half on purpose.
+    pub fn left(&self) -> u64 {
+        self.moved + self.deleted + self.expired
+    }
+
+    /// What messages became: rows in segments, rows that were left out, dead letters. The same as `read + unnested`.
+    pub fn ends(&self) -> u64 {
+        self.indexed + self.filtered + self.deduplicated + self.dead_lettered
+    }
+
+    /// The counts in the order in which they are stored.
+    fn fields(&self) -> [u64; 10] {
+        let Self {
+            read,
+            indexed,
+            filtered,
+            deduplicated,
+            dead_lettered,
+            lost,
+            moved,
+            deleted,
+            expired,
+            unnested,
+        } = *self;
+        [
+            read,
+            indexed,
+            filtered,
+            deduplicated,
+            dead_lettered,
+            lost,
+            moved,
+            deleted,
+            expired,
+            unnested,
+        ]
+    }
+
+    /// The counts that have these [fields](Self::fields).
+    fn of_fields(fields: [u64; 10]) -> Self {
+        let [
+            read,
+            indexed,
+            filtered,
+            deduplicated,
+            dead_lettered,
+            lost,
+            moved,
+            deleted,
+            expired,
+            unnested,
+        ] = fields;
         Self {
-            read: self.read.saturating_add(other.read),
-            indexed: self.indexed.saturating_add(other.indexed),
-            filtered: self.filtered.saturating_add(other.filtered),
-            deduplicated: self.deduplicated.saturating_add(other.deduplicated),
-            dead_lettered: self.dead_lettered.saturating_add(other.dead_lettered),
-            lost: self.lost.saturating_add(other.lost),
-            moved: self.moved.saturating_add(other.moved),
-            deleted: self.deleted.saturating_add(other.deleted),
-            expired: self.expired.saturating_add(other.expired),
-            unnested: self.unnested.saturating_add(other.unnested),
+            read,
+            indexed,
+            filtered,
+            deduplicated,
+            dead_lettered,
+            lost,
+            moved,
+            deleted,
+            expired,
+            unnested,
         }
     }
 }
@@ -156,8 +242,8 @@ pub struct CommitRealtime {
     pub table: String,
     /// The segment; its origin says partition and offsets, which begin where the last commit ended.
     pub segment: SegmentInfo,
-    /// What became of the messages in these offsets.
-    pub counts: IngestCounts,
+    /// What became of the messages in these offsets, by event time.
+    pub counts: MinuteCounts,
     /// Dead letters among them.
     pub dead_letters: Vec<DeadLetter>,
 }
@@ -173,8 +259,8 @@ pub struct SkipOffsets {
     pub from_offset: u64,
     /// The next offset to read.
     pub to_offset: u64,
-    /// What became of the messages in these offsets.
-    pub counts: IngestCounts,
+    /// What became of the messages in these offsets, by event time.
+    pub counts: MinuteCounts,
     /// Dead letters among them.
     pub dead_letters: Vec<DeadLetter>,
 }
@@ -240,8 +326,19 @@ pub struct ChangeSegments {
     pub added: Vec<SegmentInfo>,
     /// What becomes of the rows.
     pub reason: ChangeReason,
-    /// For each partition whose realtime rows leave their half: how many did.
-    pub counts: Vec<(StreamPartition, IngestCounts)>,
+    /// Which realtime rows leave their half.
+    pub left: Vec<LeftRows>,
+}
+
+/// Rows that leave a realtime segment on purpose.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeftRows {
+    /// The partition.
+    pub partition: StreamPartition,
+    /// The offsets that the segment is of.
+    pub range: OffsetRange,
+    /// How many moved, were deleted or expired, by event time.
+    pub counts: MinuteCounts,
 }
 
 /// Why segments change, which is what becomes of their rows.
@@ -342,6 +439,8 @@ pub struct PartitionRecord {
     pub next_offset: u64,
     /// What became of the messages before `next_offset`.
     pub counts: IngestCounts,
+    /// The first offset that the ledger tells of; behind `first_offset` where an earlier version read before it.
+    pub ledger_offset: u64,
 }
 
 /// All that is stored, at one version. Records that two states have in common are shared, so a table that is the same
@@ -448,6 +547,18 @@ pub trait Metastore: Send + Sync {
     async fn record_dead_letters(&self, table: &str, letters: &[DeadLetter]) -> Result<u64>;
     /// The latest dead letters of a table, newest first.
     async fn dead_letters(&self, table: &str, limit: u32) -> Result<Vec<DeadLetter>>;
+
+    /// What became of a table's messages by ranges of offsets, partition by partition.
+    async fn ledger(&self, table: &str) -> Result<Vec<PartitionLedger>>;
+    /// What became of a partition's messages by event time, in about `buckets_max` buckets, and how far it was committed then. Ranges of
+    /// offsets that begin before `from_offset` count as without event time. `DataLoss` names the range that can't be read.
+    async fn ledger_minutes(
+        &self,
+        table: &str,
+        partition: &StreamPartition,
+        from_offset: u64,
+        buckets_max: usize,
+    ) -> Result<(PartitionRecord, MinuteCounts)>;
 
     /// Segments that were replaced or dropped and not forgotten yet, without those that are kept.
     async fn removed_segments(&self) -> Result<Vec<RemovedSegment>>;

@@ -1,5 +1,7 @@
 //! The promises of every metastore, checked on the SQL one, and those of its file.
 
+mod ledger;
+
 use super::coverage::CoverageFacts;
 use super::sql::SqlMetastore;
 use super::*;
@@ -69,7 +71,8 @@ fn realtime(name: &str, checksum: u64, start: u64, end: u64) -> CommitRealtime {
             read: end - start,
             indexed: end - start,
             ..IngestCounts::default()
-        },
+        }
+        .into(),
         dead_letters: Vec::new(),
     }
 }
@@ -120,7 +123,7 @@ fn change(
         removed: removed.to_vec(),
         added,
         reason,
-        counts: Vec::new(),
+        left: Vec::new(),
     }
 }
 
@@ -262,7 +265,8 @@ async fn commits_tile_the_offsets_and_repeating_one_changes_nothing() {
         counts: IngestCounts {
             lost: 8,
             ..IngestCounts::default()
-        },
+        }
+        .into(),
         dead_letters: vec![letter(13, b"y")],
     };
     assert!(
@@ -308,7 +312,8 @@ async fn commits_tile_the_offsets_and_repeating_one_changes_nothing() {
             partition: partition(0),
             first_offset: 5,
             next_offset: 20,
-            counts
+            counts,
+            ledger_offset: 5,
         }]
     );
     assert_eq!(
@@ -1054,7 +1059,11 @@ async fn segments_are_merged_and_moved_only_as_whole_sets_of_the_same_rows() {
         ..IngestCounts::default()
     };
     let take = |rows| ChangeSegments {
-        counts: vec![(partition(0), counts)],
+        left: vec![LeftRows {
+            partition: partition(0),
+            range: OffsetRange { start: 0, end: 20 },
+            counts: counts.into(),
+        }],
         ..change(
             &[content("m", 1)],
             vec![

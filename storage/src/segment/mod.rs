@@ -5,6 +5,7 @@ pub mod arrow;
 pub mod builder;
 pub mod consuming;
 pub mod counted;
+pub mod event_time;
 mod file;
 mod growing;
 pub mod immutable;

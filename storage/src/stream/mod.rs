@@ -34,6 +34,13 @@ pub struct Message {
     pub headers: Vec<(Box<str>, Bytes)>,
 }
 
+impl Message {
+    /// When the producer wrote it, if that is known.
+    pub fn time_ms(&self) -> Option<i64> {
+        (self.timestamp_ms > 0).then_some(self.timestamp_ms)
+    }
+}
+
 /// What one read gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MessageBatch {

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use strandline_proto::Result;
-use strandline_proto::ids::Half;
+use strandline_proto::ids::{CatalogVersion, Half};
 use strandline_proto::lineage::Lineage;
 use strandline_server::host::Registry;
 use strandline_server::host::data_dir::DataDir;
@@ -24,8 +24,11 @@ use strandline_server::host::step::Steps;
 use strandline_server::host::tail::Tail;
 use strandline_storage::deep_store::DeepStore;
 use strandline_storage::environment::{Clock, Environment, RealClock, TaskHandle};
+use strandline_storage::meta::ledger::Problem;
+use strandline_storage::meta::minutes::BUCKETS_MAX;
 use strandline_storage::meta::sql::SqlMetastore;
-use strandline_storage::meta::{Metastore, NewTable, SchemaRecord};
+use strandline_storage::meta::{Metastore, NewTable, SchemaRecord, TableRecord};
+use strandline_storage::segment::event_time::{EventTime, RowsByMinute};
 use strandline_storage::stream::log::{EmbeddedLog, LogOptions};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -149,6 +152,8 @@ pub(super) struct Life {
     table: &'static str,
     environment: Environment,
     restarting: Mutex<Option<TaskHandle>>,
+    /// Of which version of the catalog the ledger was looked at.
+    ledger_looked_at: Mutex<Option<CatalogVersion>>,
     _data: DataDir,
 }
 
@@ -198,6 +203,7 @@ impl Life {
             table: scenario.table(),
             environment,
             restarting: Mutex::default(),
+            ledger_looked_at: Mutex::default(),
             _data: data,
         })
     }
@@ -357,12 +363,71 @@ impl Life {
                 return wrong(&format!("segments of offsets {of_partition:?}"));
             }
         }
-        match ranges.is_empty() {
-            true => Ok(()),
-            false => Err(format!(
+        if !ranges.is_empty() {
+            return Err(format!(
                 "segments of partitions that are not known: {ranges:?}"
-            )),
+            ));
         }
+        if self.ledger_looked_at.lock().replace(state.version) == Some(state.version) {
+            return Ok(());
+        }
+        self.check_ledger(table)
+    }
+
+    /// What the metastore's ledger tells of each commit and of each minute is what became of the rows.
+    fn check_ledger(&self, table: &TableRecord) -> std::result::Result<(), Wrong> {
+        let sql = &self.metastore.sql;
+        let config = self.host.publisher.config(self.table, Half::Realtime);
+        let time = config.and_then(|c| EventTime::of(&c.spec.schema, c.time_column.as_deref()));
+        let hosted = self.registry().table(self.table);
+        let ledgers = self.metastore.runtime.block_on(sql.ledger(self.table));
+        for ledger in ledgers.map_err(|e| e.to_string())? {
+            let of = &ledger.record.partition;
+            if !table.partitions.contains(&ledger.record) {
+                return Err(format!("the ledger of {of} is of another moment"));
+            }
+            let mut segments = Vec::new();
+            let mut rows = RowsByMinute::new();
+            for segment in &table.segments {
+                let Some((_, range)) = segment.origin.as_ref().filter(|(p, _)| p == of) else {
+                    continue;
+                };
+                segments.push((*range, segment.rows));
+                let open = hosted.open(&segment.name, segment.checksum);
+                if let (Ok(open), Some(time)) = (open, &time) {
+                    let of_segment = time.of_segment(&*open).map_err(|e| e.to_string())?;
+                    for (minute, more) in of_segment {
+                        *rows.entry(minute).or_default() += more;
+                    }
+                }
+            }
+            if let Some(Problem { range, wrong }) = ledger.first_problem(&segments) {
+                return Err(format!(
+                    "{of}: offsets {} to {}: {wrong}",
+                    range.start, range.end
+                ));
+            }
+            let minutes = sql.ledger_minutes(self.table, of, 0, BUCKETS_MAX);
+            let minutes = self.metastore.runtime.block_on(minutes);
+            let (_, minutes) = minutes.map_err(|e| e.to_string())?;
+            let told = minutes.buckets().map(|(bucket, counts)| {
+                (
+                    Some(bucket.start_ms),
+                    counts.indexed.checked_sub(counts.left()),
+                )
+            });
+            let told: BTreeMap<_, _> = told.filter(|(_, rows)| *rows != Some(0)).collect();
+            let rows: BTreeMap<_, _> = rows
+                .into_iter()
+                .map(|(at, rows)| (at, Some(rows)))
+                .collect();
+            if told != rows {
+                return Err(format!(
+                    "{of}: by minute the ledger tells of {told:?}, and there are {rows:?}"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Partitions and offsets of the dead letters that are kept.

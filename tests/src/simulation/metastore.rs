@@ -12,10 +12,13 @@ use std::task::Poll;
 use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::ids::{CatalogVersion, Half, OffsetRange, StreamPartition};
 use strandline_proto::{Error, Result};
+use strandline_storage::meta::ledger::PartitionLedger;
+use strandline_storage::meta::minutes::MinuteCounts;
 use strandline_storage::meta::sql::SqlMetastore;
 use strandline_storage::meta::{
     ChangeSegments, CommitRealtime, DeadLetter, KeptPush, MetaState, Metastore, NewTable, Outcome,
-    PushOffline, Pushed, RemovedSegment, ReplaceSegment, SchemaRecord, SegmentContent, SkipOffsets,
+    PartitionRecord, PushOffline, Pushed, RemovedSegment, ReplaceSegment, SchemaRecord,
+    SegmentContent, SkipOffsets,
 };
 use tokio::runtime::Runtime;
 
@@ -308,6 +311,26 @@ impl Metastore for SimulatedMetastore {
     async fn dead_letters(&self, table: &str, limit: u32) -> Result<Vec<DeadLetter>> {
         self.ask("dead letters", async || {
             self.sql.dead_letters(table, limit).await
+        })
+        .await
+    }
+
+    async fn ledger(&self, table: &str) -> Result<Vec<PartitionLedger>> {
+        self.ask("ledger", async || self.sql.ledger(table).await)
+            .await
+    }
+
+    async fn ledger_minutes(
+        &self,
+        table: &str,
+        partition: &StreamPartition,
+        from_offset: u64,
+        buckets_max: usize,
+    ) -> Result<(PartitionRecord, MinuteCounts)> {
+        self.ask("ledger minutes", async || {
+            self.sql
+                .ledger_minutes(table, partition, from_offset, buckets_max)
+                .await
         })
         .await
     }

@@ -4,10 +4,9 @@ use super::*;
 use strandline_proto::coverage::Interval;
 use strandline_proto::ids::{OffsetRange, StreamPartition};
 use strandline_storage::config::PushType;
+use strandline_storage::meta::minutes::MinuteCounts;
 use strandline_storage::meta::sql::SqlMetastore;
-use strandline_storage::meta::{
-    CommitRealtime, IngestCounts, NewTable, PushOffline, SchemaRecord, SkipOffsets,
-};
+use strandline_storage::meta::{CommitRealtime, NewTable, PushOffline, SchemaRecord, SkipOffsets};
 
 struct Server {
     metastore: Arc<SqlMetastore>,
@@ -172,7 +171,7 @@ async fn each_step_publishes_what_is_stored_and_keeps_the_tables_it_did_not_touc
     let commit = CommitRealtime {
         table: "t".to_owned(),
         segment: segment("r", (50, 90), Some((partition.clone(), range))),
-        counts: IngestCounts::default(),
+        counts: MinuteCounts::default(),
         dead_letters: Vec::new(),
     };
     store.commit_realtime(commit).await.unwrap();
@@ -187,7 +186,7 @@ async fn each_step_publishes_what_is_stored_and_keeps_the_tables_it_did_not_touc
         partition,
         from_offset: 9,
         to_offset: 12,
-        counts: IngestCounts::default(),
+        counts: MinuteCounts::default(),
         dead_letters: Vec::new(),
     };
     store.skip_offsets(skip).await.unwrap();

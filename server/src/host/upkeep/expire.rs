@@ -2,13 +2,11 @@
 
 use super::{Table, Task, Upkeep};
 use crate::host::change;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use strandline_proto::Result;
-use strandline_proto::catalog::SegmentInfo;
-use strandline_proto::ids::{Half, StreamPartition};
+use strandline_proto::ids::Half;
 use strandline_storage::environment::blocking;
-use strandline_storage::meta::{ChangeReason, IngestCounts, KeptPush};
+use strandline_storage::meta::{ChangeReason, KeptPush};
 
 /// Segments that go in one step at most.
 const SEGMENTS_MAX: usize = 1_000;
@@ -51,11 +49,6 @@ impl Upkeep {
             return Ok(None);
         }
         let rows: u64 = old.iter().map(|s| s.rows).sum();
-        let gone = |rows| IngestCounts {
-            expired: rows,
-            ..IngestCounts::default()
-        };
-        let counts = counts_of(&old, &BTreeMap::new(), gone);
         let name = &table.record.name;
         change::apply(
             &self.places,
@@ -63,7 +56,7 @@ impl Upkeep {
             &old,
             Vec::new(),
             ChangeReason::Deleted,
-            counts,
+            Some(change::expired),
         )
         .await?;
         let hosted = self.places.publisher.registry().table(name);
@@ -99,24 +92,4 @@ impl Upkeep {
         }
         Ok(false)
     }
-}
-
-/// For each partition of `removed`, how many of its rows are not in what is left of it.
-pub(crate) fn counts_of(
-    removed: &[Arc<SegmentInfo>],
-    left: &BTreeMap<StreamPartition, u64>,
-    count: impl Fn(u64) -> IngestCounts,
-) -> Vec<(StreamPartition, IngestCounts)> {
-    let mut rows: BTreeMap<StreamPartition, u64> = BTreeMap::new();
-    for segment in removed {
-        if let Some((partition, _)) = &segment.origin {
-            *rows.entry(partition.clone()).or_default() += segment.rows;
-        }
-    }
-    rows.into_iter()
-        .map(|(partition, rows)| {
-            let left = left.get(&partition).copied().unwrap_or(0);
-            (partition, count(rows.saturating_sub(left)))
-        })
-        .collect()
 }

@@ -80,7 +80,7 @@ impl Upkeep {
                 parts: group.iter().map(whole).collect(),
             };
             let reason = ChangeReason::Merged;
-            let new = change::apply(&self.places, name, group, vec![planned], reason, Vec::new());
+            let new = change::apply(&self.places, name, group, vec![planned], reason, None);
             let new = new.await?;
             let rows: u64 = new.iter().map(|s| s.rows).sum();
             return Ok(Some(format!(

@@ -8,8 +8,6 @@ mod expire;
 mod merge;
 mod take_over;
 
-pub(crate) use expire::counts_of;
-
 use super::added::Places;
 use super::change::has_changed;
 use parking_lot::Mutex;

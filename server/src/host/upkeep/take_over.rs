@@ -5,10 +5,8 @@
 //! answered by the realtime half, until the period is taken over again. Times that a push covers are left alone: their
 //! realtime rows are hidden.
 
-use super::expire::counts_of;
 use super::{Table, Task, Upkeep};
 use crate::host::change::{self, Part, Planned, Take};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::coverage::{Coverage, Interval};
@@ -16,7 +14,7 @@ use strandline_proto::ids::Half;
 use strandline_proto::{Error, Result};
 use strandline_storage::config::{TableConfig, TakeOver};
 use strandline_storage::environment::blocking;
-use strandline_storage::meta::{ChangeReason, IngestCounts, SegmentContent};
+use strandline_storage::meta::{ChangeReason, SegmentContent};
 use strandline_storage::segment::merge::docs_by_time;
 
 impl Upkeep {
@@ -152,22 +150,11 @@ impl Upkeep {
         let left = removed.iter().filter(reaches_out);
         planned.extend(left.map(|s| Planned::part_of(s, Take::Outside(intervals.clone()))));
         let boundary = times.boundary_ms().unwrap_or_default();
-        // How many rows of each partition stay is known when the segments are made.
-        let made = change::Prepared::new(&self.places, table, planned).await?;
-        let mut left = BTreeMap::new();
-        for segment in made.segments() {
-            if let Some((partition, _)) = &segment.origin {
-                *left.entry(partition.clone()).or_default() += segment.rows;
-            }
-        }
-        let moved = |rows| IngestCounts {
-            moved: rows,
-            ..IngestCounts::default()
-        };
-        let counts = counts_of(removed, &left, moved);
-        let rows: u64 = counts.iter().map(|(_, counts)| counts.moved).sum();
         let reason = ChangeReason::Moved { times, beside };
-        made.apply(removed, reason, counts).await?;
+        let left = Some(change::moved as change::Left);
+        let made = change::apply(&self.places, table, removed, planned, reason, left).await?;
+        let stay = made.iter().filter(|s| s.half == Half::Realtime);
+        let rows = removed.iter().map(|s| s.rows).sum::<u64>() - stay.map(|s| s.rows).sum::<u64>();
         Ok(format!(
             "took over {rows} rows of {} realtime segments, of times up to {}",
             removed.len(),

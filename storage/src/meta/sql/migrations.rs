@@ -81,6 +81,22 @@ const STEPS: &[&[&str]] = &[
         "ALTER TABLE tables ADD COLUMN paused_ms BIGINT",
         "ALTER TABLE schemas ADD COLUMN lineage_json TEXT",
     ],
+    // What became of messages, commit by commit, from an offset on.
+    &[
+        "CREATE TABLE ledger (
+        table_name TEXT NOT NULL,
+        stream TEXT NOT NULL,
+        topic TEXT NOT NULL,
+        partition_number BIGINT NOT NULL,
+        start_offset BIGINT NOT NULL,
+        end_offset BIGINT NOT NULL,
+        kind TEXT NOT NULL,
+        counts_json TEXT NOT NULL,
+        minutes_hex TEXT NOT NULL,
+        PRIMARY KEY (table_name, stream, topic, partition_number, start_offset, end_offset, kind))",
+        "ALTER TABLE partitions ADD COLUMN ledger_offset BIGINT NOT NULL DEFAULT 0",
+        "UPDATE partitions SET ledger_offset = next_offset",
+    ],
 ];
 
 /// Brings the store to the newest version, or says that a newer Strandline wrote it.

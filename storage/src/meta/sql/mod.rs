@@ -3,6 +3,7 @@
 //! Statements keep to what SQLite and PostgreSQL share (`$1` parameters, `ON CONFLICT DO NOTHING`, no dialect's own
 //! functions), so that a second dialect is another [`Db`] and not another implementation.
 
+mod ledger;
 mod migrations;
 mod push;
 mod realtime;
@@ -10,9 +11,12 @@ mod segments;
 mod tables;
 mod write;
 
+use super::ledger::PartitionLedger;
+use super::minutes::MinuteCounts;
 use super::{
     ChangeSegments, CommitRealtime, DeadLetter, KeptPush, MetaState, Metastore, NewTable, Outcome,
-    PushOffline, Pushed, RemovedSegment, ReplaceSegment, SchemaRecord, SegmentContent, SkipOffsets,
+    PartitionRecord, PushOffline, Pushed, RemovedSegment, ReplaceSegment, SchemaRecord,
+    SegmentContent, SkipOffsets,
 };
 use crate::environment::Clock;
 use async_trait::async_trait;
@@ -405,6 +409,27 @@ impl Metastore for SqlMetastore {
         Ok(letters)
     }
 
+    async fn ledger(&self, table: &str) -> Result<Vec<PartitionLedger>> {
+        let mut read = self.read().await?;
+        let all = ledger::read(&mut read, table).await?;
+        commit(read).await?;
+        Ok(all)
+    }
+
+    async fn ledger_minutes(
+        &self,
+        table: &str,
+        partition: &StreamPartition,
+        from_offset: u64,
+        buckets_max: usize,
+    ) -> Result<(PartitionRecord, MinuteCounts)> {
+        let mut read = self.read().await?;
+        let minutes =
+            ledger::minutes(&mut read, table, partition, (from_offset, buckets_max)).await?;
+        commit(read).await?;
+        Ok(minutes)
+    }
+
     async fn removed_segments(&self) -> Result<Vec<RemovedSegment>> {
         let mut read = self.read().await?;
         let removed = segments::removed(&mut read).await?;
@@ -425,6 +450,19 @@ impl SqlMetastore {
     pub(super) async fn end_transaction_for_test(&self, statement: &'static str) {
         let mut transaction = begin(&self.writer).await.unwrap();
         let executed = sqlx::query(statement).execute(&mut *transaction).await;
+        executed.unwrap();
+    }
+
+    /// Folds a partition's entries of the ledger as if they might only be so many.
+    pub(super) async fn fold_for_test(&self, table: &str, of: &StreamPartition, max: usize) {
+        let mut write = self.write().await.unwrap();
+        ledger::fold(&mut write, table, of, max).await.unwrap();
+        write.commit().await.unwrap();
+    }
+
+    /// Executes a statement behind the store's back.
+    pub(super) async fn execute_for_test(&self, statement: &'static str) {
+        let executed = sqlx::query(statement).execute(&self.writer).await;
         executed.unwrap();
     }
 

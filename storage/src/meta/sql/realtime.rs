@@ -1,12 +1,15 @@
 //! Offsets, commits and dead letters of the realtime half.
 
+use super::ledger;
 use super::segments::{Added, add_segment};
 use super::tables::{self, read_partition, read_progress};
 use super::write::Write;
 use super::{Connection, sql_error, text, to_json, to_sql, unsigned};
+use crate::meta::ledger::EntryKind;
+use crate::meta::minutes::MinuteCounts;
 use crate::meta::{
-    CommitRealtime, DEAD_LETTER_BYTES_MAX, DEAD_LETTERS_MAX, DeadLetter, IngestCounts, Outcome,
-    PartitionRecord, SkipOffsets,
+    CommitRealtime, DEAD_LETTER_BYTES_MAX, DEAD_LETTERS_MAX, DeadLetter, IngestCounts, LeftRows,
+    Outcome, PartitionRecord, SkipOffsets,
 };
 use bytes::Bytes;
 use sqlx::Row;
@@ -59,11 +62,12 @@ async fn insert(
         first_offset: offset,
         next_offset: offset,
         counts: IngestCounts::default(),
+        ledger_offset: offset,
     };
     let offset = to_sql(offset, "offset")?;
     sqlx::query(
-        "INSERT INTO partitions (table_name, stream, topic, partition_number, first_offset, next_offset, counts_json)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO partitions (table_name, stream, topic, partition_number, first_offset, next_offset, counts_json, ledger_offset)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(table)
     .bind(&*partition.stream)
@@ -72,6 +76,7 @@ async fn insert(
     .bind(offset)
     .bind(offset)
     .bind(to_json(&record.counts, "counts")?)
+    .bind(offset)
     .execute(write.connection())
     .await
     .map_err(|e| sql_error("write", &e))?;
@@ -85,7 +90,7 @@ async fn advance(
     table: &str,
     partition: &StreamPartition,
     range: OffsetRange,
-    counts: IngestCounts,
+    counts: &MinuteCounts,
 ) -> Result<()> {
     if range.end < range.start {
         return Err(Error::invalid(format!(
@@ -105,24 +110,26 @@ async fn advance(
         None => insert(write, table, partition, range.start).await?,
     };
     record.next_offset = range.end;
-    record.counts = record.counts.plus(counts);
-    store(write, table, record).await
+    record.counts = record.counts.plus(counts.total());
+    store(write, table, record).await?;
+    ledger::add(write, table, partition, (range, EntryKind::Read), counts).await
 }
 
-/// Adds to what became of a partition's messages.
-pub(super) async fn count(
-    write: &mut Write<'_>,
-    table: &str,
-    partition: &StreamPartition,
-    more: IngestCounts,
-) -> Result<()> {
+/// Notes that rows of a partition have left their half.
+pub(super) async fn leave(write: &mut Write<'_>, table: &str, left: &LeftRows) -> Result<()> {
+    let LeftRows {
+        partition,
+        range,
+        counts,
+    } = left;
     let Some(mut record) = stored(write.connection(), table, partition).await? else {
         return Err(Error::precondition(format!(
             "table {table}: {partition} is not consumed any more"
         )));
     };
-    record.counts = record.counts.plus(more);
-    store(write, table, record).await
+    record.counts = record.counts.plus(counts.total());
+    store(write, table, record).await?;
+    ledger::add(write, table, partition, (*range, EntryKind::Left), counts).await
 }
 
 /// Stores how far a partition is.
@@ -170,7 +177,7 @@ pub(super) async fn commit(
         Added::SameLive(added_in) => return Ok(Outcome::AlreadyDone(added_in)),
         Added::Conflict(why) => return Err(Error::precondition(why)),
     }
-    advance(write, &table.name, partition, *range, request.counts).await?;
+    advance(write, &table.name, partition, *range, &request.counts).await?;
     insert_dead_letters(write, &table.name, &request.dead_letters).await?;
     table.set_version = version;
     tables::update(write, &table).await?;
@@ -195,7 +202,7 @@ pub(super) async fn skip(
         start: skip.from_offset,
         end: skip.to_offset,
     };
-    advance(write, &skip.table, &skip.partition, range, skip.counts).await?;
+    advance(write, &skip.table, &skip.partition, range, &skip.counts).await?;
     insert_dead_letters(write, &skip.table, &skip.dead_letters).await?;
     Ok(Outcome::Done(version))
 }
@@ -298,7 +305,7 @@ pub(super) async fn dead_letters(
     letters.collect()
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     const DIGITS: [char; 16] = [
         '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
     ];
@@ -313,7 +320,7 @@ fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-fn unhex(text: &str) -> Result<Bytes> {
+pub(super) fn unhex(text: &str) -> Result<Bytes> {
     let digit = |c: u8| char::from(c).to_digit(16).map(|d| d as u8);
     let bytes = text.as_bytes().chunks(2).map(|pair| match pair {
         [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
@@ -322,7 +329,7 @@ fn unhex(text: &str) -> Result<Bytes> {
     let bytes: Option<Vec<u8>> = bytes.collect();
     bytes.map(Bytes::from).ok_or_else(|| {
         Error::data_loss(
-            "metastore: a dead letter's bytes can't be read; restore the data folder from a copy",
+            "metastore: bytes of a dead letter or of the ledger can't be read; restore the data folder from a copy",
         )
     })
 }

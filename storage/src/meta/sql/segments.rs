@@ -276,8 +276,8 @@ pub(super) async fn change(
             Added::Conflict(why) => return Err(Error::precondition(why)),
         }
     }
-    for (partition, counts) in &change.counts {
-        super::realtime::count(write, &table.name, partition, *counts).await?;
+    for left in &change.left {
+        super::realtime::leave(write, &table.name, left).await?;
     }
     match &change.reason {
         ChangeReason::Merged => {}

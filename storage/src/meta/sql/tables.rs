@@ -340,6 +340,7 @@ pub(super) async fn drop(
                 table.realtime_json = None;
                 table.paused_ms = None;
                 delete_rows(write, "DELETE FROM partitions WHERE table_name = $1", name).await?;
+                delete_rows(write, "DELETE FROM ledger WHERE table_name = $1", name).await?;
                 write.note_partitions_gone(name);
                 delete_rows(
                     write,
@@ -390,6 +391,7 @@ pub(super) fn read_progress(row: &SqlRow) -> Result<PartitionRecord> {
             &text(row, "counts_json")?,
             &format!("the counts of {partition}"),
         )?,
+        ledger_offset: unsigned(row, "ledger_offset")?,
         partition,
     })
 }
