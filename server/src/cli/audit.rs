@@ -59,7 +59,7 @@ fn print(report: &AuditReport) -> Outcome {
     for p in &report.partitions {
         writeln!(
             out,
-            "{}: offsets {} to {} of {}: {} messages read, {} rows unnested, {} filtered, {} deduplicated, {} dead letters, {} offsets lost; {} rows committed, {} consuming, {} moved offline, {} deleted, {} expired",
+            "{}: offsets {} to {} of {}: {} messages read, {} rows unnested, {} filtered, {} deduplicated, {} dead letters, {} offsets lost; {} rows committed, {} consuming, {} moved offline, {} deleted, {} expired, {} compacted",
             p.partition,
             p.first_offset,
             p.next_offset,
@@ -74,7 +74,8 @@ fn print(report: &AuditReport) -> Outcome {
             p.rows_consuming,
             p.rows_moved,
             p.rows_deleted,
-            p.rows_expired
+            p.rows_expired,
+            p.rows_compacted
         )?;
     }
     writeln!(out, "offline: {} rows", report.offline_rows)?;

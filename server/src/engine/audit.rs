@@ -277,6 +277,7 @@ fn audit(ledger: &PartitionLedger, tail: &IngestCounts, held: Held) -> Partition
         rows_moved: counts.moved,
         rows_deleted: counts.deleted,
         rows_expired: counts.expired,
+        rows_compacted: counts.compacted,
         offsets_lost: counts.lost,
         problem: String::new(),
     };
@@ -315,13 +316,14 @@ fn first_problem(ledger: &PartitionLedger, counts: &IngestCounts, held: &Held) -
     if rows != counts.indexed {
         // Where no row has left, a hole between segments must have been without rows.
         return Some(format!(
-            "offsets {} to {}: {} rows were put into segments, and {rows} are there or left on purpose ({} moved, {} deleted, {} expired)",
+            "offsets {} to {}: {} rows were put into segments, and {rows} are there or left on purpose ({} moved, {} deleted, {} expired, {} compacted)",
             record.first_offset,
             held.watermark,
             counts.indexed,
             counts.moved,
             counts.deleted,
-            counts.expired
+            counts.expired,
+            counts.compacted
         ));
     }
     let ends = counts.ends();
@@ -418,7 +420,7 @@ mod tests {
             (held(&[(9, 20, 9), (20, 30, 9)]), "hold offsets 9 to 30"),
             (
                 held(&[(10, 20, 9), (20, 30, 8)]),
-                "offsets 20 to 30: 9 rows were put into segments, 0 of them left on purpose (0 moved, 0 deleted, 0 expired), and 8 are there",
+                "offsets 20 to 30: 9 rows were put into segments, 0 of them left on purpose (0 moved, 0 deleted, 0 expired, 0 compacted), and 8 are there",
             ),
             (held(&[(10, 20, 9)]), "offsets 20 to 30: 9 rows were put"),
             // Merged segments are told as wholes.

@@ -3,6 +3,7 @@
 use super::{Engine, quoted};
 use crate::host::change::{self, Planned, Take, has_changed};
 use crate::host::load::show_pushed;
+use crate::host::moved_keys::{DeletedRows, reader};
 use crate::host::registry::Held;
 use crate::host::stored::open_stored;
 use arrow::array::AsArray;
@@ -11,16 +12,21 @@ use futures::TryStreamExt;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use strandline_broker::QueryRequest;
 use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::coverage::Interval;
-use strandline_proto::ids::Half;
+use strandline_proto::ids::{Half, SegmentName};
 use strandline_proto::{Error, Result};
 use strandline_storage::backup::Manifest;
-use strandline_storage::meta::{ChangeReason, Metastore};
+use strandline_storage::environment::blocking;
+use strandline_storage::meta::{ChangeReason, Metastore, TableRecord};
 
 /// How often a change looks again at its segments, when these change under it.
 const ATTEMPTS_MAX: u32 = 20;
+/// How long, and how often, a change waits for keys of committed rows.
+const KEYS_WAIT: Duration = Duration::from_millis(20);
+const KEYS_WAITS_MAX: u32 = 1_500;
 
 impl Engine {
     /// Makes a backup of everything under a name; gives its folder and what it holds.
@@ -132,12 +138,6 @@ impl Engine {
     /// their number. Rows that come from the stream while this runs may stay.
     pub async fn delete_rows(&self, name: &str, predicate: Option<&str>) -> Result<u64> {
         let (table, half) = self.table_and_half(name)?;
-        let config = self.publisher.config(&table.name, Half::Realtime);
-        if config.is_some_and(|config| config.keys.is_some()) {
-            return Err(Error::unsupported(format!(
-                "not supported: DELETE FROM {name}, whose rows have keys; send a row whose deleteRecordColumn is true"
-            )));
-        }
         // It stands in a statement of ours, which it must not go on behind.
         if let Some(predicate) = predicate {
             strandline_broker::check_predicate(predicate)?;
@@ -145,6 +145,7 @@ impl Engine {
         // Of what is in memory a segment is made first, which can be put in another one's place.
         if table.has_realtime && half != Some(Half::Offline) {
             self.force_commit(&table.name).await?;
+            self.wait_for_keys(&table.name).await?;
         }
         let exists = |h: Half| match h {
             Half::Offline => table.has_offline,
@@ -161,6 +162,34 @@ impl Engine {
                 deleted => return deleted,
             }
         }
+    }
+
+    /// Waits until the keys of all committed rows are on disk.
+    async fn wait_for_keys(&self, table: &str) -> Result<()> {
+        let Some(keys) = self.registry.table(table).keys() else {
+            return Ok(());
+        };
+        for _ in 0..KEYS_WAITS_MAX {
+            let state = self.metastore.state().await?;
+            let segments = state.table(table).map(|table| table.segments.clone());
+            let keys = Arc::clone(&keys);
+            let spawner = &self.environment.spawner;
+            let are_settled = blocking(spawner, "look for keys", move || {
+                for segment in segments.into_iter().flatten() {
+                    if segment.half == Half::Realtime && !keys.is_settled(&segment.name)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            });
+            if are_settled.await? {
+                return Ok(());
+            }
+            self.environment.clock.sleep(KEYS_WAIT).await;
+        }
+        Err(Error::unavailable(format!(
+            "the keys of table {table} are not on disk yet; see system.ingestion, and try again"
+        )))
     }
 
     async fn try_delete(
@@ -191,15 +220,24 @@ impl Engine {
         }
         let mut removed = Vec::new();
         let mut planned = Vec::new();
-        let mut deleted = 0;
-        for segment in of_halves() {
-            let Some(mut docs) = docs.remove(segment.name.as_str()) else {
-                continue;
-            };
+        let deleted = of_halves().filter_map(|segment| {
+            let mut docs = docs.remove(segment.name.as_str())?;
             docs.sort_unstable();
             docs.dedup();
+            Some((Arc::clone(segment), docs))
+        });
+        let deleted: DeletedRows = deleted.collect();
+        let number = deleted.iter().map(|(_, docs)| docs.len() as u64).sum();
+        let mut older = self.older_rows(table, record, &deleted).await?;
+        for segment in of_halves() {
+            let of_statement = deleted.iter().find(|(of, _)| of.name == segment.name);
+            let mut docs = older.remove(&segment.name).unwrap_or_default();
+            docs.extend(of_statement.iter().flat_map(|(_, docs)| docs));
+            docs.sort_unstable();
             let gone = docs.len() as u64;
-            deleted += gone;
+            if gone == 0 {
+                continue;
+            }
             if gone < segment.rows {
                 planned.push(Planned::part_of(
                     segment,
@@ -214,8 +252,51 @@ impl Engine {
         let places = &self.loader.places;
         let reason = ChangeReason::Deleted;
         let left = Some(change::deleted as change::Left);
-        change::apply(places, table, &removed, planned, reason, left).await?;
-        Ok(deleted)
+        let prepared = change::Prepared::new(places, table, planned).await?;
+        let prepared = prepared.deleting(deleted);
+        prepared.apply(&removed, reason, left).await?;
+        Ok(number)
+    }
+
+    /// Rows that would count again without rows that are deleted, by segment.
+    async fn older_rows(
+        &self,
+        table: &str,
+        record: &TableRecord,
+        deleted: &DeletedRows,
+    ) -> Result<HashMap<SegmentName, Vec<u32>>> {
+        let hosted = self.registry.table(table);
+        let keys = hosted.keys().filter(|keys| keys.config().supersedes());
+        let Some(keys) = keys.filter(|_| !deleted.is_empty()) else {
+            return Ok(HashMap::new());
+        };
+        let places = &self.loader.places;
+        let open = |segment: &Arc<SegmentInfo>| {
+            let reader = reader(places, table, &hosted, &segment.name)?;
+            Ok((segment.name.clone(), reader))
+        };
+        let realtime = record.segments.iter().filter(|s| s.half == Half::Realtime);
+        let all = realtime.map(open).collect::<Result<Vec<_>>>()?;
+        let of = deleted.iter().map(|(segment, docs)| {
+            let (_, reader) = open(segment)?;
+            Ok((reader, docs.clone()))
+        });
+        let of = of.collect::<Result<Vec<_>>>()?;
+        let spawner = &self.environment.spawner;
+        blocking(spawner, "look for older rows", move || {
+            let of: Vec<_> = of
+                .iter()
+                .map(|(reader, docs)| (&**reader, &docs[..]))
+                .collect();
+            let segments: Vec<_> = all.iter().map(|(name, reader)| (name, &**reader)).collect();
+            let older = keys.older_rows(&of, &segments)?;
+            Ok(all
+                .iter()
+                .map(|(name, _)| name.clone())
+                .zip(older)
+                .collect())
+        })
+        .await
     }
 
     /// Adds the documents, by segment, for which a predicate is true.

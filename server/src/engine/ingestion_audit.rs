@@ -403,6 +403,7 @@ fn show(table: &str, partition: &Partition, bucket: Option<Bucket>, row: &Row) -
         counts.moved,
         counts.deleted,
         counts.expired,
+        counts.compacted,
         there.saturating_sub(current),
         current.saturating_sub(counted),
         counted,

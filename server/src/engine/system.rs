@@ -187,7 +187,7 @@ impl Engine {
     }
 
     /// One row a partition. `messages_read + rows_unnested` is the sum of `rows_committed`, `rows_consuming`, of what has left the
-    /// realtime half since (`rows_moved`, `rows_deleted`, `rows_expired`), `rows_filtered`, `rows_deduplicated` and `dead_letters`; `messages_read` with
+    /// realtime half since (`rows_moved`, `rows_deleted`, `rows_expired`, `rows_compacted`), `rows_filtered`, `rows_deduplicated` and `dead_letters`; `messages_read` with
     /// `lost_offsets` are all offsets from `first_offset` to `next_offset`, for a stream without empty ones.
     async fn system_ingestion(&self) -> Result<Vec<Vec<Cell>>> {
         let state = self.metastore.state().await?;
@@ -202,7 +202,7 @@ impl Engine {
                     .unwrap_or_default()
                     .plus(tail.counts_from(from));
                 let consuming = tail.rows_from(from);
-                let left = counts.moved + counts.deleted + counts.expired;
+                let left = counts.left();
                 let status = tail.status();
                 rows.push(vec![
                     text(&table.name),
@@ -219,6 +219,7 @@ impl Engine {
                     Cell::Long(counts.moved),
                     Cell::Long(counts.deleted),
                     Cell::Long(counts.expired),
+                    Cell::Long(counts.compacted),
                     Cell::Long(counts.unnested),
                     Cell::Long(counts.deduplicated),
                     Cell::Long(counts.lost),
@@ -232,7 +233,7 @@ impl Engine {
                 .filter(|s| !s.last_error.is_empty())
             {
                 let mut row = vec![text(&table.name)];
-                row.extend((0..16).map(|_| Cell::Null));
+                row.extend((0..17).map(|_| Cell::Null));
                 row.extend([text("RETRYING"), text(&status.last_error)]);
                 rows.push(row);
             }

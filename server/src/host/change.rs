@@ -5,6 +5,8 @@
 //! leaves files that the next start removes.
 
 use super::added::{Added, Places};
+use super::moved_keys::{DeletedRows, KeysChange, Moving};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use strandline_index::DocId;
@@ -158,6 +160,9 @@ pub struct Prepared<'a> {
     table: &'a str,
     added: Added,
     new: Vec<SegmentInfo>,
+    /// Where rows have keys.
+    moving: Option<Moving>,
+    deleted: DeletedRows,
 }
 
 impl<'a> Prepared<'a> {
@@ -166,6 +171,9 @@ impl<'a> Prepared<'a> {
     /// # Errors
     /// Those of [`build`]; nothing is left of them then.
     pub async fn new(places: &'a Places, table: &'a str, planned: Vec<Planned>) -> Result<Self> {
+        let config = places.publisher.config(table, Half::Realtime);
+        let has_keys = config.is_some_and(|config| config.keys.is_some());
+        let moving = has_keys.then(|| Moving::new(&planned)).transpose()?;
         let mut added = Added::new(places, table);
         match build(places, table, planned, &mut added).await {
             Ok(new) => Ok(Self {
@@ -173,6 +181,8 @@ impl<'a> Prepared<'a> {
                 table,
                 added,
                 new,
+                moving,
+                deleted: Vec::new(),
             }),
             Err(e) => {
                 added.discard().await;
@@ -184,6 +194,11 @@ impl<'a> Prepared<'a> {
     /// The segments.
     pub fn segments(&self) -> &[SegmentInfo] {
         &self.new
+    }
+
+    /// Has older rows of the keys of `deleted` not count instead of these.
+    pub fn deleting(self, deleted: DeletedRows) -> Self {
+        Self { deleted, ..self }
     }
 
     /// Puts them in the place of `removed`, and shows that. Realtime rows that are not in them leave their half: `left` gives
@@ -209,12 +224,37 @@ impl<'a> Prepared<'a> {
             reason,
             left,
         };
+        let keys = KeysChange::begin(
+            self.places,
+            self.table,
+            removed,
+            (&self.new, self.moving),
+            self.deleted,
+        );
+        let keys = match keys.await {
+            Ok(keys) => keys,
+            Err(e) => {
+                self.added.discard().await;
+                return Err(e);
+            }
+        };
         let of_change = self.added.hand_over();
         let changed = self.places.metastore.change_segments(change).await;
         self.added.take_back(of_change);
         self.added.discard().await;
-        let version = changed?.into_inner();
+        let version = match changed {
+            Ok(version) => version.into_inner(),
+            Err(e) => {
+                if let Some(keys) = keys {
+                    keys.give_up().await;
+                }
+                return Err(e);
+            }
+        };
         publisher.publish().await?;
+        if let Some(keys) = keys {
+            keys.finish().await;
+        }
         let old = removed.iter().map(|s| (**s).clone()).collect();
         publisher.retire_segments(version, self.table, old);
         Ok(self.new)
@@ -261,8 +301,16 @@ pub fn expired(rows: u64) -> IngestCounts {
     }
 }
 
-/// For each realtime segment of `removed`, its rows that are not in the segment of the same offsets in `added`, by the minutes of
-/// their events. Those of a segment that can't be read have none.
+/// Rows that are superseded and not needed any more.
+pub fn compacted(rows: u64) -> IngestCounts {
+    IngestCounts {
+        compacted: rows,
+        ..IngestCounts::NONE
+    }
+}
+
+/// For the offsets of each realtime segment of `added`, and of each of `removed` of whose offsets none of these is: the rows that
+/// are not there any more, by the minutes of their events. Those of segments that can't be read have none.
 async fn left_rows(
     places: &Places,
     table: &str,
@@ -273,20 +321,51 @@ async fn left_rows(
     let time = config.and_then(|config| {
         EventTime::of(&config.spec.schema, config.time_column.as_deref()).map(Arc::new)
     });
-    let mut all = Vec::new();
+    type Groups<'a> =
+        BTreeMap<(&'a StreamPartition, u64, u64), (Vec<&'a SegmentInfo>, Option<&'a SegmentInfo>)>;
+    let mut groups = Groups::new();
+    for new in added {
+        if let Some((partition, range)) = &new.origin {
+            groups
+                .entry((partition, range.start, range.end))
+                .or_default()
+                .1 = Some(new);
+        }
+    }
     for old in removed {
         let Some((partition, range)) = &old.origin else {
             continue;
         };
-        let new = added.iter().find(|new| new.origin == old.origin);
-        let rows = old.rows.saturating_sub(new.map_or(0, |new| new.rows));
-        let mut counts = MinuteCounts::default();
-        let of_old = rows_by_minute(places, table, &time, old).await;
+        let holds = |(of, start, end): &&(&StreamPartition, u64, u64)| {
+            *of == partition && *start <= range.start && range.end <= *end
+        };
+        let found = groups.keys().find(holds).copied();
+        let of = found.unwrap_or((partition, range.start, range.end));
+        groups.entry(of).or_default().0.push(old);
+    }
+    let mut all = Vec::new();
+    for ((partition, start, end), (old, new)) in groups {
+        let before: u64 = old.iter().map(|s| s.rows).sum();
+        let rows = before.saturating_sub(new.map_or(0, |new| new.rows));
+        if rows == 0 {
+            continue;
+        }
+        let mut minutes: Option<RowsByMinute> = Some(RowsByMinute::new());
+        for old in old {
+            let of_old = rows_by_minute(places, table, &time, old).await;
+            minutes = minutes.zip(of_old).map(|(mut sum, of_old)| {
+                for (minute, rows) in of_old {
+                    *sum.entry(minute).or_default() += rows;
+                }
+                sum
+            });
+        }
         let of_new = match new {
             Some(new) => rows_by_minute(places, table, &time, new).await,
             None => Some(RowsByMinute::new()),
         };
-        match of_old.zip(of_new) {
+        let mut counts = MinuteCounts::default();
+        match minutes.zip(of_new) {
             Some((of_old, of_new)) => {
                 for (minute, rows) in of_old {
                     let stay = of_new.get(&minute).copied().unwrap_or(0);
@@ -295,13 +374,11 @@ async fn left_rows(
             }
             None => counts.add(None, left(rows)),
         }
-        if rows > 0 {
-            all.push(LeftRows {
-                partition: partition.clone(),
-                range: *range,
-                counts,
-            });
-        }
+        all.push(LeftRows {
+            partition: partition.clone(),
+            range: OffsetRange { start, end },
+            counts,
+        });
     }
     Ok(all)
 }

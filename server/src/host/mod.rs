@@ -14,6 +14,7 @@ pub mod consumer;
 pub mod data_dir;
 pub mod keys;
 pub mod load;
+pub mod moved_keys;
 pub mod opening;
 pub mod rate;
 pub mod realtime;

@@ -16,6 +16,7 @@ use strandline_storage::keys::TableKeys;
 use strandline_storage::segment::SegmentReader;
 use strandline_storage::segment::counted::counted;
 use strandline_storage::segment::immutable::ImmutableSegment;
+use tokio::sync::OwnedMutexGuard;
 
 /// A segment that is held, or why it can't be.
 #[derive(Clone)]
@@ -36,6 +37,8 @@ pub struct HostedTable {
     tails: RwLock<BTreeMap<StreamPartition, Arc<Tail>>>,
     /// Where rows have keys.
     keys: RwLock<Option<Arc<TableKeys>>>,
+    /// Held while segments of rows that have keys change.
+    keys_change: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A segment name that one push alone may store; given back when dropped.
@@ -279,6 +282,11 @@ impl HostedTable {
     /// The keys of its rows, where they have any.
     pub fn keys(&self) -> Option<Arc<TableKeys>> {
         self.keys.read().clone()
+    }
+
+    /// Waits until no other change of its segments is under way, where its rows have keys.
+    pub async fn keys_change(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.keys_change).lock_owned().await
     }
 
     /// Gives it the keys of its rows.

@@ -175,12 +175,13 @@ impl PartitionLedger {
             let rows: u64 = segments.map(|(_, rows)| rows).sum();
             if rows + counts.left() != counts.indexed {
                 let wrong = format!(
-                    "{} rows were put into segments, {} of them left on purpose ({} moved, {} deleted, {} expired), and {rows} are there",
+                    "{} rows were put into segments, {} of them left on purpose ({} moved, {} deleted, {} expired, {} compacted), and {rows} are there",
                     counts.indexed,
                     counts.left(),
                     counts.moved,
                     counts.deleted,
-                    counts.expired
+                    counts.expired,
+                    counts.compacted
                 );
                 problems.push(Problem {
                     range: block,

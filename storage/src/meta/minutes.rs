@@ -10,7 +10,7 @@
 //! 4 times, from minutes to thousands of days:
 //!   buckets    their number
 //!   each:      start / span less that of the one before; counts
-//! counts:      a number whose bits say which of the ten fields are not 0, and these, in the order of IngestCounts
+//! counts:      a number whose bits say which of the fields are not 0, and these, in the order of IngestCounts
 //! ```
 
 use super::IngestCounts;

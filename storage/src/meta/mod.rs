@@ -116,6 +116,9 @@ pub struct IngestCounts {
     /// Rows beyond the first of messages that gave several.
     #[serde(default)]
     pub unnested: u64,
+    /// Of the rows that were put into segments: those that were superseded and left out when their segment was written again.
+    #[serde(default)]
+    pub compacted: u64,
 }
 
 impl IngestCounts {
@@ -131,6 +134,7 @@ impl IngestCounts {
         deleted: 0,
         expired: 0,
         unnested: 0,
+        compacted: 0,
     };
 
     /// The sums of both.
@@ -153,7 +157,7 @@ impl IngestCounts {
 
     /// Rows that left their half on purpose.
     pub fn left(&self) -> u64 {
-        self.moved + self.deleted + self.expired
+        self.moved + self.deleted + self.expired + self.compacted
     }
 
     /// What messages became: rows in segments, rows that were left out, dead letters. The same as `read + unnested`.
@@ -162,7 +166,7 @@ impl IngestCounts {
     }
 
     /// The counts in the order in which they are stored.
-    fn fields(&self) -> [u64; 10] {
+    fn fields(&self) -> [u64; 11] {
         let Self {
             read,
             indexed,
@@ -174,6 +178,7 @@ impl IngestCounts {
             deleted,
             expired,
             unnested,
+            compacted,
         } = *self;
         [
             read,
@@ -186,11 +191,12 @@ impl IngestCounts {
             deleted,
             expired,
             unnested,
+            compacted,
         ]
     }
 
     /// The counts that have these [fields](Self::fields).
-    fn of_fields(fields: [u64; 10]) -> Self {
+    fn of_fields(fields: [u64; 11]) -> Self {
         let [
             read,
             indexed,
@@ -202,6 +208,7 @@ impl IngestCounts {
             deleted,
             expired,
             unnested,
+            compacted,
         ] = fields;
         Self {
             read,
@@ -214,6 +221,7 @@ impl IngestCounts {
             deleted,
             expired,
             unnested,
+            compacted,
         }
     }
 }
@@ -346,6 +354,8 @@ pub struct LeftRows {
 pub enum ChangeReason {
     /// The same rows are stored in other segments of the same half.
     Merged,
+    /// The same realtime rows, but for superseded ones.
+    Compacted,
     /// Some rows are gone.
     Deleted,
     /// Offline rows of an interval are gone, and realtime answers there.

@@ -275,6 +275,7 @@ impl Server {
                             "rows_moved",
                             "rows_deleted",
                             "rows_expired",
+                            "rows_compacted",
                         ]),
                     ),
                     (

@@ -5,7 +5,6 @@ use crate::host::change;
 use std::sync::Arc;
 use strandline_proto::Result;
 use strandline_proto::ids::Half;
-use strandline_storage::environment::blocking;
 use strandline_storage::meta::{ChangeReason, KeptPush};
 
 /// Segments that go in one step at most.
@@ -59,12 +58,6 @@ impl Upkeep {
             Some(change::expired),
         )
         .await?;
-        let hosted = self.places.publisher.registry().table(name);
-        if let Some(keys) = hosted.keys() {
-            let gone: Vec<_> = old.iter().map(|s| s.name.clone()).collect();
-            let spawner = &self.places.environment.spawner;
-            blocking(spawner, "forget keys", move || keys.forget(gone.iter())).await?;
-        }
         Ok(Some(format!(
             "gave up {} segments of {rows} rows that are older than they are to be kept",
             old.len()

@@ -2,16 +2,20 @@
 //!
 //! Only neighbours are merged: offline segments in the order of their times, realtime ones that follow each other in their
 //! partition. A row is merged again only into a segment of at least twice the size, so it is written few times, and a
-//! segment rests for a while before it is touched, so that a load or an operator finds what it just saw.
+//! segment rests for a while before it is touched, so that a load or an operator finds what it just saw. Rows that are superseded by
+//! committed ones are left out; where they are many, a segment is written again by itself.
 
 use super::{Table, Upkeep};
 use crate::host::change::{self, Part, Planned, Take};
+use crate::host::moved_keys::reader;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
+use strandline_index::DocId;
 use strandline_proto::Result;
 use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::ids::{Half, OffsetRange};
+use strandline_storage::environment::{blocking, in_background};
 use strandline_storage::meta::{ChangeReason, KeptPush};
 
 /// Rows that a merged segment is to have at most.
@@ -22,6 +26,8 @@ const BYTES_WANTED: u64 = 256 << 20;
 const SEGMENTS_MIN: usize = 4;
 /// More are merged in several steps.
 const SEGMENTS_MAX: usize = 256;
+/// Of so many rows of a segment one must be superseded for it to be written again without them.
+const UNNEEDED_SHARE: u64 = 3;
 /// How long a segment is left alone after it has come.
 const REST: Duration = Duration::from_secs(60);
 
@@ -41,10 +47,6 @@ impl Upkeep {
             let Some(config) = table.config(half) else {
                 continue;
             };
-            // Keys know rows by their places.
-            if config.keys.is_some() {
-                continue;
-            }
             let wanted = config.spec.fingerprint();
             let may_merge = |segment: &&Arc<SegmentInfo>| {
                 let key = (name.clone(), segment.name.clone(), segment.checksum);
@@ -57,39 +59,137 @@ impl Upkeep {
             };
             let mut candidates: Vec<_> = table.settled.iter().filter(may_merge).cloned().collect();
             sort(&mut candidates);
-            let Some(group) = group(&candidates) else {
-                continue;
+            let group = match group(&candidates) {
+                Some(group) => group.to_vec(),
+                None => match self.superseded(table, half) {
+                    Some(segment) => vec![segment],
+                    None => continue,
+                },
             };
-            let first = &group[0];
-            let origin = first.origin.as_ref().map(|(partition, range)| {
-                let end = group.last().and_then(|s| s.origin.as_ref());
-                let range = OffsetRange {
-                    start: range.start,
-                    end: end.map_or(range.end, |(_, last)| last.end),
-                };
-                (partition.clone(), range)
-            });
-            let whole = |source: &Arc<SegmentInfo>| Part {
-                source: Arc::clone(source),
-                take: Take::All,
-            };
-            let planned = Planned {
-                half,
-                origin,
-                moved: first.moved,
-                parts: group.iter().map(whole).collect(),
-            };
-            let reason = ChangeReason::Merged;
-            let new = change::apply(&self.places, name, group, vec![planned], reason, None);
-            let new = new.await?;
-            let rows: u64 = new.iter().map(|s| s.rows).sum();
-            return Ok(Some(format!(
-                "merged {} {half} segments of {rows} rows into {}",
-                group.len(),
-                new.len()
-            )));
+            if let Some(done) = self.merge_group(table, half, &group).await? {
+                return Ok(Some(done));
+            }
         }
         Ok(None)
+    }
+
+    async fn merge_group(
+        &self,
+        table: &Table<'_>,
+        half: Half,
+        group: &[Arc<SegmentInfo>],
+    ) -> Result<Option<String>> {
+        let name = &table.record.name;
+        let Some(first) = group.first() else {
+            return Ok(None);
+        };
+        let origin = first.origin.as_ref().map(|(partition, range)| {
+            let end = group.last().and_then(|s| s.origin.as_ref());
+            let range = OffsetRange {
+                start: range.start,
+                end: end.map_or(range.end, |(_, last)| last.end),
+            };
+            (partition.clone(), range)
+        });
+        let mut parts = Vec::with_capacity(group.len());
+        let (mut rows, mut unneeded) = (0, 0);
+        for source in group {
+            let Some(needed) = self.needed(name, source).await? else {
+                return Ok(None);
+            };
+            rows += source.rows;
+            unneeded += needed
+                .as_ref()
+                .map_or(0, |docs| source.rows - docs.len() as u64);
+            parts.push(Part {
+                source: Arc::clone(source),
+                take: needed.map_or(Take::All, Take::Docs),
+            });
+        }
+        if group.len() == 1 {
+            let superseded = self.superseded_rows(name, first);
+            let mut progress = self.progress.lock();
+            let key = (name.clone(), first.name.clone(), first.checksum);
+            progress.looked_at.insert(key, superseded);
+            if unneeded == 0 || unneeded * UNNEEDED_SHARE < rows {
+                return Ok(None);
+            }
+        }
+        let planned = Planned {
+            half,
+            origin,
+            moved: first.moved,
+            // Nothing is left of it: then no segment takes its place.
+            parts: if unneeded < rows { parts } else { Vec::new() },
+        };
+        let (reason, left) = match unneeded {
+            0 => (ChangeReason::Merged, None),
+            _ => (
+                ChangeReason::Compacted,
+                Some(change::compacted as change::Left),
+            ),
+        };
+        let new = change::apply(&self.places, name, group, vec![planned], reason, left).await?;
+        let kept: u64 = new.iter().map(|s| s.rows).sum();
+        let without = match unneeded {
+            0 => String::new(),
+            unneeded => format!(", without {unneeded} that were superseded"),
+        };
+        Ok(Some(format!(
+            "merged {} {half} segments into {} of {kept} rows{without}",
+            group.len(),
+            new.len()
+        )))
+    }
+
+    /// A segment of which many rows are superseded, that was not looked at since about as many were.
+    fn superseded(&self, table: &Table<'_>, half: Half) -> Option<Arc<SegmentInfo>> {
+        let name = &table.record.name;
+        let config = table.config(half)?;
+        config.keys.as_ref().filter(|keys| keys.supersedes())?;
+        let now = self.places.environment.clock.monotonic();
+        let wanted = config.spec.fingerprint();
+        let is_worth_it = |segment: &&Arc<SegmentInfo>| {
+            let key = (name.clone(), segment.name.clone(), segment.checksum);
+            let progress = self.progress.lock();
+            let seen = progress.seen.get(&key).copied();
+            let looked_at = progress.looked_at.get(&key).copied().unwrap_or(0);
+            drop(progress);
+            let superseded = self.superseded_rows(name, segment);
+            segment.half == half
+                && segment.stored_as.as_ref().is_none_or(|is| *is == wanted)
+                && seen.is_some_and(|seen| now.saturating_sub(seen) >= REST)
+                && superseded > 0
+                && superseded * UNNEEDED_SHARE >= segment.rows
+                && superseded > looked_at + looked_at / 10
+        };
+        table.settled.iter().find(is_worth_it).cloned()
+    }
+
+    fn superseded_rows(&self, table: &str, segment: &SegmentInfo) -> u64 {
+        let hosted = self.places.publisher.registry().table(table);
+        let docs = hosted.keys().and_then(|keys| keys.docs(&segment.name));
+        docs.map_or(0, |docs| docs.superseded())
+    }
+
+    /// The rows of a segment that are needed, or all of them; none while it is not known which.
+    async fn needed(
+        &self,
+        table: &str,
+        segment: &SegmentInfo,
+    ) -> Result<Option<Option<Vec<DocId>>>> {
+        let hosted = self.places.publisher.registry().table(table);
+        let Some(keys) = hosted.keys() else {
+            return Ok(Some(None));
+        };
+        let reader = reader(&self.places, table, &hosted, &segment.name)?;
+        let (name, rows) = (segment.name.clone(), segment.rows);
+        let spawner = &self.places.environment.spawner;
+        let needed = blocking(spawner, "look for superseded rows", move || {
+            in_background(|| keys.needed(&name, &*reader))
+        });
+        let needed = needed.await?;
+        Ok(needed.map(|docs| Some(docs).filter(|docs| (docs.len() as u64) < rows)))
     }
 }
 

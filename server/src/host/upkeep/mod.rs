@@ -66,6 +66,8 @@ struct Progress {
     failed: HashMap<(String, Task), Duration>,
     /// When segments were first seen, on the monotonic clock.
     seen: HashMap<(String, SegmentName, u64), Duration>,
+    /// How many rows of segments were superseded when it was looked which of them are needed.
+    looked_at: HashMap<(String, SegmentName, u64), u64>,
     /// Pairs of a segment's checksum and a period's start where it has no rows.
     empty: std::collections::HashSet<(u64, i64)>,
 }
@@ -240,6 +242,10 @@ impl Upkeep {
                 progress.seen.insert(key, first);
             }
         }
+        let Progress {
+            seen, looked_at, ..
+        } = &mut *progress;
+        looked_at.retain(|key, _| seen.contains_key(key));
         let names = |table: &String| tables.iter().any(|t| t.name == *table);
         progress.notes.retain(|(table, _), _| names(table));
         if progress.empty.len() > 100_000 {

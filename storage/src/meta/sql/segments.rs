@@ -280,7 +280,7 @@ pub(super) async fn change(
         super::realtime::leave(write, &table.name, left).await?;
     }
     match &change.reason {
-        ChangeReason::Merged => {}
+        ChangeReason::Merged | ChangeReason::Compacted => {}
         ChangeReason::Deleted => table.coverage.remember_largest(largest_ms),
         ChangeReason::Uncovered(interval) => {
             table.coverage.remember_largest(largest_ms);
@@ -344,6 +344,7 @@ fn check_rows(table: &str, change: &ChangeSegments, removed: &[SegmentInfo]) -> 
     let after = [Half::Offline, Half::Realtime].map(|half| rows(&change.added, half));
     let holds = match &change.reason {
         ChangeReason::Merged => before == after && ranges(removed) == ranges(&change.added),
+        ChangeReason::Compacted => before[0] == 0 && after[0] == 0 && after[1] <= before[1],
         ChangeReason::Deleted => (0..2).all(|half| after[half] <= before[half]),
         ChangeReason::Uncovered(_) => after[0] <= before[0] && before[1] == 0 && after[1] == 0,
         ChangeReason::Moved { .. } => {

@@ -1,0 +1,221 @@
+//! Keys of rows whose segments change: they are told before the metastore, and follow it.
+
+use super::added::Places;
+use super::change::{Part, Planned, Take};
+use super::keys::partition_number;
+use super::registry::HostedTable;
+use std::sync::Arc;
+use strandline_index::DocId;
+use strandline_proto::catalog::SegmentInfo;
+use strandline_proto::ids::{Half, SegmentName};
+use strandline_proto::{Error, Result};
+use strandline_storage::environment::{blocking, in_background};
+use strandline_storage::keys::{Kept, TableKeys};
+use strandline_storage::segment::SegmentReader;
+use strandline_storage::segment::adapted::adapt;
+use tokio::sync::OwnedMutexGuard;
+
+/// Rows of segments that go into others.
+type Moves = Vec<(SegmentName, Vec<(SegmentName, Kept)>)>;
+
+/// Which rows of a table whose rows have keys go where.
+pub struct Moving {
+    of_plan: Vec<(Planned, Vec<(SegmentName, Kept)>)>,
+}
+
+impl Moving {
+    /// What `planned` says of a table's rows.
+    ///
+    /// # Errors
+    /// `Internal` where it does not say which rows of a segment.
+    pub fn new(planned: &[Planned]) -> Result<Self> {
+        let of_plan = planned.iter().map(|planned| {
+            let kept = planned.parts.iter().map(|Part { source, take }| {
+                let docs = match take {
+                    Take::All => None,
+                    Take::Docs(docs) => Some(docs.clone()),
+                    Take::Inside(_) | Take::Outside(_) => {
+                        return Err(Error::internal("rows that have keys can't be cut by time"));
+                    }
+                };
+                let rows = u32::try_from(source.rows)
+                    .map_err(|_| Error::internal("a segment of over 2^32 rows"))?;
+                Ok((source.name.clone(), Kept { rows, docs }))
+            });
+            let empty = Planned {
+                half: planned.half,
+                origin: planned.origin.clone(),
+                moved: planned.moved,
+                parts: Vec::new(),
+            };
+            Ok((empty, kept.collect::<Result<_>>()?))
+        });
+        let of_plan = of_plan.collect::<Result<_>>()?;
+        Ok(Self { of_plan })
+    }
+
+    /// The same by the segments that were made.
+    fn moves(self, made: &[SegmentInfo]) -> Moves {
+        let of_plan = self.of_plan.into_iter();
+        let moves = of_plan.filter_map(|(planned, from)| {
+            let to = made.iter().find(|made| made.origin == planned.origin)?;
+            Some((to.name.clone(), from))
+        });
+        moves.collect()
+    }
+}
+
+/// Rows that a statement deletes, by segment.
+pub type DeletedRows = Vec<(Arc<SegmentInfo>, Vec<DocId>)>;
+
+/// A change of a table's segments, of which its keys know.
+pub struct KeysChange<'a> {
+    places: &'a Places,
+    table: &'a str,
+    keys: Arc<TableKeys>,
+    hosted: Arc<HostedTable>,
+    moves: Moves,
+    /// Segments whose rows go nowhere.
+    gone: Vec<SegmentName>,
+    deleted: Vec<(SegmentName, Arc<dyn SegmentReader>, Vec<DocId>)>,
+    _one_at_a_time: OwnedMutexGuard<()>,
+}
+
+impl<'a> KeysChange<'a> {
+    /// Tells the table's keys, if it has any, that rows of `removed` are about to be in `made`.
+    ///
+    /// # Errors
+    /// Those of the store of keys, when it has to bring an earlier change to its end first; `SegmentGone` when a segment is
+    /// not known any more.
+    pub async fn begin(
+        places: &'a Places,
+        table: &'a str,
+        removed: &[Arc<SegmentInfo>],
+        (made, moving): (&[SegmentInfo], Option<Moving>),
+        deleted: DeletedRows,
+    ) -> Result<Option<Self>> {
+        let hosted = places.publisher.registry().table(table);
+        let (Some(keys), Some(moving)) = (hosted.keys(), moving) else {
+            return Ok(None);
+        };
+        let one_at_a_time = hosted.keys_change().await;
+        let moves = moving.moves(made);
+        let is_moved = |name: &SegmentName| {
+            let mut from = moves.iter().flat_map(|(_, from)| from);
+            from.any(|(moved, _)| moved == name)
+        };
+        let names = removed.iter().map(|s| s.name.clone());
+        let gone = names.filter(|name| !is_moved(name)).collect();
+        let mut change = Self {
+            places,
+            table,
+            keys,
+            hosted,
+            moves,
+            gone,
+            deleted: Vec::new(),
+            _one_at_a_time: one_at_a_time,
+        };
+        for (segment, docs) in deleted {
+            let reader = change.reader(&segment.name)?;
+            change.deleted.push((segment.name.clone(), reader, docs));
+        }
+        change.settle().await?;
+        for (at, (to, from)) in change.moves.iter().enumerate() {
+            if let Err(e) = change.keys.begin_move(to, from.clone()) {
+                for (to, _) in change.moves.iter().take(at) {
+                    change.keys.give_up_move(to);
+                }
+                return Err(e);
+            }
+        }
+        Ok(Some(change))
+    }
+
+    /// Brings to its end what an earlier change left, or what is left of one that was not made.
+    async fn settle(&self) -> Result<()> {
+        let moved = self.keys.moved();
+        if moved.is_empty() {
+            return Ok(());
+        }
+        let state = self.places.metastore.state().await?;
+        let named = state.table(self.table).map(|table| &table.segments);
+        for name in moved {
+            match named.is_some_and(|named| named.iter().any(|s| s.name == name)) {
+                true => self.finish_move(&name).await?,
+                false => self.keys.give_up_move(&name),
+            }
+        }
+        Ok(())
+    }
+
+    /// The change was not made, unless the metastore says that it was.
+    pub async fn give_up(self) {
+        if let Err(e) = self.settle().await {
+            tracing::warn!(table = self.table, error = %e, "the keys of rows that were to be moved are looked at later");
+        }
+    }
+
+    /// The change was made and is shown. What can't be done now is done before the next change, or at the next start.
+    pub async fn finish(self) {
+        if let Err(e) = self.try_finish().await {
+            tracing::warn!(table = self.table, error = %e, "the keys of rows that were moved are brought to disk later");
+        }
+    }
+
+    async fn try_finish(&self) -> Result<()> {
+        let spawner = &self.places.environment.spawner;
+        for (name, reader, docs) in &self.deleted {
+            let (keys, name, reader) = (Arc::clone(&self.keys), name.clone(), Arc::clone(reader));
+            let docs = docs.clone();
+            blocking(spawner, "delete keys", move || {
+                keys.delete(&name, &*reader, &docs)
+            })
+            .await?;
+        }
+        for (to, _) in &self.moves {
+            self.finish_move(to).await?;
+        }
+        let (keys, gone) = (Arc::clone(&self.keys), self.gone.clone());
+        blocking(spawner, "forget keys", move || keys.forget(gone.iter())).await
+    }
+
+    async fn finish_move(&self, to: &SegmentName) -> Result<()> {
+        let config = self.places.publisher.config(self.table, Half::Realtime);
+        let config = config.ok_or_else(|| Error::not_found("the table is gone"))?;
+        let reader = self.reader(to)?;
+        let number = reader
+            .origin()
+            .map_or(0, |(p, _)| partition_number(&config, p));
+        let (keys, to) = (Arc::clone(&self.keys), to.clone());
+        let spawner = &self.places.environment.spawner;
+        blocking(spawner, "move keys", move || {
+            in_background(|| keys.finish_move(&to, &*reader, number))
+        })
+        .await
+    }
+
+    /// A segment as the table's schema has its rows.
+    fn reader(&self, name: &SegmentName) -> Result<Arc<dyn SegmentReader>> {
+        reader(self.places, self.table, &self.hosted, name)
+    }
+}
+
+/// A segment of a table as its schema has its rows.
+///
+/// # Errors
+/// `SegmentGone` when it is not held any more, and why it is quarantined.
+pub fn reader(
+    places: &Places,
+    table: &str,
+    hosted: &HostedTable,
+    name: &SegmentName,
+) -> Result<Arc<dyn SegmentReader>> {
+    let config = places.publisher.config(table, Half::Realtime);
+    let config = config.ok_or_else(|| Error::not_found(format!("no table {table}")))?;
+    let gone = || Error::segment_gone(format!("segment {name} of table {table} is gone"));
+    let open = hosted.newest(name).ok_or_else(gone)??;
+    let version = open.info().schema_version;
+    let lineage = places.publisher.lineage(table);
+    Ok(adapt(open, version, &config.spec.schema, &lineage))
+}
