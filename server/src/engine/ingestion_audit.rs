@@ -11,7 +11,7 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType as ArrowType, Int64Type, TimeUnit};
 use futures::TryStreamExt;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 use strandline_broker::QueryRequest;
 use strandline_proto::ids::Half;
@@ -127,9 +127,20 @@ impl Engine {
         self.audit_segments(record, &mut partitions, &places)
             .await?;
         let state = self.metastore.state().await?;
+        let tails = self.registry.table(table).tails();
+        let in_memory = tails.iter().flat_map(|tail| tail.segments());
+        let in_memory: HashSet<_> = in_memory.map(|s| s.name().clone()).collect();
         let is_there = |now: &TableRecord| {
             let mut realtime = record.segments.iter().filter(|s| s.origin.is_some());
+            // What was in memory may have been committed meanwhile, and be another segment already.
+            let tails = partitions.iter().filter_map(|p| p.tail.as_ref());
+            let mut consuming = tails
+                .flat_map(|tail| &tail.segments)
+                .filter(|(_, _, counts)| counts.total().indexed > 0);
             realtime.all(|s| now.has(&s.name, s.checksum))
+                && consuming.all(|(name, ..)| {
+                    now.segments.iter().any(|s| s.name == *name) || in_memory.contains(name)
+                })
         };
         let is_same = state.table(table).is_some_and(|now| is_there(now));
         Ok(is_same.then_some(partitions))

@@ -168,9 +168,13 @@ impl Tail {
 
     /// What the segments at or after `offset` held at one moment.
     pub fn account(&self, offset: u64) -> TailAccount {
-        let counts = self.counts.lock();
-        let counted_to = counts.counted_to;
-        let segments = self.segments.read();
+        let (counted_to, mut of_segments) = {
+            let counts = self.counts.lock();
+            let of_segments = counts.by_segment.range(offset..);
+            let of_segments = of_segments.map(|(start, counts)| (*start, counts.clone()));
+            (counts.counted_to, of_segments.collect::<BTreeMap<_, _>>())
+        };
+        let segments = self.segments();
         let held = segments.iter().filter(|s| s.start_offset() >= offset);
         let account = held.map(|s| {
             let start = s.start_offset();
@@ -178,7 +182,7 @@ impl Tail {
                 start,
                 end: s.next_offset().min(counted_to).max(start),
             };
-            let of_segment = counts.by_segment.get(&start).cloned();
+            let of_segment = of_segments.remove(&start);
             (s.name().clone(), range, of_segment.unwrap_or_default())
         });
         TailAccount {
