@@ -1,5 +1,5 @@
 //! From a Kafka topic to an answer: how fast rows that wait in the topic can be queried, whether that stands still at a commit, and
-//! how long a single row takes on an idle server.
+//! how long a single row takes, on an idle server and beside many others.
 
 use crate::results::{Results, Table, number, thousands};
 use crate::target::{Source, Target};
@@ -7,12 +7,15 @@ use crate::topics::{self, Sender};
 use hdrhistogram::Histogram;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use rdkafka::error::KafkaError;
 use rdkafka::producer::Producer;
 use serde_json::{Value, json};
 use std::error::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use strandline_tests::answer::Cell;
 use strandline_tests::client::Client;
+use tokio::runtime::Handle;
 
 /// Columns that have an inverted index.
 const INVERTED: [&str; 8] = ["a0", "a1", "a2", "a3", "a4", "a5", "a6", "a7"];
@@ -41,6 +44,9 @@ pub struct Options {
     /// Single rows that are waited for, on the idle server
     #[arg(long, default_value_t = 200)]
     singles: u32,
+    /// Rows a second that are sent while single rows are waited for again
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1_000..))]
+    busy_rate: u64,
     /// Rows follow from it
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -58,6 +64,15 @@ struct Measured {
     segments: usize,
     peak_bytes: Option<u64>,
     freshness: Histogram<u64>,
+    /// The same while other rows are taken in.
+    busy: Busy,
+}
+
+/// Single rows beside many others.
+struct Busy {
+    freshness: Histogram<u64>,
+    /// Other rows that were sent, a second.
+    rate: f64,
 }
 
 /// A row of 20 columns and about 500 bytes.
@@ -161,8 +176,10 @@ pub async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let (producer, bytes) = fill(options, &table).await?;
     let measured = measure(options, &mut target, &table, &producer, bytes).await;
     let dropped = target.drop_tables([&table]).await;
+    let deleted = topics::delete(&options.kafka, &table).await;
     let measured = measured?;
     dropped?;
+    deleted?;
     let text = markdown(options, &measured);
     options
         .results
@@ -214,7 +231,9 @@ async fn measure(
         return Err(format!("{distinct} gave {:?}", answer.rows[0]).into());
     }
     eprintln!("{:.1} s, then single rows", seconds);
-    let freshness = singles(options, &mut client, table, producer).await?;
+    let freshness = singles(options, &mut client, table, producer, options.rows).await?;
+    eprintln!("single rows among others");
+    let busy = busy(options, &mut client, table, producer).await?;
     let segments = target
         .segments(table)
         .await?
@@ -229,6 +248,48 @@ async fn measure(
         segments,
         peak_bytes: target.peak_bytes(),
         freshness,
+        busy,
+    })
+}
+
+/// Waits for single rows while others are sent as fast as is asked for.
+async fn busy(
+    options: &Options,
+    client: &mut Client,
+    table: &str,
+    producer: &Sender,
+) -> Result<Busy, Box<dyn Error>> {
+    let mut random = StdRng::seed_from_u64(options.seed + 2);
+    // Made before, so that making them takes nothing from the server.
+    let others: Vec<Vec<u8>> = (0..20_000).map(|n| message(&mut random, n)).collect();
+    let ends = AtomicBool::new(false);
+    let started = Instant::now();
+    let send = || {
+        let mut sent = 0_u64;
+        while !ends.load(Ordering::Relaxed) {
+            let due = (started.elapsed().as_secs_f64() * options.busy_rate as f64) as u64;
+            while sent < due {
+                let payload = &others[(sent % others.len() as u64) as usize];
+                let partition = (sent % u64::from(options.partitions)) as u32;
+                topics::send(producer, table, partition, payload)?;
+                sent += 1;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok::<_, KafkaError>(sent as f64 / started.elapsed().as_secs_f64())
+    };
+    let (freshness, rate) = std::thread::scope(|scope| {
+        let sending = scope.spawn(send);
+        let first = options.rows + u64::from(options.singles);
+        let singles = singles(options, client, table, producer, first);
+        let freshness = tokio::task::block_in_place(|| Handle::current().block_on(singles));
+        ends.store(true, Ordering::Relaxed);
+        (freshness, sending.join())
+    });
+    let rate = rate.map_err(|_| "the thread that sends rows ended by a panic")??;
+    Ok(Busy {
+        freshness: freshness?,
+        rate,
     })
 }
 
@@ -238,12 +299,13 @@ async fn singles(
     client: &mut Client,
     table: &str,
     producer: &Sender,
+    first: u64,
 ) -> Result<Histogram<u64>, Box<dyn Error>> {
     let mut random = StdRng::seed_from_u64(options.seed + 1);
     let mut freshness = Histogram::new(3)?;
     for single in 0..options.singles {
         tokio::time::sleep(IDLE_EVERY).await;
-        let number = options.rows + u64::from(single);
+        let number = first + u64::from(single);
         let payload = message(&mut random, number);
         let sent = Instant::now();
         topics::send(producer, table, single % options.partitions, &payload)?;
@@ -265,8 +327,12 @@ async fn singles(
     Ok(freshness)
 }
 
+fn ms(freshness: &Histogram<u64>, percentile: f64) -> f64 {
+    freshness.value_at_percentile(percentile) as f64 / 1_000.0
+}
+
 fn document(options: &Options, measured: &Measured) -> Value {
-    let ms = |percentile| measured.freshness.value_at_percentile(percentile) as f64 / 1_000.0;
+    let percentiles = |freshness: &Histogram<u64>| json!({"p50": ms(freshness, 50.0), "p99": ms(freshness, 99.0)});
     json!({
         "rows": measured.rows,
         "bytes_per_row": measured.bytes / measured.rows,
@@ -277,14 +343,15 @@ fn document(options: &Options, measured: &Measured) -> Value {
         "standstill_ms": measured.standstill.as_secs_f64() * 1_000.0,
         "segments": measured.segments,
         "peak_bytes": measured.peak_bytes,
-        "freshness_idle_ms": {"p50": ms(50.0), "p99": ms(99.0)},
+        "freshness_idle_ms": percentiles(&measured.freshness),
+        "freshness_busy_ms": percentiles(&measured.busy.freshness),
+        "busy_rows_per_second": measured.busy.rate,
         "debug_build": cfg!(debug_assertions),
     })
 }
 
 fn markdown(options: &Options, measured: &Measured) -> String {
     let mut table = Table::new(["what", "measured"]);
-    let ms = |percentile| measured.freshness.value_at_percentile(percentile) as f64 / 1_000.0;
     let rate = thousands((measured.rows as f64 / measured.seconds) as u64);
     table.row(["rows/s until all could be queried", &rate]);
     table.row(["seconds", &number(Some(measured.seconds), 1)]);
@@ -298,14 +365,16 @@ fn markdown(options: &Options, measured: &Measured) -> String {
         .peak_bytes
         .map(|bytes| bytes as f64 / f64::from(1 << 20));
     table.row(["the server's largest memory, MiB", &number(peak, 0)]);
-    table.row([
-        "freshness of single rows, p50, ms",
-        &number(Some(ms(50.0)), 1),
-    ]);
-    table.row([
-        "freshness of single rows, p99, ms",
-        &number(Some(ms(99.0)), 1),
-    ]);
+    let busy = thousands(measured.busy.rate as u64);
+    for (when, freshness) in [
+        ("on the idle server".to_owned(), &measured.freshness),
+        (format!("beside {busy} rows/s"), &measured.busy.freshness),
+    ] {
+        for percentile in [50.0, 99.0] {
+            let what = format!("freshness of single rows {when}, p{percentile}, ms");
+            table.row([&what, &number(Some(ms(freshness, percentile)), 1)]);
+        }
+    }
     format!(
         "# {} rows that wait in a Kafka topic\n\n\
          JSON of {} bytes and 20 columns, {} partitions, inverted indexes on {}, segments sealed at {} rows; the broker runs on the same machine. \

@@ -31,6 +31,17 @@ pub async fn new_topic(
     Ok(config.create()?)
 }
 
+/// Deletes a topic, which takes as much of the disk as was sent to it.
+pub async fn delete(broker: &str, topic: &str) -> Result<(), Box<dyn Error>> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", broker);
+    let admin: AdminClient<DefaultClientContext> = config.create()?;
+    for deleted in admin.delete_topics(&[topic], &AdminOptions::new()).await? {
+        deleted.map_err(|(topic, code)| format!("topic {topic}: {code}"))?;
+    }
+    Ok(())
+}
+
 /// A table's `ingestionConfig` that takes in a topic's JSON from its beginning, and seals segments by their rows.
 pub fn ingestion_config(broker: &str, topic: &str, flush_rows: u64) -> Value {
     json!({"streamIngestionConfig": {"streamConfigMaps": [{

@@ -97,8 +97,10 @@ pub async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let table = format!("bench_upsert_{:08x}", rand::random::<u32>());
     let measured = measure(options, &mut target, &table).await;
     let dropped = target.drop_tables([&table]).await;
+    let deleted = topics::delete(&options.kafka, &table).await;
     let measured = measured?;
     dropped?;
+    deleted?;
     let text = markdown(options, &measured);
     options
         .results

@@ -85,6 +85,8 @@ pub struct Report {
     pub answers: u64,
     /// Milliseconds from sending to the first answer that holds the row, sorted; of times without kills.
     pub freshness_ms: Vec<u64>,
+    /// The longest time from a kill to the first answer after it.
+    pub longest_silence: Duration,
     /// Committed segments at the end.
     pub segments: usize,
 }
@@ -106,11 +108,12 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "exact after {} kills, {} of them inside a commit ({}); {} answers meanwhile, {} segments",
+            "exact after {} kills, {} of them inside a commit ({}); {} answers meanwhile, the first one after a kill within {} ms, {} segments",
             self.places.len(),
             self.kills_in_commits(),
             self.places.join(", "),
             self.answers,
+            self.longest_silence.as_millis(),
             self.segments,
         )?;
         match (self.freshness_percentile(50), self.freshness_percentile(99)) {
@@ -180,6 +183,8 @@ pub struct Progress {
     pub sent: Vec<AtomicU64>,
     /// When each row was sent, in milliseconds, a partition each.
     pub sent_at: Vec<Mutex<Vec<u64>>>,
+    /// When the server was killed last, until it answers again.
+    killed: Mutex<Option<Instant>>,
 }
 
 impl Progress {
@@ -188,7 +193,14 @@ impl Progress {
         Arc::new(Self {
             sent: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
             sent_at: (0..partitions).map(|_| Mutex::default()).collect(),
+            killed: Mutex::default(),
         })
+    }
+
+    /// Kills the server.
+    fn kill(&self, server: &mut Process) {
+        *self.killed.lock().expect("no holder panics") = Some(Instant::now());
+        server.kill();
     }
 
     /// Says that rows of `partition` up to `until` are being sent now.
@@ -255,20 +267,28 @@ fn whole(cell: &Cell) -> u64 {
     }
 }
 
-/// Asks again and again, and checks each answer; gives the number of answers and the freshness seen while `calm`.
+/// What was seen by asking all along.
+#[derive(Default)]
+struct Seen {
+    answers: u64,
+    /// While it was calm, in milliseconds.
+    freshness_ms: Vec<u64>,
+    longest_silence: Duration,
+}
+
+/// Asks again and again, and checks each answer.
 async fn query_all_along(
     mut address: Address,
     plan: Plan,
     progress: Arc<Progress>,
     calm: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
-) -> (u64, Vec<u64>) {
+) -> Seen {
     let sql =
         format!("SELECT part, count(*), count(DISTINCT seq), max(seq) FROM {TABLE} GROUP BY part");
     // Where freshness is measured most questions are cheap ones, so that rows do not wait for a question.
     let cheap = format!("SELECT part, count(*), count(*), max(seq) FROM {TABLE} GROUP BY part");
-    let mut answers = 0;
-    let mut freshness = Vec::new();
+    let mut seen = Seen::default();
     let mut visible = vec![0_u64; plan.partitions as usize];
     let mut connected_to = String::new();
     let mut client: Option<Client> = None;
@@ -290,7 +310,7 @@ async fn query_all_along(
             visible.fill(0);
         }
         let Some(open) = &mut client else { continue };
-        let ask = if calm.load(Ordering::SeqCst) && answers % 20 != 0 {
+        let ask = if calm.load(Ordering::SeqCst) && seen.answers % 20 != 0 {
             &cheap
         } else {
             &sql
@@ -300,7 +320,11 @@ async fn query_all_along(
             continue;
         };
         let now = now_ms();
-        answers += 1;
+        seen.answers += 1;
+        let killed = progress.killed.lock().expect("no holder panics").take();
+        if let Some(killed) = killed {
+            seen.longest_silence = seen.longest_silence.max(killed.elapsed());
+        }
         for row in &answer.rows {
             let (partition, count, distinct) =
                 (whole(&row[0]) as usize, whole(&row[1]), whole(&row[2]));
@@ -327,7 +351,7 @@ async fn query_all_along(
                 let times = progress.sent_at[partition]
                     .lock()
                     .expect("no holder panics");
-                freshness.extend(
+                seen.freshness_ms.extend(
                     times[visible[partition] as usize..count as usize]
                         .iter()
                         .map(|sent| now.saturating_sub(*sent)),
@@ -336,7 +360,7 @@ async fn query_all_along(
             visible[partition] = count;
         }
     }
-    (answers, freshness)
+    seen
 }
 
 /// Where the next kill falls.
@@ -390,7 +414,7 @@ pub async fn run(
     tokio::time::sleep(Duration::from_millis(1000)).await;
     for place in plan.places() {
         publish.send_replace(String::new());
-        server.kill();
+        progress.kill(&mut server);
         let at = format!("{place}:{}", random.random_range(1..=2));
         server = match Process::start(program, data, Some(&at)) {
             Ok(started) => started,
@@ -418,7 +442,7 @@ pub async fn run(
         fill_disk(&server.grpc, data, (number, pause)).await;
     }
     if plan.each_step.is_some() {
-        server.kill();
+        progress.kill(&mut server);
         server = start(None);
         publish.send_replace(server.grpc.clone());
     }
@@ -427,7 +451,7 @@ pub async fn run(
         if place.is_some() {
             // A kill at a step needs a life that knows of it.
             publish.send_replace(String::new());
-            server.kill();
+            progress.kill(&mut server);
             server = start(place.as_deref());
             publish.send_replace(server.grpc.clone());
         }
@@ -441,7 +465,7 @@ pub async fn run(
         }
         let by_itself = server.ended().is_some();
         publish.send_replace(String::new());
-        server.kill();
+        progress.kill(&mut server);
         report.places.push(match place {
             Some(place) if by_itself => place,
             _ => {
@@ -462,10 +486,11 @@ pub async fn run(
     let mut client = Client::connect(&server.grpc).await.expect("it is up");
     wait_for_rows(&mut client, &plan).await;
     stop.store(true, Ordering::SeqCst);
-    let (answers, mut freshness) = asking.await.expect("every answer was right");
-    freshness.sort_unstable();
-    report.answers = answers;
-    report.freshness_ms = freshness;
+    let seen = asking.await.expect("every answer was right");
+    report.answers = seen.answers;
+    report.longest_silence = seen.longest_silence;
+    report.freshness_ms = seen.freshness_ms;
+    report.freshness_ms.sort_unstable();
     check_partitions(&mut client, &plan).await;
     report.segments = check_tiling(&mut client).await;
     // What is committed must be there without the stream's help, too.
