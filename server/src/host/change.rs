@@ -252,11 +252,11 @@ impl<'a> Prepared<'a> {
             }
         };
         publisher.publish().await?;
-        if let Some(keys) = keys {
-            keys.finish().await;
-        }
         let old = removed.iter().map(|s| (**s).clone()).collect();
         publisher.retire_segments(version, self.table, old);
+        if let Some(keys) = keys {
+            keys.finish(version).await;
+        }
         Ok(self.new)
     }
 }

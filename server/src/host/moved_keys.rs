@@ -5,15 +5,20 @@ use super::change::{Part, Planned, Take};
 use super::keys::partition_number;
 use super::registry::HostedTable;
 use std::sync::Arc;
+use std::time::Duration;
 use strandline_index::DocId;
 use strandline_proto::catalog::SegmentInfo;
-use strandline_proto::ids::{Half, SegmentName};
+use strandline_proto::ids::{CatalogVersion, Half, SegmentName};
 use strandline_proto::{Error, Result};
 use strandline_storage::environment::{blocking, in_background};
 use strandline_storage::keys::{Kept, TableKeys};
 use strandline_storage::segment::SegmentReader;
 use strandline_storage::segment::adapted::adapt;
 use tokio::sync::OwnedMutexGuard;
+
+/// How long, and how often, a change waits until queries no longer look at what it changed.
+const WAIT: Duration = Duration::from_millis(20);
+const WAITS_MAX: u32 = 250;
 
 /// Rows of segments that go into others.
 type Moves = Vec<(SegmentName, Vec<(SegmentName, Kept)>)>;
@@ -142,7 +147,10 @@ impl<'a> KeysChange<'a> {
         let named = state.table(self.table).map(|table| &table.segments);
         for name in moved {
             match named.is_some_and(|named| named.iter().any(|s| s.name == name)) {
-                true => self.finish_move(&name).await?,
+                true => {
+                    self.settle_move(&name).await?;
+                    self.keys.end_move(&name)?;
+                }
                 false => self.keys.give_up_move(&name),
             }
         }
@@ -156,31 +164,49 @@ impl<'a> KeysChange<'a> {
         }
     }
 
-    /// The change was made and is shown. What can't be done now is done before the next change, or at the next start.
-    pub async fn finish(self) {
-        if let Err(e) = self.try_finish().await {
+    /// The change was made at `version`, and is shown. What can't be done now is done before the next change, or at the next start.
+    pub async fn finish(self, version: CatalogVersion) {
+        if let Err(e) = self.try_finish(version).await {
             tracing::warn!(table = self.table, error = %e, "the keys of rows that were moved are brought to disk later");
         }
     }
 
-    async fn try_finish(&self) -> Result<()> {
-        let spawner = &self.places.environment.spawner;
+    async fn try_finish(&self, version: CatalogVersion) -> Result<()> {
+        let environment = &self.places.environment;
         for (name, reader, docs) in &self.deleted {
             let (keys, name, reader) = (Arc::clone(&self.keys), name.clone(), Arc::clone(reader));
             let docs = docs.clone();
-            blocking(spawner, "delete keys", move || {
+            blocking(&environment.spawner, "delete keys", move || {
                 keys.delete(&name, &*reader, &docs)
             })
             .await?;
         }
         for (to, _) in &self.moves {
-            self.finish_move(to).await?;
+            self.settle_move(to).await?;
         }
-        let (keys, gone) = (Arc::clone(&self.keys), self.gone.clone());
-        blocking(spawner, "forget keys", move || keys.forget(gone.iter())).await
+        // Queries of before look at the old segments; those that take longer look again.
+        let registry = self.places.publisher.registry();
+        for _ in 0..WAITS_MAX {
+            if registry
+                .oldest_in_use()
+                .is_none_or(|oldest| oldest >= version)
+            {
+                break;
+            }
+            environment.clock.sleep(WAIT).await;
+        }
+        let keys = Arc::clone(&self.keys);
+        let ended: Vec<_> = self.moves.iter().map(|(to, _)| to.clone()).collect();
+        let gone = self.gone.clone();
+        blocking(&environment.spawner, "forget keys", move || {
+            ended.iter().try_for_each(|to| keys.end_move(to))?;
+            keys.forget(gone.iter())
+        })
+        .await
     }
 
-    async fn finish_move(&self, to: &SegmentName) -> Result<()> {
+    /// Has the keys on disk name a segment that has taken the place of others.
+    async fn settle_move(&self, to: &SegmentName) -> Result<()> {
         let config = self.places.publisher.config(self.table, Half::Realtime);
         let config = config.ok_or_else(|| Error::not_found("the table is gone"))?;
         let reader = self.reader(to)?;
@@ -190,7 +216,7 @@ impl<'a> KeysChange<'a> {
         let (keys, to) = (Arc::clone(&self.keys), to.clone());
         let spawner = &self.places.environment.spawner;
         blocking(spawner, "move keys", move || {
-            in_background(|| keys.finish_move(&to, &*reader, number))
+            in_background(|| keys.settle(&to, &*reader, number))
         })
         .await
     }

@@ -201,18 +201,19 @@ impl Registry {
         segments.any(|s| s.name == *name && s.checksum == checksum)
     }
 
+    /// The version of the oldest snapshot that a query may look at.
+    pub fn oldest_in_use(&self) -> Option<CatalogVersion> {
+        let mut published = self.published.lock();
+        published.retain(|s| s.strong_count() > 0);
+        let in_use = published.iter().filter_map(Weak::upgrade);
+        in_use.map(|s| s.version).min()
+    }
+
     /// Drops what no live snapshot names. Called at each publication and now and then.
     pub fn sweep(&self) {
-        let oldest = {
-            let mut published = self.published.lock();
-            published.retain(|s| s.strong_count() > 0);
-            published
-                .iter()
-                .filter_map(Weak::upgrade)
-                .map(|s| s.version)
-                .min()
+        let Some(oldest) = self.oldest_in_use() else {
+            return;
         };
-        let Some(oldest) = oldest else { return };
         let droppable = {
             let mut retired = self.retired.lock();
             let (droppable, kept) = retired

@@ -404,7 +404,7 @@ impl TableKeys {
     }
 
     /// Has rows of committed segments be rows of another one as well, in the order in which they are given. Until
-    /// [`Self::finish_move`] or [`Self::give_up_move`] what is superseded is superseded in both. One change of a table's segments
+    /// [`Self::end_move`] or [`Self::give_up_move`] what is superseded is superseded in both. One change of a table's segments
     /// is made at a time.
     pub fn begin_move(&self, to: &SegmentName, from: Vec<(SegmentName, Kept)>) -> Result<()> {
         let _nothing_comes = self.live.lock();
@@ -441,26 +441,16 @@ impl TableKeys {
         segments.moves.iter().map(|m| m.to.name.clone()).collect()
     }
 
-    /// Once a segment has taken the place of those that its rows come from: has its keys on disk name it, and forgets these.
-    /// May be repeated.
+    /// Forgets the segments that rows have gone from into another one, whose rows are [settled](Self::settle). Called when no
+    /// query looks at the old ones any more, or may look again. May be repeated.
     ///
     /// # Errors
-    /// Those of the store, and of reading the segment.
-    pub fn finish_move(
-        &self,
-        to: &SegmentName,
-        segment: &dyn SegmentReader,
-        partition_number: u32,
-    ) -> Result<()> {
-        let moved = self
-            .segments
-            .read()
-            .moves
-            .iter()
-            .find(|m| m.to.name == *to)
-            .cloned();
-        let Some(moved) = moved else { return Ok(()) };
-        self.settle(to, segment, partition_number)?;
+    /// Those of the store.
+    pub fn end_move(&self, to: &SegmentName) -> Result<()> {
+        let moves = self.segments.read().moves.clone();
+        let Some(moved) = moves.iter().find(|m| m.to.name == *to) else {
+            return Ok(());
+        };
         {
             // No batch that is coming in knows a row by its old place then.
             let _alone = self.letting_go.write();
@@ -507,7 +497,7 @@ impl TableKeys {
     }
 
     /// Has keys be known as deleted whose rows a statement has deleted, so that rows that rank below these do not count. Called
-    /// before a segment without them is finished to be moved to, or they are forgotten.
+    /// before the segment that has the other rows is settled, or the old one is forgotten.
     ///
     /// # Errors
     /// Those of the store, and of reading the segment.

@@ -390,8 +390,13 @@ impl Table {
         between(self, &before);
         match crash {
             Some(_) => self.open(),
-            None => self.keys().finish_move(&name, &*to, of as u32).unwrap(),
+            None => self.finish(&name, &to, of),
         }
+    }
+
+    fn finish(&self, name: &SegmentName, to: &Arc<ImmutableSegment>, of: usize) {
+        self.keys().settle(name, &**to, of as u32).unwrap();
+        self.keys().end_move(name).unwrap();
     }
 
     /// Deletes the rows of keys that count, as a statement does.
@@ -476,7 +481,7 @@ impl Table {
                 .unwrap();
             self.committed[place] = (*of, Arc::clone(&to));
             self.keys().delete(name, &**segment, &gone[at]).unwrap();
-            self.keys().finish_move(&new, &*to, *of as u32).unwrap();
+            self.finish(&new, &to, *of);
         }
         for (k, rank) in ranks {
             self.deleted.insert(k, rank);
