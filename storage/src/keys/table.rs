@@ -98,6 +98,13 @@ impl Segments {
         }
     }
 
+    /// Where a row was that is about to be somewhere else.
+    fn before(&self, place: Place) -> Option<Place> {
+        let moved = self.moves.iter().find(|m| m.to.number == place.segment)?;
+        let (docs, doc) = moved.before(place.doc)?;
+        Some(docs.place(doc))
+    }
+
     fn remove(&mut self, name: &SegmentName) -> Option<Arc<SegmentDocs>> {
         let docs = self.by_name.remove(name)?;
         self.by_number.remove(&docs.number);
@@ -739,6 +746,11 @@ impl TableKeys {
                     stored.insert(key, &entry)?;
                 }
             }
+            // Where rows were, too: their move may be given up.
+            let segments = self.segments.read();
+            let before = stored.superseded.iter();
+            let before: Vec<Place> = before.filter_map(|place| segments.before(*place)).collect();
+            stored.superseded.extend(before);
             Ok(())
         })
     }

@@ -342,6 +342,7 @@ impl Table {
         &mut self,
         (of, first, count): (usize, usize, usize),
         crash: Option<u32>,
+        more: Vec<Vec<Row>>,
         between: impl FnOnce(&mut Self, &[(usize, Arc<dyn SegmentReader>)]),
     ) {
         let of_partition: Vec<usize> = (0..self.committed.len())
@@ -376,6 +377,10 @@ impl Table {
         match crash {
             Some(0) => return self.open(),
             Some(1) => {
+                // What is committed meanwhile supersedes rows of the old segments for good.
+                let other = 1 - of;
+                self.append(other, more, 20);
+                self.commit(other, true);
                 self.keys().give_up_move(&name);
                 return;
             }
@@ -549,7 +554,8 @@ fn each_version_has_the_newest_row_of_each_key_whatever_comes_and_crashes() {
                     let crash = random.random_bool(0.3).then(|| random.random_range(0..3));
                     let (rows, most) = (random_rows(&mut random), random.random_range(1..20));
                     let looked_at = pins.clone();
-                    table.compact(which, crash, |table, before| {
+                    let more = random_rows(&mut random);
+                    table.compact(which, crash, more, |table, before| {
                         // What comes meanwhile supersedes rows in both.
                         table.append(of, rows, most);
                         let pin = table.keys().pin().unwrap();
