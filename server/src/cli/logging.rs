@@ -16,9 +16,12 @@ pub enum LogFormat {
     Json,
 }
 
+/// What the store of keys says of its files is for its developers, unless the filter names it.
+const QUIET: &str = "fjall=warn,lsm_tree=warn";
+
 /// Starts logging with a filter such as `info` or `strandline_server=debug,warn`.
 pub(crate) fn init(filter: &str, format: LogFormat) -> Result<()> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| {
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|error| {
         Error::invalid(format!(
             "log filter \"{filter}\": {error}; use a level such as info, or target=level,..."
         ))

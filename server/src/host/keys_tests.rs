@@ -116,21 +116,7 @@ async fn a_query_sees_each_key_once_while_all_of_them_change() {
     let engine = create(folder.path(), UPSERT).await;
     round(&engine, 0).await;
     until(&engine, ALL, &[KEYS, KEYS, 0]).await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let (asking, stopped) = (Arc::clone(&engine), Arc::clone(&stop));
-    let asking = tokio::spawn(async move {
-        let (mut asked, mut largest) = (0, 0);
-        while !stopped.load(Ordering::SeqCst) {
-            let seen = numbers(&asking, ALL).await;
-            assert_eq!(&seen[..2], [KEYS, KEYS], "after {asked} answers");
-            assert!(seen[2] >= largest, "{} after {largest}", seen[2]);
-            largest = seen[2];
-            let joined = "SELECT count(*), sum(a.v - b.v) FROM t a JOIN t b ON a.k = b.k";
-            assert_eq!(numbers(&asking, joined).await, [KEYS, 0]);
-            asked += 1;
-        }
-        asked
-    });
+    let (stop, asking) = ask(&engine, KEYS);
     let rounds = 60;
     for number in 1..=rounds {
         round(&engine, number).await;
@@ -162,13 +148,7 @@ async fn a_query_sees_each_key_once_while_all_of_them_change() {
     engine.shutdown().await;
     drop(engine);
     for is_lost in [false, true] {
-        if is_lost {
-            std::fs::remove_dir_all(folder.path().join("keys")).unwrap();
-        }
-        let engine = Engine::open(EngineOptions::new(folder.path()))
-            .await
-            .unwrap();
-        until(&engine, ALL, &left).await;
+        let engine = open_again(folder.path(), is_lost, &left).await;
         assert_eq!(
             numbers(&engine, "SELECT count(*) FROM t WHERE k = 4").await,
             [0]
@@ -179,6 +159,16 @@ async fn a_query_sees_each_key_once_while_all_of_them_change() {
         );
         engine.shutdown().await;
     }
+}
+
+/// A server over the folder of one that has ended, with its keys or without, once it answers as expected.
+async fn open_again(folder: &Path, is_lost: bool, all: &[i64]) -> Arc<Engine> {
+    if is_lost {
+        std::fs::remove_dir_all(folder.join("keys")).unwrap();
+    }
+    let engine = Engine::open(EngineOptions::new(folder)).await.unwrap();
+    until(&engine, ALL, all).await;
+    engine
 }
 
 const HELD: &str = "SELECT CAST(sum(rows) AS BIGINT) FROM system.segments";
@@ -194,6 +184,8 @@ fn ask(engine: &Arc<Engine>, keys: i64) -> (Arc<AtomicBool>, tokio::task::JoinHa
             assert_eq!(&seen[..2], [keys, keys], "after {asked} answers");
             assert!(seen[2] >= largest, "{} after {largest}", seen[2]);
             largest = seen[2];
+            let joined = "SELECT count(*), sum(a.v - b.v) FROM t a JOIN t b ON a.k = b.k";
+            assert_eq!(numbers(&asking, joined).await, [keys, 0]);
             asked += 1;
         }
         asked
@@ -275,14 +267,10 @@ async fn superseded_rows_are_left_out_in_time_and_deleted_keys_stay_away() {
     engine.shutdown().await;
     drop(engine);
     for is_lost in [false, true] {
-        if is_lost {
-            std::fs::remove_dir_all(folder.path().join("keys")).unwrap();
-        }
-        let engine = Engine::open(EngineOptions::new(folder.path()))
+        open_again(folder.path(), is_lost, &left)
             .await
-            .unwrap();
-        until(&engine, ALL, &left).await;
-        engine.shutdown().await;
+            .shutdown()
+            .await;
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use strandline_index::DocId;
 use strandline_proto::catalog::SegmentInfo;
-use strandline_proto::ids::{CatalogVersion, Half, SegmentName};
+use strandline_proto::ids::{CatalogVersion, Half, OffsetRange, SegmentName, StreamPartition};
 use strandline_proto::{Error, Result};
 use strandline_storage::environment::{blocking, in_background};
 use strandline_storage::keys::{Kept, TableKeys};
@@ -20,13 +20,11 @@ use tokio::sync::OwnedMutexGuard;
 const WAIT: Duration = Duration::from_millis(20);
 const WAITS_MAX: u32 = 250;
 
-/// Rows of segments that go into others.
-type Moves = Vec<(SegmentName, Vec<(SegmentName, Kept)>)>;
+/// What of segments goes into another one.
+type From = Vec<(SegmentName, Kept)>;
 
-/// Which rows of a table whose rows have keys go where.
-pub struct Moving {
-    of_plan: Vec<(Planned, Vec<(SegmentName, Kept)>)>,
-}
+/// Which rows of a table whose rows have keys go where: to the segment of which offsets.
+pub struct Moving(Vec<(Option<(StreamPartition, OffsetRange)>, From)>);
 
 impl Moving {
     /// What `planned` says of a table's rows.
@@ -34,8 +32,8 @@ impl Moving {
     /// # Errors
     /// `Internal` where it does not say which rows of a segment.
     pub fn new(planned: &[Planned]) -> Result<Self> {
-        let of_plan = planned.iter().map(|planned| {
-            let kept = planned.parts.iter().map(|Part { source, take }| {
+        let moving = planned.iter().map(|planned| {
+            let from = planned.parts.iter().map(|Part { source, take }| {
                 let docs = match take {
                     Take::All => None,
                     Take::Docs(docs) => Some(docs.clone()),
@@ -47,23 +45,15 @@ impl Moving {
                     .map_err(|_| Error::internal("a segment of over 2^32 rows"))?;
                 Ok((source.name.clone(), Kept { rows, docs }))
             });
-            let empty = Planned {
-                half: planned.half,
-                origin: planned.origin.clone(),
-                moved: planned.moved,
-                parts: Vec::new(),
-            };
-            Ok((empty, kept.collect::<Result<_>>()?))
+            Ok((planned.origin.clone(), from.collect::<Result<_>>()?))
         });
-        let of_plan = of_plan.collect::<Result<_>>()?;
-        Ok(Self { of_plan })
+        Ok(Self(moving.collect::<Result<_>>()?))
     }
 
     /// The same by the segments that were made.
-    fn moves(self, made: &[SegmentInfo]) -> Moves {
-        let of_plan = self.of_plan.into_iter();
-        let moves = of_plan.filter_map(|(planned, from)| {
-            let to = made.iter().find(|made| made.origin == planned.origin)?;
+    fn by_segment(self, made: &[SegmentInfo]) -> Vec<(SegmentName, From)> {
+        let moves = self.0.into_iter().filter_map(|(origin, from)| {
+            let to = made.iter().find(|made| made.origin == origin)?;
             Some((to.name.clone(), from))
         });
         moves.collect()
@@ -79,7 +69,8 @@ pub struct KeysChange<'a> {
     table: &'a str,
     keys: Arc<TableKeys>,
     hosted: Arc<HostedTable>,
-    moves: Moves,
+    /// Segments that were made, with what goes into them.
+    moves: Vec<(SegmentName, From)>,
     /// Segments whose rows go nowhere.
     gone: Vec<SegmentName>,
     deleted: Vec<(SegmentName, Arc<dyn SegmentReader>, Vec<DocId>)>,
@@ -104,7 +95,7 @@ impl<'a> KeysChange<'a> {
             return Ok(None);
         };
         let one_at_a_time = hosted.keys_change().await;
-        let moves = moving.moves(made);
+        let moves = moving.by_segment(made);
         let is_moved = |name: &SegmentName| {
             let mut from = moves.iter().flat_map(|(_, from)| from);
             from.any(|(moved, _)| moved == name)
