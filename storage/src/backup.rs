@@ -4,7 +4,7 @@
 //! <backup>/
 //!   backup.json    what it holds: each file with its length and CRC32C; written last
 //!   meta.sqlite    the metastore at one version
-//!   deep/          the segments that it names
+//!   deep/          the segments that it names, and all of the archive
 //!   log/           the embedded log, at least as far as the metastore has read it
 //! ```
 //! A folder without `backup.json`, or whose name begins with a dot, is one that was not finished.

@@ -313,6 +313,8 @@ pub struct StreamConfig {
     pub rate_limit: Option<u64>,
     /// Whether consumption of a partition stops at a message that is wrong, instead of making it a dead letter.
     pub strict: bool,
+    /// Whether raw messages are kept in the archive.
+    pub archive: bool,
     /// How messages are decoded.
     pub decoder: DecoderConfig,
     /// Rows at which a consuming segment is sealed.

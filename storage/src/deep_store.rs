@@ -5,6 +5,7 @@
 //! copy is checked on its way back without opening it. What was put is durable (in a folder: synced) when
 //! [`DeepStore::put`] answers. Every operation may be repeated.
 
+mod objects;
 mod replace;
 #[cfg(test)]
 mod tests;

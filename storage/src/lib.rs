@@ -4,6 +4,7 @@
 //! were decoded from files or from stream messages, and leave as segments. No part of this crate
 //! knows SQL.
 
+pub mod archive;
 pub mod backup;
 pub mod config;
 pub mod convert;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use strandline_broker::transport::CatalogSource;
 use strandline_proto::ids::{CatalogVersion, Half, SegmentName};
 use strandline_proto::{Error, ErrorKind, Result};
+use strandline_storage::archive;
 use strandline_storage::backup::{Manifest, Unfinished};
 use strandline_storage::deep_store::DeepStore;
 use strandline_storage::environment::{Environment, blocking, file_error};
@@ -94,6 +95,8 @@ impl Backups {
         let now_ms = self.environment.clock.now_ms();
         blocking(&self.environment.spawner, "backup", move || {
             backup.note("meta.sqlite")?;
+            // After the metastore: what it has committed is archived by now.
+            archived(&deep.join(archive::FOLDER), &mut files)?;
             for file in files {
                 let inside = file.strip_prefix(&deep).map_err(|_| {
                     Error::internal(format!("{} is not in the deep store", file.display()))
@@ -112,6 +115,24 @@ impl Backups {
         })
         .await
     }
+}
+
+/// Adds the objects of the archive below a folder; those that are still being written are not among them.
+fn archived(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let failed = |e: std::io::Error| file_error("list", folder, &e);
+    let entries = match std::fs::read_dir(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        if path.is_dir() {
+            archived(&path, files)?;
+        } else if path.extension().is_some_and(|ending| ending == "raw") {
+            files.push(path);
+        }
+    }
+    Ok(())
 }
 
 /// A segment's table, name and checksum.

@@ -1,5 +1,6 @@
-//! The commit of sealed segments, one partition after its offsets: build -> upload -> commit -> swap -> keys.
+//! The commit of sealed segments, one partition after its offsets: archive -> build -> upload -> commit -> swap -> keys.
 //!
+//! What is committed is in the archive before, where the table's messages are kept there.
 //! Runs beside consumption. Every step may fail and is tried again; every step may be the process's last,
 //! and then the stream is read again from the committed offset.
 
@@ -116,6 +117,7 @@ impl Committer {
             start: segment.start_offset(),
             end: segment.next_offset(),
         };
+        self.archive(offsets.start).await?;
         if segment.rows() == 0 {
             return self.skip(offsets).await;
         }
@@ -172,6 +174,23 @@ impl Committer {
             self.steps.reach(Step::Keys, Side::After);
         }
         tracing::info!(table = %self.table, segment = %name, rows = info.rows, bytes = info.bytes, start = offsets.start, end = offsets.end, "committed");
+        Ok(())
+    }
+
+    /// Stores the messages of the segment that begins at `start_offset`, as far as they were spooled.
+    async fn archive(&self, start_offset: u64) -> Result<()> {
+        let spools = self.tail.spools(start_offset);
+        if spools.is_empty() {
+            return Ok(());
+        }
+        self.steps.reach(Step::Archive, Side::Before);
+        let place = (&*self.table, self.tail.partition());
+        for spool in spools {
+            spool
+                .store(&self.deep_store, place, &self.environment)
+                .await?;
+        }
+        self.steps.reach(Step::Archive, Side::After);
         Ok(())
     }
 

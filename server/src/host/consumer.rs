@@ -1,7 +1,8 @@
 //! One partition's consumer: stream -> decoder -> consuming segment, and a seal when it is time.
 //!
 //! Rows are visible as soon as their batch is appended; all rows of a message are in one batch. A message that can't be decoded
-//! is in the dead-letter table before the offset moves past it; in strict mode the offset stays before it. Whatever fails is tried again with a growing pause and
+//! is in the dead-letter table before the offset moves past it; in strict mode the offset stays before it. Where messages are archived,
+//! they are in the segment's spool before their rows are in the segment. Whatever fails is tried again with a growing pause and
 //! shown in the tail's status; nothing is skipped.
 
 use super::catalog::Publisher;
@@ -13,10 +14,13 @@ use super::step::{Side, Step, Steps};
 use super::tail::Tail;
 use arrow::array::RecordBatch;
 use futures::future::BoxFuture;
+use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use strandline_proto::ids::{Half, OffsetRange};
 use strandline_proto::{Error, ErrorKind, Result};
+use strandline_storage::archive::Spool;
 use strandline_storage::config::{StreamConfig, TableConfig};
 use strandline_storage::decode::registry::SchemaRegistry;
 use strandline_storage::decode::{Decoded, Decoder, Rejected, Stopped};
@@ -150,6 +154,8 @@ pub struct Consumer {
     pub metastore: Arc<dyn Metastore>,
     /// Where sealed segments go.
     pub commits: CommitQueue,
+    /// Where messages are spooled on their way into the archive.
+    pub staging: PathBuf,
     /// Memory shared with the other consumers.
     pub budget: Arc<ConsumingBudget>,
     /// Told of the seals.
@@ -358,6 +364,7 @@ impl Consumer {
             messages,
             next_offset,
             lost,
+            archived,
         } = batch;
         if let Some(range) = lost {
             tracing::error!(table = %self.table, partition = %self.tail.partition(), start = range.start, end = range.end,
@@ -368,7 +375,7 @@ impl Consumer {
         if !messages.is_empty() || next_offset > active.next_offset() {
             decoder.forget_failures();
             decoder = self
-                .index_messages(decoder, active, messages, (lost, next_offset))
+                .index_messages(decoder, active, (messages, archived), (lost, next_offset))
                 .await?;
         }
         self.tail.update_status(|s| {
@@ -387,11 +394,12 @@ impl Consumer {
         &self,
         mut decoder: Decoder,
         active: &Arc<ConsumingSegment>,
-        messages: Vec<Message>,
+        (messages, archived): (Vec<Message>, bool),
         (lost, next_offset): (Option<OffsetRange>, u64),
     ) -> Result<Decoder> {
         let messages: Arc<[Message]> = messages.into();
         let mut done = 0;
+        let held_from = lost.map_or(0, |range| range.end);
         let mut lost = lost.map_or(0, |range| range.end.saturating_sub(range.start));
         loop {
             let rest = Arc::clone(&messages);
@@ -401,8 +409,16 @@ impl Consumer {
             })
             .await?;
             decoder = back;
-            done += decoded.read;
+            let part = done..done + decoded.read;
+            done = part.end;
             let next = messages.get(done).map_or(next_offset, |m| m.offset);
+            if self.stream_config.1.archive && !archived {
+                let offsets = OffsetRange {
+                    start: active.next_offset().max(held_from),
+                    end: next,
+                };
+                self.spool(active, (&messages, part), offsets).await?;
+            }
             let stopped = decoded.stopped.clone();
             self.take(active, decoded, (std::mem::take(&mut lost), next))
                 .await?;
@@ -421,6 +437,36 @@ impl Consumer {
                 None => {}
             }
         }
+    }
+
+    /// Writes a part of `messages`, all that there are at `offsets`, where they wait for the archive.
+    async fn spool(
+        &self,
+        active: &Arc<ConsumingSegment>,
+        (messages, part): (&Arc<[Message]>, Range<usize>),
+        offsets: OffsetRange,
+    ) -> Result<()> {
+        if offsets.start >= offsets.end {
+            return Ok(());
+        }
+        let (tail, segment) = (Arc::clone(&self.tail), active.start_offset());
+        let files = Arc::clone(&self.environment.files);
+        let name = format!("{}.{}.raw", active.name(), offsets.start);
+        let (path, messages) = (self.staging.join(name), Arc::clone(messages));
+        blocking(&self.environment.spawner, "spool", move || {
+            let messages = messages.get(part).unwrap_or_default();
+            if let Some(newest) = tail.spools(segment).pop()
+                && newest.append(messages, offsets)?
+            {
+                return Ok(());
+            }
+            // The first one, or offsets before these are not to be archived.
+            let spool = Spool::new(path, files, offsets.start);
+            spool.append(messages, offsets)?;
+            tail.add_spool(segment, Arc::new(spool));
+            Ok(())
+        })
+        .await
     }
 
     async fn fetch_schema(&self, id: u32) -> Result<()> {

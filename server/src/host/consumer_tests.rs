@@ -186,6 +186,7 @@ async fn reading_does_not_wait_until_it_is_told_where_the_stream_ends() {
         tail: Arc::clone(&tail),
         metastore,
         commits,
+        staging: folder.path().to_owned(),
         budget: Arc::new(ConsumingBudget::new(registry, usize::MAX)),
         steps: Arc::new(Steps::new(None)),
         environment,

@@ -5,6 +5,8 @@
 //! does not name any more is dropped only when no query holds an older one.
 
 pub mod added;
+#[cfg(test)]
+mod archive_tests;
 pub mod backup;
 pub mod build;
 pub mod catalog;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use strandline_proto::ids::{Half, StreamPartition};
 use strandline_proto::{Error, Result};
+use strandline_storage::archive::Archive;
 use strandline_storage::config::{
     MessageFormat, StartOffset, StreamConfig, StreamKind, TableConfig,
 };
@@ -26,6 +27,7 @@ use strandline_storage::environment::{Environment, TaskHandle, blocking};
 use strandline_storage::meta::Metastore;
 use strandline_storage::segment::consuming::ConsumingSegment;
 use strandline_storage::stream::Stream;
+use strandline_storage::stream::archived::ArchivedStream;
 use strandline_storage::stream::kafka::KafkaStream;
 use strandline_storage::stream::log::EmbeddedLog;
 use tokio::sync::watch;
@@ -63,7 +65,8 @@ impl Streams for ServerStreams {
                     &config.properties,
                     self.environment.clone(),
                 )?;
-                Arc::new(stream.with_headers(config.decoder.metadata))
+                // Another config may want what this one does not.
+                Arc::new(stream.with_headers(config.decoder.metadata || config.archive))
             }
             StreamKind::Log => {
                 self.log
@@ -139,6 +142,7 @@ impl RealtimeTables {
         let mut watchers = Vec::new();
         for (number, stream_config) in config.streams.iter().enumerate() {
             let stream = self.stream(stream_config).await?;
+            let stream = self.with_archive(&config.name, stream_config, stream);
             let environment = &self.shared.environment;
             let schemas = match &stream_config.decoder.format {
                 MessageFormat::RegisteredAvro { registry } => Some(Arc::new(SchemaRegistry::new(
@@ -256,6 +260,21 @@ impl RealtimeTables {
         let mut all: Vec<StreamStatus> = statuses.map(|s| s.lock().clone()).collect();
         all.sort_by_key(|status| status.last_error.is_empty());
         all.into_iter().next()
+    }
+
+    /// The stream in front of its archive, where it has one.
+    fn with_archive(
+        &self,
+        table: &str,
+        config: &StreamConfig,
+        stream: Arc<dyn Stream>,
+    ) -> Arc<dyn Stream> {
+        if !config.archive {
+            return stream;
+        }
+        let deep_store = Arc::clone(&self.shared.deep_store);
+        let archive = Archive::new(deep_store, table, &stream.id(), &stream.topic());
+        Arc::new(ArchivedStream::new(stream, archive))
     }
 
     async fn stream(&self, config: &StreamConfig) -> Result<Arc<dyn Stream>> {
@@ -465,6 +484,7 @@ impl Watcher {
             tail,
             metastore: Arc::clone(metastore),
             commits,
+            staging: staging.clone(),
             budget: Arc::clone(budget),
             steps: Arc::clone(steps),
             environment: environment.clone(),

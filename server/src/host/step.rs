@@ -10,6 +10,8 @@ use strandline_proto::{Error, Result};
 pub enum Step {
     /// The consuming segment takes no more rows; a new one takes its place.
     Seal,
+    /// Where messages are archived, these go to the deep store.
+    Archive,
     /// Its rows become an immutable file in the staging folder.
     Build,
     /// The file goes to the deep store, and is opened from there.
@@ -35,6 +37,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Seal => "seal",
+            Self::Archive => "archive",
             Self::Build => "build",
             Self::Upload => "upload",
             Self::Commit => "commit",
@@ -58,13 +61,14 @@ impl FromStr for KillPoint {
     fn from_str(text: &str) -> Result<Self> {
         let refuse = || {
             Error::invalid(format!(
-                "kill point {text:?}: expected step.side:count with a step of seal, build, upload, commit, swap, keys and a side of before, after"
+                "kill point {text:?}: expected step.side:count with a step of seal, archive, build, upload, commit, swap, keys and a side of before, after"
             ))
         };
         let (place, count) = text.split_once(':').unwrap_or((text, "1"));
         let (step, side) = place.split_once('.').ok_or_else(refuse)?;
         let step = [
             Step::Seal,
+            Step::Archive,
             Step::Build,
             Step::Upload,
             Step::Commit,

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use strandline_proto::ids::{OffsetRange, SegmentName, StreamPartition};
 use strandline_proto::leaf::TailTask;
 use strandline_proto::{Error, Result};
+use strandline_storage::archive::Spool;
 use strandline_storage::meta::IngestCounts;
 use strandline_storage::meta::minutes::{BUCKETS_MAX, MinuteCounts};
 use strandline_storage::segment::SegmentReader;
@@ -66,6 +67,8 @@ pub struct Tail {
     partition: StreamPartition,
     segments: RwLock<Vec<Arc<ConsumingSegment>>>,
     counts: Mutex<Counts>,
+    /// What of each segment's messages is on its way into the archive, by its start offset.
+    spools: Mutex<BTreeMap<u64, Vec<Arc<Spool>>>>,
     status: Mutex<TailStatus>,
     committed: watch::Sender<u64>,
     seal_now: AtomicBool,
@@ -92,6 +95,7 @@ impl Tail {
             partition,
             segments: RwLock::new(vec![first]),
             counts: Mutex::new(counts),
+            spools: Mutex::default(),
             status: Mutex::new(TailStatus {
                 state: "STARTING",
                 ..TailStatus::default()
@@ -148,6 +152,19 @@ impl Tail {
             place > keep_from || s.start_offset() != start_offset
         });
         self.counts.lock().by_segment.remove(&start_offset);
+        self.spools.lock().remove(&start_offset);
+    }
+
+    /// The spools with messages of the segment that begins at `start_offset`, oldest first.
+    pub fn spools(&self, start_offset: u64) -> Vec<Arc<Spool>> {
+        let spools = self.spools.lock();
+        spools.get(&start_offset).cloned().unwrap_or_default()
+    }
+
+    /// Puts a spool behind the others of a segment.
+    pub fn add_spool(&self, start_offset: u64, spool: Arc<Spool>) {
+        let mut spools = self.spools.lock();
+        spools.entry(start_offset).or_default().push(spool);
     }
 
     /// Adds to what became of the messages of the segment that begins at `start_offset`, which are those before `next_offset`.

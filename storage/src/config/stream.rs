@@ -9,6 +9,8 @@
 //! topic.consumption.rate.limit             messages a second, of all partitions of the topic
 //! stream.T.strict                          (ours) true: consumption of a partition stops at the first message that is wrong and
 //!                                          names it, instead of making it a dead letter, until the config is another one
+//! stream.T.archive                         (ours) true: raw messages are kept in the deep store's archive, and read from there when
+//!                                          the stream does not have them any more
 //! realtime.segment.flush.threshold.rows, .segment.size, .time
 //! ```
 
@@ -90,6 +92,10 @@ pub(super) fn parse(
         Some(node) => node.boolean()?,
         None => false,
     };
+    let archive = match map.take(&key("archive")) {
+        Some(node) => node.boolean()?,
+        None => false,
+    };
     let (flush_rows, flush_bytes, flush_age_ms) = thresholds(&mut map, warnings)?;
     if let Some(n) = map.take(&key("consumer.type"))
         && matches!(n.text()?.to_ascii_lowercase().as_str(), "highlevel")
@@ -111,6 +117,7 @@ pub(super) fn parse(
         start_offsets,
         rate_limit,
         strict,
+        archive,
         decoder,
         flush_rows,
         flush_bytes,

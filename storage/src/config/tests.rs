@@ -488,12 +488,14 @@ fn positions_limits_and_several_streams_are_read() {
     assert_eq!(reset(r#""2d""#), StartOffset::Back(2 * day as u64));
     assert_eq!(reset(r#""SMALLEST""#), StartOffset::Earliest);
     let stream = parse(
-        r#", "stream.log.start.offsets": "0:15, 3:0", "topic.consumption.rate.limit": "0.5", "stream.log.strict": "true""#,
+        r#", "stream.log.start.offsets": "0:15, 3:0", "topic.consumption.rate.limit": "0.5", "stream.log.strict": "true",
+            "stream.log.archive": true"#,
     );
     assert_eq!(stream.start_offsets, BTreeMap::from([(0, 15), (3, 0)]));
     assert_eq!((stream.rate_limit, stream.strict), (Some(500), true));
     let plain = parse(r#", "topic.consumption.rate.limit": 0"#);
     assert_eq!((plain.rate_limit, plain.strict), (None, false));
+    assert_eq!((stream.archive, plain.archive), (true, false));
 
     let two = r#"{"streamType": "log"}, {"streamType": "log", "stream.log.topic.name": "other"}"#;
     let (config, _) = stream_table(two).unwrap();

@@ -55,6 +55,7 @@ async fn read(
             messages,
             next_offset,
             lost,
+            archived: _,
         } = reader.next(messages_max, 1 << 20, LONG).await?;
         claim(lost.is_none(), "nothing is lost while nothing is removed")?;
         claim(

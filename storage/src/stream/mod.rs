@@ -8,6 +8,7 @@
 //! Invariant of every reader: each message at or after the offset it was opened at comes exactly
 //! once and in order, unless the batch that jumps over some says so in [`MessageBatch::lost`].
 
+pub mod archived;
 pub mod contract;
 pub mod kafka;
 pub mod log;
@@ -52,6 +53,8 @@ pub struct MessageBatch {
     /// Offsets that are gone because retention overtook the reader. They lie before all of
     /// `messages`, and reading went on after them.
     pub lost: Option<OffsetRange>,
+    /// Whether the messages are read from an archive, and need not go there again.
+    pub archived: bool,
 }
 
 /// A topic that can be read by partition and offset.

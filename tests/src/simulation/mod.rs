@@ -29,7 +29,7 @@ pub use machine::Trace;
 
 use model::Row;
 use queries::Queries;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -124,6 +124,43 @@ fn payload(row: Option<Row>) -> Vec<u8> {
         Some((n, ms)) => format!(r#"{{"n": {n}, "ms": {ms}}}"#).into_bytes(),
         None => b"{\"n\": ".to_vec(),
     }
+}
+
+/// The offsets that a deep store's archive holds of each partition, by their beginnings; each object must be whole.
+fn archived_ranges(deep: &Path) -> Result<BTreeMap<u32, Vec<(u64, u64)>>, String> {
+    let mut found: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
+    let mut folders = vec![deep.join(".archive")];
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()) {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
+            let (Some(partition), Some(file)) = (name(&folder), name(&path)) else {
+                continue;
+            };
+            // What was cut off on its way in has another ending.
+            let Some(stem) = file.strip_suffix(".raw") else {
+                continue;
+            };
+            let mut parts = stem.split('-');
+            let mut number = |radix| {
+                let part = parts.next().unwrap_or_default();
+                u64::from_str_radix(part, radix).map_err(|e| format!("{file}: {e}"))
+            };
+            let (start, end, crc) = (number(10)?, number(10)?, number(16)?);
+            let bytes = std::fs::read(&path).map_err(|e| format!("{file}: {e}"))?;
+            if u64::from(crc32c::crc32c(&bytes)) != crc {
+                return Err(format!("{file} of the archive is not what its name says"));
+            }
+            let partition = partition.parse().map_err(|e| format!("{file}: {e}"))?;
+            found.entry(partition).or_default().push((start, end));
+        }
+    }
+    found.values_mut().for_each(|ranges| ranges.sort_unstable());
+    Ok(found)
 }
 
 /// Names and checksums of the segment files below a deep store's folder.

@@ -19,6 +19,8 @@ pub(super) struct Scenario {
     kept: &'static str,
     sorted: bool,
     inverted: bool,
+    /// Whether messages are archived.
+    pub(super) archives: bool,
     /// Bytes of a file of the log.
     pub(super) file_bytes_max: u64,
     /// Memory of consuming segments.
@@ -40,6 +42,7 @@ impl Scenario {
             kept: machine.one_of(&["0d", "1h"]),
             sorted: machine.once_in(2),
             inverted: machine.once_in(3),
+            archives: machine.once_in(3),
             file_bytes_max: machine.one_of(&[600, 2_000, 100_000]),
             memory_bytes_max: machine.one_of(&[1 << 30, 1 << 30, 60_000]),
         }
@@ -119,6 +122,9 @@ impl Scenario {
         };
         let kind = if self.is_remote { "kafka" } else { "log" };
         stream[format!("stream.{kind}.consumer.prop.auto.offset.reset")] = json!("smallest");
+        if self.archives {
+            stream[format!("stream.{kind}.archive")] = json!("true");
+        }
         stream["realtime.segment.flush.threshold.rows"] = json!(self.flush_rows.to_string());
         stream["realtime.segment.flush.threshold.time"] = json!(self.flush_age);
         stream

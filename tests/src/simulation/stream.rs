@@ -203,6 +203,7 @@ impl PartitionReader for Reader {
                     start: from,
                     end: first,
                 }),
+                archived: false,
             }
         })?;
         self.next_offset = batch.next_offset;

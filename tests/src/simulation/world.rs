@@ -11,7 +11,7 @@ use super::queries::Queries;
 use super::scenario::Scenario;
 use super::stream::Topic;
 use super::view::View;
-use super::{disk_files, payload};
+use super::{archived_ranges, disk_files, payload};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -134,7 +134,29 @@ impl World {
         self.come_to_rest()?;
         self.check_rest()?;
         self.check_files()?;
-        self.stop()
+        self.stop()?;
+        self.check_archive()
+    }
+
+    /// What is committed is in the archive, where there is one. No life is there.
+    fn check_archive(&self) -> Result<(), Wrong> {
+        if !self.scenario.archives {
+            return Ok(());
+        }
+        let archived = archived_ranges(&self.setting.data.join("deep"))?;
+        for (partition, ranges) in &self.ledger.lock().ranges {
+            let mut next = ranges.first().map_or(0, |range| range.start);
+            let end = ranges.last().map_or(0, |range| range.end);
+            for (start, to) in archived.get(partition).into_iter().flatten() {
+                next = if *start <= next { next.max(*to) } else { next };
+            }
+            if next < end {
+                return Err(format!(
+                    "partition {partition} is committed to {end} and archived to {next}"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Starts lives until one is there.
@@ -142,6 +164,7 @@ impl World {
         let mut attempts = 0;
         while self.life.is_none() {
             attempts += 1;
+            self.check_archive()?;
             if attempts > 4 {
                 self.machine.set_faults(Faults::default());
             }

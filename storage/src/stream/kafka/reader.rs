@@ -175,6 +175,7 @@ impl KafkaReader {
             messages: Vec::new(),
             next_offset: self.next_offset,
             lost: self.lost.take(),
+            archived: false,
         }
     }
 
@@ -190,6 +191,7 @@ impl KafkaReader {
             messages: Vec::new(),
             next_offset: self.next_offset,
             lost: self.lost.take(),
+            archived: false,
         };
         let (mut bytes, mut next, mut stream) = (0_usize, Some(first), consumer.stream());
         let with_headers = self.target.with_headers;
