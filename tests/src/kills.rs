@@ -9,7 +9,7 @@ use crate::client::Client;
 use crate::process::Process;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fmt;
 use std::io::Write;
 use std::path::Path;
@@ -74,7 +74,9 @@ impl Plan {
 }
 
 /// The steps of a commit; the last one where rows have a key.
-const STEPS: [&str; 6] = ["seal", "build", "upload", "commit", "swap", "keys"];
+const STEPS: [&str; 7] = [
+    "seal", "archive", "build", "upload", "commit", "swap", "keys",
+];
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -142,7 +144,7 @@ pub fn schema_json(keyed: bool) -> String {
 }
 
 /// The table config over a stream.
-pub fn table_json(stream: &serde_json::Value, keyed: bool) -> String {
+pub fn table_json(stream: &Value, keyed: bool) -> String {
     let mode = if keyed { "FULL" } else { "NONE" };
     let sorted: &[&str] = if keyed { &[] } else { &["seq"] };
     json!({
@@ -151,11 +153,19 @@ pub fn table_json(stream: &serde_json::Value, keyed: bool) -> String {
         "segmentsConfig": {"timeColumnName": "sent_ms", "replication": "1"},
         "tableIndexConfig": {"invertedIndexColumns": ["word"], "sortedColumn": sorted},
         "upsertConfig": {"mode": mode},
-        "ingestionConfig": {"streamIngestionConfig": {"streamConfigMaps": [stream]}},
+        "ingestionConfig": {"streamIngestionConfig": {"streamConfigMaps": [archived(stream)]}},
         "tenants": {},
         "metadata": {},
     })
     .to_string()
+}
+
+/// A stream's config with which its messages are archived.
+fn archived(stream: &Value) -> Value {
+    let mut stream = stream.clone();
+    let kind = stream["streamType"].as_str().unwrap_or_default().to_owned();
+    stream[format!("stream.{kind}.archive")] = json!("true");
+    stream
 }
 
 /// Milliseconds since the epoch.
@@ -368,7 +378,7 @@ fn kill_place(random: &mut StdRng) -> Option<String> {
     if random.random_range(0..100) < 55 {
         return None;
     }
-    let step = STEPS[random.random_range(0..5)];
+    let step = STEPS[random.random_range(0..6)];
     let side = ["before", "after"][random.random_range(0..2)];
     Some(format!("{step}.{side}:{}", random.random_range(1..=3)))
 }
