@@ -315,15 +315,10 @@ impl DeepStore {
 
     /// The objects below `folder` that are whole segments' copies by their names.
     async fn objects(&self, folder: &ObjectPath) -> Result<Vec<(ObjectPath, Content)>> {
-        let found: Vec<_> = self
-            .store
-            .list(Some(folder))
-            .try_collect()
-            .await
-            .map_err(|e| store_error("list", folder, &e))?;
-        let named = found.into_iter().filter_map(|object| {
-            let content = Content::parse(object.location.filename()?)?;
-            Some((object.location, content))
+        let found = self.list_objects(folder).await?;
+        let named = found.into_iter().filter_map(|(path, _)| {
+            let content = Content::parse(path.filename()?)?;
+            Some((path, content))
         });
         Ok(named.collect())
     }

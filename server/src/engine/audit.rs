@@ -68,14 +68,15 @@ impl Engine {
     /// Rows of a table that others of their keys have superseded.
     fn superseded_rows(&self, table: &TableSnapshot) -> u64 {
         let hosted = self.registry.table(&table.name);
-        let Some(keys) = hosted.keys() else { return 0 };
         let committed = table.segments.iter().map(|s| s.name.clone());
         let mut names: BTreeSet<SegmentName> = committed.collect();
         for tail in hosted.tails() {
             names.extend(tail.segments().iter().map(|s| s.name().clone()));
         }
-        let docs = names.iter().filter_map(|name| keys.docs(name));
-        docs.map(|docs| docs.superseded()).sum()
+        names
+            .iter()
+            .filter_map(|name| hosted.superseded(name))
+            .sum()
     }
 
     /// Reads what the ledger says of minutes: an entry of which that can't be read is wrong.

@@ -21,6 +21,7 @@ use strandline_proto::{Error, Result};
 use strandline_storage::backup::Manifest;
 use strandline_storage::environment::blocking;
 use strandline_storage::meta::{ChangeReason, Metastore, TableRecord};
+use strandline_storage::segment::merge::docs_without;
 
 /// How often a change looks again at its segments, when these change under it.
 const ATTEMPTS_MAX: u32 = 20;
@@ -228,20 +229,25 @@ impl Engine {
         });
         let deleted: DeletedRows = deleted.collect();
         let number = deleted.iter().map(|(_, docs)| docs.len() as u64).sum();
-        let mut older = self.older_rows(table, record, &deleted).await?;
+        let mut going = self.older_rows(table, record, &deleted).await?;
+        for (segment, docs) in &deleted {
+            let of_segment = going.entry(segment.name.clone()).or_default();
+            of_segment.extend(docs);
+        }
         for segment in of_halves() {
-            let of_statement = deleted.iter().find(|(of, _)| of.name == segment.name);
-            let mut docs = older.remove(&segment.name).unwrap_or_default();
-            docs.extend(of_statement.iter().flat_map(|(_, docs)| docs));
+            let Some(mut docs) = going.remove(&segment.name) else {
+                continue;
+            };
             docs.sort_unstable();
-            let gone = docs.len() as u64;
-            if gone == 0 {
+            let rows = u32::try_from(segment.rows)
+                .map_err(|_| Error::internal("a segment of over 2^32 rows"))?;
+            if docs.is_empty() {
                 continue;
             }
-            if gone < segment.rows {
+            if (docs.len() as u64) < segment.rows {
                 planned.push(Planned::part_of(
                     segment,
-                    Take::Docs(others(&docs, segment.rows)?),
+                    Take::Docs(docs_without(rows, &docs)),
                 ));
             }
             removed.push(Arc::clone(segment));
@@ -284,17 +290,9 @@ impl Engine {
         let of = of.collect::<Result<Vec<_>>>()?;
         let spawner = &self.environment.spawner;
         blocking(spawner, "look for older rows", move || {
-            let of: Vec<_> = of
-                .iter()
-                .map(|(reader, docs)| (&**reader, &docs[..]))
-                .collect();
-            let segments: Vec<_> = all.iter().map(|(name, reader)| (name, &**reader)).collect();
-            let older = keys.older_rows(&of, &segments)?;
-            Ok(all
-                .iter()
-                .map(|(name, _)| name.clone())
-                .zip(older)
-                .collect())
+            let older = keys.older_rows(&of, &all)?;
+            let names = all.into_iter().map(|(name, _)| name);
+            Ok(names.zip(older).collect())
         })
         .await
     }
@@ -340,18 +338,4 @@ impl Engine {
 
 fn rows(each: impl Iterator<Item = u64>) -> u64 {
     each.sum()
-}
-
-/// The documents of a segment that are not among `docs`, which ascend.
-fn others(docs: &[u32], rows: u64) -> Result<Vec<u32>> {
-    let rows = u32::try_from(rows).map_err(|_| Error::internal("a segment of over 2^32 rows"))?;
-    let mut gone = docs.iter().copied().peekable();
-    let stays = |doc: &u32| {
-        let is_gone = gone.peek() == Some(doc);
-        if is_gone {
-            gone.next();
-        }
-        !is_gone
-    };
-    Ok((0..rows).filter(stays).collect())
 }

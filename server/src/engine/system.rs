@@ -76,12 +76,11 @@ impl Engine {
                 .map(|(n, e)| (n.to_string(), e))
                 .collect();
             let known = self.registry.snapshot().tables.get(&name).cloned();
-            let keys = self.registry.table(&name).keys();
+            let hosted = self.registry.table(&name);
             let superseded = |segment: &str| {
-                let docs = keys.as_ref()?.docs(&SegmentName::new(segment))?;
-                Some(docs.superseded())
+                let rows = hosted.superseded(&SegmentName::new(segment));
+                rows.map_or(Cell::Null, Cell::Long)
             };
-            let superseded = |segment: &str| superseded(segment).map_or(Cell::Null, Cell::Long);
             for s in self.segments(&name)? {
                 let times = known
                     .as_ref()

@@ -128,7 +128,7 @@ fn archived(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         let path = entry.map_err(failed)?.path();
         if path.is_dir() {
             archived(&path, files)?;
-        } else if path.extension().is_some_and(|ending| ending == "raw") {
+        } else if path.to_string_lossy().ends_with(archive::ENDING) {
             files.push(path);
         }
     }

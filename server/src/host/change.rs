@@ -309,6 +309,13 @@ pub fn compacted(rows: u64) -> IngestCounts {
     }
 }
 
+/// Segments of a stream partition that go, and what comes in their place.
+#[derive(Default)]
+struct Group<'a> {
+    old: Vec<&'a SegmentInfo>,
+    new: Option<&'a SegmentInfo>,
+}
+
 /// For the offsets of each realtime segment of `added`, and of each of `removed` of whose offsets none of these is: the rows that
 /// are not there any more, by the minutes of their events. Those of segments that can't be read have none.
 async fn left_rows(
@@ -321,15 +328,11 @@ async fn left_rows(
     let time = config.and_then(|config| {
         EventTime::of(&config.spec.schema, config.time_column.as_deref()).map(Arc::new)
     });
-    type Groups<'a> =
-        BTreeMap<(&'a StreamPartition, u64, u64), (Vec<&'a SegmentInfo>, Option<&'a SegmentInfo>)>;
-    let mut groups = Groups::new();
+    let mut groups: BTreeMap<(&StreamPartition, u64, u64), Group<'_>> = BTreeMap::new();
     for new in added {
         if let Some((partition, range)) = &new.origin {
-            groups
-                .entry((partition, range.start, range.end))
-                .or_default()
-                .1 = Some(new);
+            let of = (partition, range.start, range.end);
+            groups.entry(of).or_default().new = Some(new);
         }
     }
     for old in removed {
@@ -341,10 +344,10 @@ async fn left_rows(
         };
         let found = groups.keys().find(holds).copied();
         let of = found.unwrap_or((partition, range.start, range.end));
-        groups.entry(of).or_default().0.push(old);
+        groups.entry(of).or_default().old.push(old);
     }
     let mut all = Vec::new();
-    for ((partition, start, end), (old, new)) in groups {
+    for ((partition, start, end), Group { old, new }) in groups {
         let before: u64 = old.iter().map(|s| s.rows).sum();
         let rows = before.saturating_sub(new.map_or(0, |new| new.rows));
         if rows == 0 {

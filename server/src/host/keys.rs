@@ -145,7 +145,7 @@ impl PlaceReader for HostedPlaces {
         let found: Arc<dyn SegmentReader> = match consuming.into_iter().find(|s| s.name() == name) {
             Some(segment) => segment.view(),
             None => self.hosted.newest(name).ok_or_else(|| {
-                Error::segment_gone(format!("segment {name}, whose rows are merged, is gone"))
+                Error::segment_gone(format!("segment {name}, whose rows are looked at, is gone"))
             })??,
         };
         let version = found.schema_version();

@@ -2,7 +2,7 @@
 
 use super::added::Places;
 use super::change::{Part, Planned, Take};
-use super::keys::partition_number;
+use super::keys::{HostedPlaces, partition_number};
 use super::registry::HostedTable;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +11,8 @@ use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::ids::{CatalogVersion, Half, OffsetRange, SegmentName, StreamPartition};
 use strandline_proto::{Error, Result};
 use strandline_storage::environment::{blocking, in_background};
-use strandline_storage::keys::{Kept, TableKeys};
+use strandline_storage::keys::{Kept, PlaceReader, TableKeys};
 use strandline_storage::segment::SegmentReader;
-use strandline_storage::segment::adapted::adapt;
 use tokio::sync::OwnedMutexGuard;
 
 /// How long, and how often, a change waits until queries no longer look at what it changed.
@@ -225,14 +224,14 @@ impl<'a> KeysChange<'a> {
 pub fn reader(
     places: &Places,
     table: &str,
-    hosted: &HostedTable,
+    hosted: &Arc<HostedTable>,
     name: &SegmentName,
 ) -> Result<Arc<dyn SegmentReader>> {
     let config = places.publisher.config(table, Half::Realtime);
     let config = config.ok_or_else(|| Error::not_found(format!("no table {table}")))?;
-    let gone = || Error::segment_gone(format!("segment {name} of table {table} is gone"));
-    let open = hosted.newest(name).ok_or_else(gone)??;
-    let version = open.info().schema_version;
-    let lineage = places.publisher.lineage(table);
-    Ok(adapt(open, version, &config.spec.schema, &lineage))
+    let places = HostedPlaces {
+        hosted: Arc::clone(hosted),
+        lineage: places.publisher.lineage(table),
+    };
+    places.segment(name, &config.spec.schema)
 }

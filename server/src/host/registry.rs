@@ -285,6 +285,11 @@ impl HostedTable {
         self.keys.read().clone()
     }
 
+    /// How many rows of a segment others of their keys have superseded; none where rows have no keys, or the segment is not known.
+    pub fn superseded(&self, segment: &SegmentName) -> Option<u64> {
+        Some(self.keys()?.docs(segment)?.superseded())
+    }
+
     /// Waits until no other change of its segments is under way, where its rows have keys.
     pub async fn keys_change(&self) -> OwnedMutexGuard<()> {
         Arc::clone(&self.keys_change).lock_owned().await

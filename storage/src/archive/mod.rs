@@ -64,7 +64,8 @@ use strandline_proto::ids::{OffsetRange, StreamPartition};
 
 /// The folder of the deep store that holds it.
 pub const FOLDER: &str = ".archive";
-const ENDING: &str = ".raw";
+/// What the names of its objects end with; those of what is still being written do not.
+pub const ENDING: &str = ".raw";
 /// Bytes of one part of a path, from which on it is cut.
 const PART_BYTES_MAX: usize = 200;
 

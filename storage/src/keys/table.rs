@@ -8,7 +8,7 @@ use super::rows::{KeyReader, KeyedRows};
 use super::store::{KeyStore, StoredKeys};
 use crate::config::{KeyRule, KeysConfig};
 use crate::segment::consuming::ConsumingSegment;
-use crate::segment::merge::column_or_default;
+use crate::segment::merge::{column_or_default, docs_without};
 use crate::segment::{SegmentReader, ValidDocs};
 use ::arrow::array::{BooleanArray, RecordBatch};
 use ::arrow::compute::filter_record_batch;
@@ -204,13 +204,6 @@ struct Settling {
     base: DocId,
 }
 
-/// The documents below `end` that are not among `docs`, which ascend.
-fn without(end: DocId, docs: &[DocId]) -> Vec<DocId> {
-    let mut gone = docs.iter().copied().peekable();
-    let mut stays = |doc: &DocId| gone.next_if_eq(doc).is_none();
-    (0..end).filter(|doc| stays(doc)).collect()
-}
-
 /// The first [`STORED_ROWS`] of `keys`, and what has the key of the last of them; the rest.
 fn whole_keys(keys: &[KeyedRow]) -> (&[KeyedRow], &[KeyedRow]) {
     let (first, rest) = keys.split_at(keys.len().min(STORED_ROWS));
@@ -402,7 +395,7 @@ impl TableKeys {
             }
             unneeded.retain(|doc| !kept.contains(doc));
         }
-        Ok(Some(without(segment.num_docs(), &unneeded)))
+        Ok(Some(docs_without(segment.num_docs(), &unneeded)))
     }
 
     /// Whether all rows of a committed segment are on disk.
@@ -478,13 +471,13 @@ impl TableKeys {
     /// Those of the store, and of reading segments.
     pub fn older_rows(
         &self,
-        of: &[(&dyn SegmentReader, &[DocId])],
-        segments: &[(&SegmentName, &dyn SegmentReader)],
+        of: &[(Arc<dyn SegmentReader>, Vec<DocId>)],
+        segments: &[(SegmentName, Arc<dyn SegmentReader>)],
     ) -> Result<Vec<Vec<DocId>>> {
         let mut keys: HashSet<Key> = HashSet::new();
         for (segment, docs) in of {
             for docs in docs.chunks(READ_ROWS as usize) {
-                keys.extend(self.rows_at(*segment, docs)?.keys);
+                keys.extend(self.rows_at(&**segment, docs)?.keys);
             }
         }
         let older = segments.iter().map(|(name, segment)| {
@@ -493,7 +486,7 @@ impl TableKeys {
                 return Ok(older);
             };
             for superseded in self.superseded_on_disk(&docs)?.chunks(READ_ROWS as usize) {
-                let rows = self.rows_at(*segment, superseded)?;
+                let rows = self.rows_at(&**segment, superseded)?;
                 let of_keys = superseded.iter().zip(&rows.keys);
                 let of_keys = of_keys.filter(|(_, key)| keys.contains(*key));
                 older.extend(of_keys.map(|(doc, _)| *doc));

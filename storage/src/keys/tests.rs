@@ -441,17 +441,15 @@ impl Table {
         };
         let gone: Vec<Vec<DocId>> = segments.iter().map(|(_, s)| docs_of(s)).collect();
         assert_eq!(gone.iter().map(Vec::len).sum::<usize>(), ranks.len());
-        let deleted: Vec<(&dyn SegmentReader, &[DocId])> = (segments.iter().zip(&gone))
-            .map(|((_, s), docs)| (&**s as _, &docs[..]))
+        let deleted: Vec<(Arc<dyn SegmentReader>, Vec<DocId>)> = (segments.iter().zip(&gone))
+            .map(|((_, s), docs)| (Arc::clone(s) as _, docs.clone()))
             .collect();
         let names: Vec<_> = segments
             .iter()
             .map(|(_, s)| SegmentName::new(s.name()))
             .collect();
-        let all: Vec<(&SegmentName, &dyn SegmentReader)> = names
-            .iter()
-            .zip(&segments)
-            .map(|(n, (_, s))| (n, &**s as _))
+        let all: Vec<(SegmentName, Arc<dyn SegmentReader>)> = (names.iter().zip(&segments))
+            .map(|(n, (_, s))| (n.clone(), Arc::clone(s) as _))
             .collect();
         let older = self.keys().older_rows(&deleted, &all).unwrap();
         for (at, (of, segment)) in segments.iter().enumerate() {

@@ -123,19 +123,7 @@ pub struct IngestCounts {
 
 impl IngestCounts {
     /// None at all.
-    pub const NONE: Self = Self {
-        read: 0,
-        indexed: 0,
-        filtered: 0,
-        deduplicated: 0,
-        dead_lettered: 0,
-        lost: 0,
-        moved: 0,
-        deleted: 0,
-        expired: 0,
-        unnested: 0,
-        compacted: 0,
-    };
+    pub const NONE: Self = Self::of_fields([0; 11]);
 
     /// The sums of both.
     pub fn plus(self, other: Self) -> Self {
@@ -196,7 +184,7 @@ impl IngestCounts {
     }
 
     /// The counts that have these [fields](Self::fields).
-    fn of_fields(fields: [u64; 11]) -> Self {
+    const fn of_fields(fields: [u64; 11]) -> Self {
         let [
             read,
             indexed,

@@ -134,6 +134,13 @@ pub(crate) fn column_or_default(
     }
 }
 
+/// The documents below `end` that are not among `docs`, which ascend.
+pub fn docs_without(end: DocId, docs: &[DocId]) -> Vec<DocId> {
+    let mut gone = docs.iter().copied().peekable();
+    let mut stays = |doc: &DocId| gone.next_if_eq(doc).is_none();
+    (0..end).filter(|doc| stays(doc)).collect()
+}
+
 /// What rows hold in a column that was added after them.
 fn defaults(column: &Column, rows: usize) -> Result<ArrayRef> {
     if column.default.is_null() {

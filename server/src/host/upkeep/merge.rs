@@ -168,8 +168,7 @@ impl Upkeep {
 
     fn superseded_rows(&self, table: &str, segment: &SegmentInfo) -> u64 {
         let hosted = self.places.publisher.registry().table(table);
-        let docs = hosted.keys().and_then(|keys| keys.docs(&segment.name));
-        docs.map_or(0, |docs| docs.superseded())
+        hosted.superseded(&segment.name).unwrap_or(0)
     }
 
     /// The rows of a segment that are needed, or all of them; none while it is not known which.

@@ -42,6 +42,18 @@ fn about<'q>(statement: &'static str, table: &'q str, partition: &'q StreamParti
         .bind(i64::from(partition.partition))
 }
 
+/// The same with the entry of these offsets and this kind.
+fn about_entry<'q>(
+    statement: &'static str,
+    (table, partition): (&'q str, &'q StreamPartition),
+    (range, kind): (OffsetRange, EntryKind),
+) -> Result<Query<'q>> {
+    let query = about(statement, table, partition)
+        .bind(to_sql(range.start, "offset")?)
+        .bind(to_sql(range.end, "offset")?);
+    Ok(query.bind(kind.name()))
+}
+
 /// An entry whose counts are read.
 struct Stored {
     range: OffsetRange,
@@ -64,10 +76,7 @@ pub(super) async fn add(
         "SELECT *",
         "AND start_offset = $5 AND end_offset = $6 AND kind = $7"
     );
-    let known = about(same, table, partition)
-        .bind(to_sql(range.start, "offset")?)
-        .bind(to_sql(range.end, "offset")?)
-        .bind(kind.name())
+    let known = about_entry(same, (table, partition), (range, kind))?
         .fetch_optional(write.connection())
         .await
         .map_err(|e| sql_error("read", &e))?;
@@ -85,18 +94,15 @@ async fn insert(
     write: &mut Write<'_>,
     table: &str,
     partition: &StreamPartition,
-    (range, kind): (OffsetRange, EntryKind),
+    entry: (OffsetRange, EntryKind),
     minutes: &MinuteCounts,
 ) -> Result<()> {
-    about(
+    about_entry(
         "INSERT INTO ledger (table_name, stream, topic, partition_number, start_offset, end_offset, kind, counts_json, minutes_hex)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-        table,
-        partition,
-    )
-    .bind(to_sql(range.start, "offset")?)
-    .bind(to_sql(range.end, "offset")?)
-    .bind(kind.name())
+        (table, partition),
+        entry,
+    )?
     .bind(to_json(&minutes.total(), "counts")?)
     .bind(sealed(&super::realtime::hex(&minutes.encode())))
     .execute(write.connection())
@@ -109,16 +115,13 @@ async fn remove(
     write: &mut Write<'_>,
     table: &str,
     partition: &StreamPartition,
-    (range, kind): (OffsetRange, EntryKind),
+    entry: (OffsetRange, EntryKind),
 ) -> Result<()> {
     let same = of_partition!(
         "DELETE",
         "AND start_offset = $5 AND end_offset = $6 AND kind = $7"
     );
-    about(same, table, partition)
-        .bind(to_sql(range.start, "offset")?)
-        .bind(to_sql(range.end, "offset")?)
-        .bind(kind.name())
+    about_entry(same, (table, partition), entry)?
         .execute(write.connection())
         .await
         .map_err(|e| sql_error("write", &e))?;
