@@ -17,6 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 use strandline_benches::ssb::{data, table};
 use strandline_broker::transport::{LeafContext, LeafTransport, Watermarks};
+use strandline_proto::catalog::TableSnapshot;
 use strandline_proto::ids::Half;
 use strandline_proto::leaf::{
     AggregateFunction, ColumnPredicate, ColumnTest, GroupKey, LEAF_QUERY_VERSION, LeafAggregate,
@@ -71,7 +72,7 @@ impl SegmentHost for OneSegment {
         Err(Error::invalid(format!("{table} has no stream")))
     }
 
-    fn watermarks(&self, _table: &str) -> Result<Watermarks> {
+    fn watermarks(&self, _table: &TableSnapshot) -> Result<Watermarks> {
         Ok(Watermarks::default())
     }
 }

@@ -7,7 +7,7 @@ use futures::stream::BoxStream;
 use std::sync::Arc;
 use std::time::Instant;
 use strandline_proto::Result;
-use strandline_proto::catalog::CatalogSnapshot;
+use strandline_proto::catalog::{CatalogSnapshot, TableSnapshot};
 use strandline_proto::ids::StreamPartition;
 use strandline_proto::leaf::{LeafExplanation, LeafQuery};
 use strandline_proto::stats::LeafStats;
@@ -71,8 +71,9 @@ impl std::fmt::Debug for PinnedKeys {
 #[async_trait]
 pub trait LeafTransport: Send + Sync + std::fmt::Debug {
     /// The watermarks of a table's stream partitions. Pinned once a query, so that a self-join or a
-    /// retry sees the same rows. Later calls never give smaller ones.
-    fn watermarks(&self, table: &str) -> Result<Watermarks>;
+    /// retry sees the same rows. Later calls never give smaller ones. `ErrorKind::SegmentGone` where the snapshot is too old for
+    /// what is known of the table's keys.
+    fn watermarks(&self, table: &TableSnapshot) -> Result<Watermarks>;
 
     /// Runs a leaf query. Partial aggregate states arrive whole or not at all: the first error ends the stream.
     /// `ErrorKind::SegmentGone` asks the broker to plan again from a newer snapshot.

@@ -10,6 +10,7 @@ use crate::text::TextSettings;
 use crate::value::Value;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// All tables at one version.
@@ -51,12 +52,34 @@ pub struct TableSnapshot {
     pub pinned: bool,
     /// How columns are searched for words, where a table config says so.
     pub text: BTreeMap<String, TextSettings>,
+    /// Where of the rows of a key only one counts: the offline segments, whose rows are among the keys.
+    pub pushed: Option<PushedNames>,
 }
 
 impl TableSnapshot {
     /// Whether one query on the table's name reads both halves.
     pub fn is_hybrid(&self) -> bool {
         self.has_offline && self.has_realtime
+    }
+
+    /// Whether coverage says which half's rows count at which times. Where rows have keys, these say it.
+    pub fn has_boundary(&self) -> bool {
+        self.is_hybrid() && self.pushed.is_none()
+    }
+}
+
+/// Names a set of pushed segments by their names, whatever their order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PushedNames(u64, u64);
+
+impl PushedNames {
+    /// Of segments with these names.
+    pub fn of<'a>(names: impl Iterator<Item = &'a SegmentName>) -> Self {
+        names.fold(Self::default(), |Self(count, sum), name| {
+            let mut hasher = DefaultHasher::new();
+            name.as_str().hash(&mut hasher);
+            Self(count + 1, sum.wrapping_add(hasher.finish()))
+        })
     }
 }
 
@@ -97,6 +120,13 @@ pub struct SegmentInfo {
     /// read up to some offsets, not for all there is of their times.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub moved: bool,
+    /// The version of the catalog after which an offline segment, or what it was made of, was pushed; 0 where that is not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pushed_in: u64,
+}
+
+fn is_zero(version: &u64) -> bool {
+    *version == 0
 }
 
 impl SegmentInfo {

@@ -290,7 +290,7 @@ impl Engine {
     fn coverage_message(&self, table: &str) -> Option<v1::TableCoverage> {
         let snapshot = self.registry.snapshot();
         let table = snapshot.tables.get(table)?;
-        table.is_hybrid().then(|| coverage_message(table))
+        table.has_boundary().then(|| coverage_message(table))
     }
 }
 

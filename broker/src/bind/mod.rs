@@ -138,7 +138,7 @@ impl QueryRun {
         if let Some(found) = pinned.get(&table.name) {
             return Ok(Arc::clone(found));
         }
-        let read = Arc::new(self.transport.watermarks(&table.name)?);
+        let read = Arc::new(self.transport.watermarks(table)?);
         pinned.insert(Arc::clone(&table.name), Arc::clone(&read));
         Ok(read)
     }
@@ -156,7 +156,7 @@ impl QueryRun {
     pub fn bind(&self, name: &str, halves: Halves, work: &Arc<LeafWork>) -> Result<BoundScan> {
         let table = self.table(name)?;
         let coverage = match halves {
-            Halves::Covered if table.is_hybrid() => Some(coverage::filter_of(table)?),
+            Halves::Covered if table.has_boundary() => Some(coverage::filter_of(table)?),
             _ => None,
         };
         if coverage.is_some() {
@@ -187,9 +187,12 @@ impl QueryRun {
             }
             bound.add_segment(table, segment, coverage.as_ref(), work);
         }
-        if table.has_realtime && halves != Halves::Whole(Half::Offline) {
+        let has_tails = table.has_realtime && halves != Halves::Whole(Half::Offline);
+        if has_tails || table.pushed.is_some() {
             let watermarks = self.watermarks(table)?;
-            bound.query.tails = tails(table, &watermarks.partitions);
+            if has_tails {
+                bound.query.tails = tails(table, &watermarks.partitions);
+            }
             let keys = watermarks.keys.as_ref().filter(|_| !self.skip_upsert);
             bound.query.keys_version = keys.map(|keys| keys.version);
         }

@@ -28,6 +28,7 @@ fn tables() -> Tables {
         shared: Default::default(),
         gaps: vec![],
         pinned: false,
+        pushed: None,
         text: Default::default(),
     };
     let snapshot = CatalogSnapshot {

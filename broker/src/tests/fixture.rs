@@ -217,6 +217,7 @@ fn info(
         origin,
         stored_as: None,
         moved: false,
+        pushed_in: 0,
     })
 }
 
@@ -349,6 +350,7 @@ impl Fixture {
             shared: Coverage::default(),
             gaps: vec![],
             pinned: false,
+            pushed: None,
             text: Default::default(),
         };
         *leaf.snapshot.lock() = Arc::new(CatalogSnapshot {

@@ -23,7 +23,7 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering as Atomic};
-use strandline_proto::catalog::CatalogSnapshot;
+use strandline_proto::catalog::{CatalogSnapshot, TableSnapshot};
 use strandline_proto::ids::Half;
 use strandline_proto::leaf::{
     AggregateFunction, ColumnPredicate, ColumnTest, GroupKey, LeafAggregate, LeafExplanation,
@@ -50,7 +50,7 @@ pub(crate) struct ReferenceLeaf {
 
 #[async_trait]
 impl LeafTransport for ReferenceLeaf {
-    fn watermarks(&self, _table: &str) -> Result<Watermarks> {
+    fn watermarks(&self, _table: &TableSnapshot) -> Result<Watermarks> {
         Ok(Watermarks {
             partitions: self.watermarks.lock().clone(),
             keys: None,

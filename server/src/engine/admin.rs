@@ -65,10 +65,9 @@ impl Engine {
                 config_json: json.to_owned(),
             })
             .await?;
-        self.publisher.publish().await?;
         let started = match half {
             Half::Realtime => self.start(table).await,
-            Half::Offline => Ok(()),
+            Half::Offline => self.publisher.publish().await,
         };
         if let Err(e) = started {
             self.keys.drop_table(&name).await?;
@@ -85,6 +84,8 @@ impl Engine {
         if let Some(record) = state.table(&table.name) {
             self.keys.open(&table, record).await?;
         }
+        // Of rows that are there already those are shown that count by their keys.
+        self.publisher.publish().await?;
         self.realtime.start(table).await
     }
 
@@ -176,6 +177,12 @@ impl Engine {
     pub async fn drop_table(&self, name: &str) -> Result<u64> {
         let _one_at_a_time = self.tables_change.lock().await;
         let (table, half) = self.table_and_half(name)?;
+        if half == Some(Half::Realtime) && table.has_offline && table.pushed.is_some() {
+            return Err(Error::precondition(format!(
+                "table {0}_REALTIME says which row of a key counts, also of those of table {0}_OFFLINE: drop {0}_OFFLINE first, or {0} as a whole",
+                table.name
+            )));
+        }
         // First in the metastore: a drop that fails leaves consumers as they are, and a commit after it is refused.
         let dropped = self.metastore.drop_table(&table.name, half).await?;
         if half != Some(Half::Offline) {
@@ -318,12 +325,7 @@ impl Engine {
     /// The table's time boundary, with the rows on both sides of it.
     pub async fn boundary(&self, name: &str) -> Result<BoundaryDescription> {
         let table = self.table_snapshot(name)?;
-        if !table.is_hybrid() {
-            return Err(Error::precondition(format!(
-                "table {} has one half, so it has no time boundary",
-                table.name
-            )));
-        }
+        check_boundary(&table)?;
         let boundary_ms = table.coverage.boundary_ms();
         let shown = match (
             boundary_ms,
@@ -389,12 +391,7 @@ impl Engine {
 
     async fn change_pin(&self, name: &str, pin: Option<i64>) -> Result<BoundaryDescription> {
         let table = self.table_snapshot(name)?;
-        if !table.is_hybrid() {
-            return Err(Error::precondition(format!(
-                "table {} has one half, so it has no time boundary",
-                table.name
-            )));
-        }
+        check_boundary(&table)?;
         match pin {
             Some(ms) => self.metastore.pin_boundary(&table.name, ms).await?,
             None => self.metastore.release_boundary(&table.name).await?,
@@ -500,4 +497,16 @@ impl AdminStatements for EngineStatements {
     async fn change_schema(&self, table: &str, change: SchemaChange) -> Result<u32> {
         self.engine()?.change_schema(table, change).await
     }
+}
+
+fn check_boundary(table: &TableSnapshot) -> Result<()> {
+    let why = match (table.is_hybrid(), table.pushed) {
+        (true, None) => return Ok(()),
+        (true, Some(_)) => "rows that have keys, of which the newest counts in either half",
+        (false, _) => "one half",
+    };
+    Err(Error::precondition(format!(
+        "table {} has {why}, so it has no time boundary",
+        table.name
+    )))
 }

@@ -56,21 +56,23 @@ impl Engine {
         if snapshot.has_realtime {
             let table = quoted(&format!("{name}_{}", Half::Realtime));
             counted.realtime = self.count(&table).await?.0;
-            counted.superseded = self.superseded_rows(&snapshot);
+            counted.superseded = self.superseded_rows(&snapshot, Half::Realtime);
         }
         if snapshot.has_offline {
             let table = quoted(&format!("{name}_{}", Half::Offline));
             counted.offline = self.count(&table).await?.0;
+            counted.superseded_offline = self.superseded_rows(&snapshot, Half::Offline);
         }
         Ok(counted)
     }
 
-    /// Rows of a table that others of their keys have superseded.
-    fn superseded_rows(&self, table: &TableSnapshot) -> u64 {
+    /// Rows of a table's half that others of their keys have superseded.
+    fn superseded_rows(&self, table: &TableSnapshot, half: Half) -> u64 {
         let hosted = self.registry.table(&table.name);
-        let committed = table.segments.iter().map(|s| s.name.clone());
-        let mut names: BTreeSet<SegmentName> = committed.collect();
-        for tail in hosted.tails() {
+        let of_half = table.segments.iter().filter(|s| s.half == half);
+        let mut names: BTreeSet<SegmentName> = of_half.map(|s| s.name.clone()).collect();
+        let tails = hosted.tails().into_iter();
+        for tail in tails.filter(|_| half == Half::Realtime) {
             names.extend(tail.segments().iter().map(|s| s.name().clone()));
         }
         names
@@ -225,9 +227,13 @@ impl Engine {
                 counted.superseded
             ));
         }
-        if counted.offline != report.offline_rows {
+        if counted.offline + counted.superseded_offline != report.offline_rows {
+            let superseded = match counted.superseded_offline {
+                0 => String::new(),
+                rows => format!("; {rows} are superseded"),
+            };
             report.problems.push(format!(
-                "{name}_{}: its segments hold {} rows, and a query counts {}",
+                "{name}_{}: its segments hold {} rows, and a query counts {}{superseded}",
                 Half::Offline,
                 report.offline_rows,
                 counted.offline
@@ -257,6 +263,8 @@ struct Counted {
     offline: u64,
     /// Rows of the realtime half that do not count, because they are superseded.
     superseded: u64,
+    /// The same of the offline half.
+    superseded_offline: u64,
 }
 
 /// One partition's accounts, and the first that does not add up.

@@ -1,6 +1,7 @@
 //! Rows that go, and pushes that are undone.
 
 use super::{Engine, quoted};
+use crate::host::catalog::PushedChange;
 use crate::host::change::{self, Planned, Take, has_changed};
 use crate::host::load::show_pushed;
 use crate::host::moved_keys::{DeletedRows, reader};
@@ -53,7 +54,12 @@ impl Engine {
         let kept = kept
             .into_iter()
             .filter(|p| p.table == name && p.push_id == push_id);
-        let kept: Vec<SegmentInfo> = kept.flat_map(|push| push.segments).collect();
+        let (mut added, mut segments) = (Vec::new(), Vec::new());
+        for push in kept {
+            added.extend(push.added);
+            segments.extend(push.segments);
+        }
+        let kept: Vec<SegmentInfo> = segments;
         let hosted = self.registry.table(name);
         for segment in &kept {
             self.registry
@@ -69,7 +75,17 @@ impl Engine {
             .await?;
             hosted.hold(segment.name.clone(), segment.checksum, Held::Open(opened));
         }
-        let reverted = self.metastore.revert_push(name, push_id).await;
+        let keys = PushedChange::begin(&self.loader.places, name, async || {
+            let state = self.metastore.state().await?;
+            let there = state.table(name).map(|table| table.segments.clone());
+            let stays = |s: &Arc<SegmentInfo>| !added.iter().any(|added| s.name.as_str() == added);
+            let stay = there.into_iter().flatten().filter(stays);
+            Ok(stay.chain(kept.iter().cloned().map(Arc::new)).collect())
+        });
+        let (keys, reverted) = match keys.await {
+            Ok(keys) => (keys, self.metastore.revert_push(name, push_id).await),
+            Err(e) => (None, Err(e)),
+        };
         if reverted.is_err()
             && let Ok(state) = self.metastore.state().await
         {
@@ -89,6 +105,9 @@ impl Engine {
         let gone = reverted.removed.iter().map(|s| s.rows).sum();
         let back = kept.iter().map(|s| s.rows).sum();
         show_pushed(&self.publisher, name, reverted).await?;
+        if let Some(keys) = keys {
+            keys.shown();
+        }
         Ok((gone, back))
     }
 
@@ -139,6 +158,11 @@ impl Engine {
     /// their number. Rows that come from the stream while this runs may stay.
     pub async fn delete_rows(&self, name: &str, predicate: Option<&str>) -> Result<u64> {
         let (table, half) = self.table_and_half(name)?;
+        if table.pushed.is_some() && table.has_offline {
+            return Err(Error::unsupported(format!(
+                "not supported: DELETE FROM {name}, whose rows have keys, beside an OFFLINE half; delete keys by rows of the stream (upsertConfig.deleteRecordColumn), or pushed rows by replacing their times",
+            )));
+        }
         // It stands in a statement of ours, which it must not go on behind.
         if let Some(predicate) = predicate {
             strandline_broker::check_predicate(predicate)?;

@@ -51,7 +51,7 @@ impl Engine {
     fn system_tables(&self) -> Vec<Vec<Cell>> {
         let snapshot = self.registry.snapshot();
         let row = |t: &Arc<TableSnapshot>| {
-            let boundary = t.is_hybrid().then(|| t.coverage.boundary_ms()).flatten();
+            let boundary = t.has_boundary().then(|| t.coverage.boundary_ms()).flatten();
             vec![
                 text(&t.name),
                 Cell::Bool(t.has_offline),
@@ -168,7 +168,7 @@ impl Engine {
 
     fn system_coverage(&self) -> Vec<Vec<Cell>> {
         let snapshot = self.registry.snapshot();
-        let hybrids = snapshot.tables.values().filter(|t| t.is_hybrid());
+        let hybrids = snapshot.tables.values().filter(|t| t.has_boundary());
         hybrids
             .flat_map(|t| {
                 let covered = t.coverage.intervals().iter().map(|i| ("covered", i));

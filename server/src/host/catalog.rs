@@ -1,7 +1,10 @@
 //! From the metastore's state to the published snapshot.
 
+mod pushed_keys;
 #[cfg(test)]
 mod tests;
+
+pub use pushed_keys::PushedChange;
 
 use super::registry::{Held, Registry};
 use super::stored::open_stored;
@@ -89,6 +92,17 @@ impl Publisher {
     pub async fn publish(&self) -> Result<()> {
         let mut published = self.published.lock().await;
         let state = self.metastore.state().await?;
+        let keys = self.follow_keys(&state).await;
+        let done = self.publish_state(state, &mut published);
+        keys.iter().for_each(|keys| keys.let_go());
+        done
+    }
+
+    fn publish_state(
+        &self,
+        state: Arc<MetaState>,
+        published: &mut Option<Arc<MetaState>>,
+    ) -> Result<()> {
         if published.as_ref().is_some_and(|p| Arc::ptr_eq(p, &state)) {
             return Ok(());
         }
@@ -228,11 +242,34 @@ impl Publisher {
         let Some(other) = self.config(&new.name, other) else {
             return Ok(());
         };
-        if new.keys.is_some() || other.keys.is_some() {
-            return Err(Error::unsupported(format!(
-                "not supported: an OFFLINE half of table {}, whose rows have keys (upsertConfig or dedupConfig); send the rows through its stream",
-                new.name
-            )));
+        if let Some(keys) = new.keys.as_ref().or(other.keys.as_ref()) {
+            let refused = |what: &str, remedy: &str| {
+                Err(Error::unsupported(format!(
+                    "not supported: {what} of table {}, which has an OFFLINE half; {remedy}",
+                    new.name
+                )))
+            };
+            if !keys.supersedes() {
+                return refused(
+                    "dedupConfig",
+                    "use upsertConfig, or send all rows through the stream",
+                );
+            }
+            if keys.forgets() {
+                return refused(
+                    "metadataTTL and deletedKeysTTL",
+                    "take them out: keys are on disk",
+                );
+            }
+            let sorted = [new, &other]
+                .into_iter()
+                .find_map(|c| c.spec.sorted_column.as_deref());
+            if let Some(column) = sorted {
+                return refused(
+                    &format!("tableIndexConfig.sortedColumn: {column}"),
+                    "rows that have keys stay in the order in which they came; give the column an inverted or a range index",
+                );
+            }
         }
         for (name, spec) in &new.spec.columns {
             let theirs = other.spec.column(name).text;
@@ -424,6 +461,9 @@ impl Publisher {
                 table.segments.iter().map(adapted).collect()
             }
         };
+        let keys = documents.halves.get(&Half::Realtime);
+        let keys = keys.and_then(|config| config.keys.as_ref());
+        let has_keys = keys.is_some_and(|keys| keys.supersedes());
         let gaps = coverage::gaps(&covered.offline, offline_ms, realtime_ms.map(|t| t.0));
         TableSnapshot {
             name: Arc::from(table.name.as_str()),
@@ -446,6 +486,7 @@ impl Publisher {
             gaps,
             pinned: table.coverage.pinned_at_ms.is_some(),
             text: text_settings(documents.halves.values()),
+            pushed: has_keys.then(|| pushed_keys::pushed_names(&table.segments)),
         }
     }
 }

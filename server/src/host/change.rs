@@ -5,6 +5,7 @@
 //! leaves files that the next start removes.
 
 use super::added::{Added, Places};
+use super::catalog::PushedChange;
 use super::moved_keys::{DeletedRows, KeysChange, Moving};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -121,6 +122,7 @@ pub async fn build(
         })?;
         let hosted = places.publisher.registry().table(table);
         let mut sources = Vec::with_capacity(planned.parts.len());
+        let pushed_in = planned.parts.iter().map(|part| part.source.pushed_in).max();
         for Part { source, take } in planned.parts {
             let segment = hosted.open(&source.name, source.checksum)?;
             sources.push(OpenPart {
@@ -139,6 +141,7 @@ pub async fn build(
             half: planned.half,
             origin: planned.origin,
             moved: planned.moved,
+            pushed_in: pushed_in.unwrap_or_default(),
         };
         let built = blocking(&places.environment.spawner, "merge segments", move || {
             in_background(|| job.run(sources))
@@ -212,6 +215,17 @@ impl<'a> Prepared<'a> {
         reason: ChangeReason,
         left: Option<Left>,
     ) -> Result<Vec<SegmentInfo>> {
+        let of_half = |half: Half| {
+            let mut all = removed.iter().map(|s| s.half);
+            all.any(|of| of == half) || self.new.iter().any(|s| s.half == half)
+        };
+        if self.moving.is_some() && of_half(Half::Offline) && of_half(Half::Realtime) {
+            self.added.discard().await;
+            return Err(Error::internal(
+                "both halves of a table whose rows have keys change at once",
+            ));
+        }
+        let changes_pushed = of_half(Half::Offline);
         let left = match left {
             Some(left) => left_rows(self.places, self.table, (removed, &self.new), left).await?,
             None => Vec::new(),
@@ -224,14 +238,21 @@ impl<'a> Prepared<'a> {
             reason,
             left,
         };
-        let keys = KeysChange::begin(
-            self.places,
-            self.table,
-            removed,
-            (&self.new, self.moving),
-            self.deleted,
-        );
-        let keys = match keys.await {
+        let keys = async {
+            if changes_pushed {
+                let pushed = self.begin_pushed(removed).await?;
+                return Ok((None, pushed));
+            }
+            let keys = KeysChange::begin(
+                self.places,
+                self.table,
+                removed,
+                (&self.new, self.moving.take()),
+                std::mem::take(&mut self.deleted),
+            );
+            Ok((keys.await?, None))
+        };
+        let (keys, pushed) = match keys.await {
             Ok(keys) => keys,
             Err(e) => {
                 self.added.discard().await;
@@ -252,12 +273,28 @@ impl<'a> Prepared<'a> {
             }
         };
         publisher.publish().await?;
+        if let Some(pushed) = pushed {
+            pushed.shown();
+        }
         let old = removed.iter().map(|s| (**s).clone()).collect();
         publisher.retire_segments(version, self.table, old);
         if let Some(keys) = keys {
             keys.finish(version).await;
         }
         Ok(self.new)
+    }
+}
+
+impl Prepared<'_> {
+    async fn begin_pushed(&self, removed: &[Arc<SegmentInfo>]) -> Result<Option<PushedChange>> {
+        PushedChange::begin(self.places, self.table, async || {
+            let state = self.places.metastore.state().await?;
+            let there = state.table(self.table).map(|table| table.segments.clone());
+            let stays = |s: &Arc<SegmentInfo>| removed.iter().all(|r| r.name != s.name);
+            let stay = there.into_iter().flatten().filter(stays);
+            Ok(stay.chain(self.new.iter().cloned().map(Arc::new)).collect())
+        })
+        .await
     }
 }
 
@@ -432,6 +469,7 @@ struct Job {
     half: Half,
     origin: Option<(StreamPartition, OffsetRange)>,
     moved: bool,
+    pushed_in: u64,
 }
 
 impl Job {
@@ -516,6 +554,7 @@ impl Job {
         let info = SegmentInfo {
             stored_as: Some(self.config.spec.fingerprint()),
             moved: self.moved,
+            pushed_in: self.pushed_in,
             ..info
         };
         built.push((info, path));

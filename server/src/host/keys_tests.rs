@@ -1,3 +1,6 @@
+#[path = "keys_hybrid_tests.rs"]
+mod hybrid;
+
 use crate::engine::{Engine, EngineOptions};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
@@ -311,7 +314,11 @@ async fn what_keys_do_not_go_with_is_refused_and_a_dropped_table_leaves_none() {
     let engine = create(folder.path(), UPSERT).await;
     round(&engine, 1).await;
     until(&engine, ALL, &[KEYS, KEYS, KEYS]).await;
-    let offline = config("OFFLINE", r#""query": {}"#);
+    let sorted = r#""tableIndexConfig": {"sortedColumn": ["v"]}, "query": {}"#;
+    let offline = config("OFFLINE", sorted).replace(
+        r#""tableIndexConfig": {"invertedIndexColumns": ["k"]}, "#,
+        "",
+    );
     let mut refused = vec![engine.create_table(&offline).await.unwrap_err()];
     let changed = config("REALTIME", r#""upsertConfig": {"mode": "FULL"}"#);
     refused.push(engine.update_table(&changed).await.unwrap_err());
@@ -331,6 +338,9 @@ async fn what_keys_do_not_go_with_is_refused_and_a_dropped_table_leaves_none() {
         ))
         .await
         .unwrap();
+    let offline = config("OFFLINE", r#""query": {}"#);
+    let error = engine.create_table(&offline).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     // The stream is read again from its beginning; of each key there is one row, and the others are counted.
     round(&engine, 2).await;
     let distinct = "SELECT count(*), count(DISTINCT k) FROM t";

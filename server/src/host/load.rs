@@ -2,7 +2,7 @@
 
 use super::added::{Added, Places};
 use super::build::{BuiltSegment, Progress, SEGMENT_ROWS_DEFAULT, SegmentBuild, check_times};
-use super::catalog::Publisher;
+use super::catalog::{Publisher, PushedChange};
 use super::change::{self, contents, has_changed};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -203,7 +203,7 @@ impl Loader {
         made: Made,
     ) -> Result<LoadResult> {
         let mut added = Added::new(&self.places, &config.name);
-        let outcome = match self.store(config, &request, made, &mut added).await {
+        let (outcome, keys) = match self.store(config, &request, made, &mut added).await {
             Ok(outcome) => outcome,
             Err(e) => {
                 added.discard().await;
@@ -223,6 +223,9 @@ impl Loader {
             true => self.places.publisher.publish().await?,
             false => show_pushed(&self.places.publisher, &config.name, pushed).await?,
         }
+        if let Some(keys) = keys.filter(|_| !already_done) {
+            keys.shown();
+        }
         result.into_message(&request.id, already_done)
     }
 
@@ -233,7 +236,7 @@ impl Loader {
         request: &PushRequest,
         mut made: Made,
         added: &mut Added,
-    ) -> Result<Outcome<Pushed>> {
+    ) -> Result<(Outcome<Pushed>, Option<PushedChange>)> {
         let mut segments = Vec::new();
         while let Some((BuiltSegment { info, path }, is_ours)) = made.next().await? {
             let file = match is_ours {
@@ -268,11 +271,16 @@ impl Loader {
             let pushed = match self.replaced(config, request, &mut rest).await {
                 Ok(replaces) => {
                     push.replaces = replaces;
-                    let (contents, of_rest) = (added.hand_over(), rest.hand_over());
-                    let pushed = self.places.metastore.push_offline(push.clone()).await;
-                    added.take_back(contents);
-                    rest.take_back(of_rest);
-                    pushed
+                    match self.keys_of(&mut push).await {
+                        Ok(keys) => {
+                            let (contents, of_rest) = (added.hand_over(), rest.hand_over());
+                            let pushed = self.places.metastore.push_offline(push.clone()).await;
+                            added.take_back(contents);
+                            rest.take_back(of_rest);
+                            pushed.map(|pushed| (pushed, keys))
+                        }
+                        Err(e) => Err(e),
+                    }
                 }
                 Err(e) => Err(e),
             };
@@ -286,6 +294,35 @@ impl Loader {
             }
         }
         Err(Error::internal("a push was never tried"))
+    }
+
+    /// Numbers a push, and prepares the keys of its rows, where the table's rows have any.
+    async fn keys_of(&self, push: &mut PushOffline) -> Result<Option<PushedChange>> {
+        let table = push.table.clone();
+        // Keys that the table's rows get later go by it, too.
+        let version = self.places.metastore.state().await?.version;
+        for segment in &mut push.segments {
+            segment.pushed_in = version.0 + 1;
+        }
+        PushedChange::begin(&self.places, &table, async || {
+            let state = self.places.metastore.state().await?;
+            for segment in &mut push.segments {
+                segment.pushed_in = state.version.0 + 1;
+            }
+            let there = state.table(&push.table).map(|table| table.segments.clone());
+            let stays = |s: &Arc<SegmentInfo>| {
+                let mut removed = push.replaces.iter().flat_map(|r| &r.removed);
+                let is_pushed = push.segments.iter().any(|new| new.name == s.name);
+                // Everything else goes when the whole table is pushed.
+                let is_refreshed = s.half == Half::Offline && push.mode == PushType::Refresh;
+                !is_pushed && !is_refreshed && removed.all(|(name, _)| *name != s.name)
+            };
+            let stay = there.into_iter().flatten().filter(stays);
+            let rest = push.replaces.iter().flat_map(|r| &r.rest);
+            let come = push.segments.iter().chain(rest).cloned().map(Arc::new);
+            Ok(stay.chain(come).collect())
+        })
+        .await
     }
 
     async fn is_live(&self, config: &TableConfig, info: &SegmentInfo) -> Result<bool> {

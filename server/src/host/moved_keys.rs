@@ -31,7 +31,8 @@ impl Moving {
     /// # Errors
     /// `Internal` where it does not say which rows of a segment.
     pub fn new(planned: &[Planned]) -> Result<Self> {
-        let moving = planned.iter().map(|planned| {
+        let of_stream = planned.iter().filter(|p| p.half == Half::Realtime);
+        let moving = of_stream.map(|planned| {
             let from = planned.parts.iter().map(|Part { source, take }| {
                 let docs = match take {
                     Take::All => None,
@@ -99,8 +100,20 @@ impl<'a> KeysChange<'a> {
             let mut from = moves.iter().flat_map(|(_, from)| from);
             from.any(|(moved, _)| moved == name)
         };
-        let names = removed.iter().map(|s| s.name.clone());
-        let gone = names.filter(|name| !is_moved(name)).collect();
+        let gone = removed.iter().filter(|s| !is_moved(&s.name));
+        let mut names = Vec::new();
+        for segment in gone {
+            // Pushed rows of their keys would have to count again.
+            let superseded = keys.docs(&segment.name).map(|docs| docs.superseded());
+            if keys.has_pushed() && superseded.is_some_and(|rows| rows < segment.rows) {
+                return Err(Error::precondition(format!(
+                    "segment {} of table {table} has rows that count",
+                    segment.name
+                )));
+            }
+            names.push(segment.name.clone());
+        }
+        let gone = names;
         let mut change = Self {
             places,
             table,

@@ -107,6 +107,8 @@ impl Host {
                 keys.open(&config, record).await?;
             }
         }
+        // The keys may be behind what is pushed.
+        publisher.publish().await?;
         let budget = Arc::new(ConsumingBudget::new(
             Arc::clone(&registry),
             memory_bytes_max,

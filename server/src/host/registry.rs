@@ -8,7 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Weak};
 use strandline_broker::transport::{CatalogSource, PinnedKeys, Watermark, Watermarks};
-use strandline_proto::catalog::CatalogSnapshot;
+use strandline_proto::catalog::{CatalogSnapshot, PushedNames, TableSnapshot};
 use strandline_proto::ids::{CatalogVersion, SegmentName, StreamPartition};
 use strandline_proto::leaf::{SegmentTask, TailTask};
 use strandline_proto::{Error, ErrorKind, Result};
@@ -421,9 +421,18 @@ impl SegmentHost for Registry {
         }
     }
 
-    fn watermarks(&self, table: &str) -> Result<Watermarks> {
-        let table = self.table(table);
-        if let Some(pin) = table.keys().and_then(|keys| keys.pin()) {
+    fn watermarks(&self, snapshot: &TableSnapshot) -> Result<Watermarks> {
+        let table = self.table(&snapshot.name);
+        let pin = match (table.keys(), snapshot.pushed) {
+            (Some(keys), Some(pushed)) => keys.pin_of(pushed)?,
+            (Some(keys), None) => keys.pin(),
+            // All rows would count.
+            (None, Some(pushed)) if pushed != PushedNames::default() => {
+                return Err(Error::segment_gone("the table's keys are not open yet"));
+            }
+            (None, _) => None,
+        };
+        if let Some(pin) = pin {
             let partitions = pin.watermarks.iter().map(|(partition, to)| Watermark {
                 partition: partition.clone(),
                 to_offset: *to,

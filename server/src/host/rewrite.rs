@@ -206,6 +206,7 @@ impl Rewriter {
         let new = SegmentInfo {
             stored_as: Some(stored_as.clone()),
             moved: segment.moved,
+            pushed_in: segment.pushed_in,
             schema_version: segment.schema_version,
             ..built
         };

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use strandline_broker::transport::Watermarks;
 use strandline_proto::Result;
+use strandline_proto::catalog::TableSnapshot;
 use strandline_proto::leaf::{SegmentTask, TailTask};
 use strandline_storage::segment::SegmentReader;
 
@@ -28,5 +29,5 @@ pub trait SegmentHost: Send + Sync + Debug {
     ) -> Result<Vec<Arc<dyn SegmentReader>>>;
 
     /// The offsets up to which rows of a table's stream partitions are visible.
-    fn watermarks(&self, table: &str) -> Result<Watermarks>;
+    fn watermarks(&self, table: &TableSnapshot) -> Result<Watermarks>;
 }

@@ -16,6 +16,7 @@ use futures::stream::{self, BoxStream};
 use std::sync::Arc;
 use std::time::Instant;
 use strandline_broker::transport::{LeafContext, LeafTransport, Watermarks};
+use strandline_proto::catalog::TableSnapshot;
 use strandline_proto::ids::Half;
 use strandline_proto::leaf::{
     LEAF_QUERY_VERSION, LeafExplanation, LeafExpr, LeafFilter, LeafOutput, LeafQuery,
@@ -110,7 +111,7 @@ impl Drop for Noted {
 
 #[async_trait]
 impl LeafTransport for LocalLeaf {
-    fn watermarks(&self, table: &str) -> Result<Watermarks> {
+    fn watermarks(&self, table: &TableSnapshot) -> Result<Watermarks> {
         self.host.watermarks(table)
     }
 

@@ -17,7 +17,27 @@ pub struct SegmentDocs {
     pub(super) name: SegmentName,
     /// The segment's number in its table's keys.
     pub(super) number: u32,
-    superseded: RwLock<Superseded>,
+    states: RwLock<States>,
+}
+
+/// What does not count, by versions: from one on, other documents may count than before.
+#[derive(Debug, Default)]
+struct States {
+    now: Superseded,
+    /// The version from which on that holds.
+    from: u64,
+    /// What held before, oldest first, each with the version from which on it did; as long as older versions are looked at.
+    before: Vec<(u64, Superseded)>,
+}
+
+impl States {
+    fn at(&self, version: u64) -> &Superseded {
+        let held = self.before.iter().rev().find(|(from, _)| *from <= version);
+        match held {
+            Some((_, before)) if version < self.from => before,
+            _ => &self.now,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +75,7 @@ impl SegmentDocs {
         Self {
             name,
             number,
-            superseded: RwLock::default(),
+            states: RwLock::default(),
         }
     }
 
@@ -69,12 +89,12 @@ impl SegmentDocs {
 
     /// Documents that do not count now.
     pub fn superseded(&self) -> u64 {
-        self.superseded.read().count
+        self.states.read().now.count
     }
 
     /// Has a chunk's documents not count, at any version.
     pub(super) fn restore(&self, chunk: u32, words: &[u64; CHUNK_WORDS]) {
-        let mut superseded = self.superseded.write();
+        let superseded = &mut self.states.write().now;
         let start = chunk as usize * CHUNK_WORDS;
         let end = start + CHUNK_WORDS;
         if superseded.words.len() < end {
@@ -90,8 +110,8 @@ impl SegmentDocs {
 
     /// The documents that do not count now, ascending.
     pub(super) fn all_superseded(&self) -> Vec<DocId> {
-        let superseded = self.superseded.read();
-        let words = superseded.words.iter().enumerate();
+        let states = self.states.read();
+        let words = states.now.words.iter().enumerate();
         let docs = words.flat_map(|(at, word)| {
             let bits = (0..u64::BITS).filter(move |bit| word >> bit & 1 == 1);
             bits.map(move |bit| at as DocId * u64::BITS + bit)
@@ -105,13 +125,13 @@ impl SegmentDocs {
     pub(super) fn take_over(&self, other: &Self, of: impl Fn(DocId) -> Option<DocId>) {
         let docs: Vec<DocId> = other.all_superseded().into_iter().filter_map(&of).collect();
         let recent: Vec<(u64, DocId)> = {
-            let other = other.superseded.read();
-            let recent = other.recent.iter();
+            let other = other.states.read();
+            let recent = other.now.recent.iter();
             recent
                 .filter_map(|(version, doc)| Some((*version, of(*doc)?)))
                 .collect()
         };
-        let mut superseded = self.superseded.write();
+        let superseded = &mut self.states.write().now;
         for doc in docs {
             superseded.add(doc);
         }
@@ -121,13 +141,37 @@ impl SegmentDocs {
 
     /// Has documents not count from `version` on. No version below `oldest` is looked at any more.
     pub(super) fn supersede(&self, version: u64, oldest: u64, docs: &[DocId]) {
-        let mut superseded = self.superseded.write();
+        let mut states = self.states.write();
+        if oldest >= states.from {
+            states.before.clear();
+        }
+        let superseded = &mut states.now;
         let forgotten = superseded.recent.partition_point(|(at, _)| *at <= oldest);
         superseded.recent.drain(..forgotten);
         for &doc in docs {
             if superseded.add(doc) {
                 superseded.recent.push((version, doc));
             }
+        }
+    }
+
+    /// Has other documents count from `version` on: those that `marks` says do, and not those that it says don't. No version below
+    /// `oldest` is looked at any more.
+    pub(super) fn switch(&self, version: u64, oldest: u64, marks: &Marks) {
+        let mut states = self.states.write();
+        let mut words = states.now.words.clone();
+        marks.apply(&mut words);
+        let count = words.iter().map(|word| u64::from(word.count_ones())).sum();
+        let now = Superseded {
+            words,
+            count,
+            recent: Vec::new(),
+        };
+        let before = std::mem::replace(&mut states.now, now);
+        let from = std::mem::replace(&mut states.from, version);
+        states.before.push((from, before));
+        if oldest >= version {
+            states.before.clear();
         }
     }
 
@@ -139,7 +183,8 @@ impl SegmentDocs {
         version: u64,
         held: Arc<dyn Send + Sync>,
     ) -> Option<Arc<dyn ValidDocs>> {
-        let superseded = self.superseded.read();
+        let states = self.states.read();
+        let superseded = states.at(version);
         let later = superseded.recent.iter().rev();
         let later = later.take_while(|(at, _)| *at > version).count() as u64;
         (superseded.count > later).then(|| {
@@ -161,7 +206,8 @@ struct CountedAt {
 
 impl ValidDocs for CountedAt {
     fn retain(&self, chunk: u32, bits: &mut DocBits) {
-        let superseded = self.docs.superseded.read();
+        let states = self.docs.states.read();
+        let superseded = states.at(self.version);
         let start = chunk as usize * CHUNK_WORDS;
         let Some(words) = superseded.words.get(start..start + CHUNK_WORDS) else {
             return;
@@ -176,9 +222,85 @@ impl ValidDocs for CountedAt {
         for (bits, gone) in bits.words_mut().iter_mut().zip(words) {
             *bits &= !gone;
         }
-        drop(superseded);
+        drop(states);
         for doc in restored {
             bits.insert(doc as u16);
+        }
+    }
+}
+
+/// Which documents of a segment are to count that do not, and the other way round.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// Bits of documents that are not to count; missing ones are zero.
+    superseded: Vec<u64>,
+    /// Bits of those that are to.
+    counted: Vec<u64>,
+}
+
+/// What a document is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mark {
+    Superseded,
+    Counted,
+}
+
+impl Marks {
+    /// Of a segment none of whose documents counts yet.
+    pub(super) fn all_superseded(docs: DocId) -> Self {
+        let mut marks = Self::default();
+        let words = docs.div_ceil(u64::BITS) as usize;
+        marks.superseded = vec![u64::MAX; words];
+        if let Some(last) = marks.superseded.last_mut()
+            && !docs.is_multiple_of(u64::BITS)
+        {
+            *last = (1 << (docs % u64::BITS)) - 1;
+        }
+        marks
+    }
+
+    /// Marks a document, or takes its mark back.
+    pub(super) fn set(&mut self, doc: DocId, mark: Mark, is_set: bool) {
+        let (at, bit) = ((doc / u64::BITS) as usize, 1_u64 << (doc % u64::BITS));
+        let words = match mark {
+            Mark::Superseded => &mut self.superseded,
+            Mark::Counted => &mut self.counted,
+        };
+        if words.len() <= at {
+            words.resize(at + 1, 0);
+        }
+        if let Some(word) = words.get_mut(at) {
+            *word = if is_set { *word | bit } else { *word & !bit };
+        }
+    }
+
+    /// The chunks of documents that may have marks.
+    pub(super) fn chunks(&self) -> u32 {
+        let words = self.superseded.len().max(self.counted.len());
+        words.div_ceil(CHUNK_WORDS) as u32
+    }
+
+    /// Applies the marks of a chunk to its words.
+    pub(super) fn apply_to_chunk(&self, chunk: u32, words: &mut [u64; CHUNK_WORDS]) {
+        let start = chunk as usize * CHUNK_WORDS;
+        for (word, more) in words.iter_mut().zip(self.superseded.iter().skip(start)) {
+            *word |= more;
+        }
+        for (word, less) in words.iter_mut().zip(self.counted.iter().skip(start)) {
+            *word &= !less;
+        }
+    }
+
+    fn apply(&self, words: &mut Vec<u64>) {
+        let needed = self.chunks() as usize * CHUNK_WORDS;
+        if words.len() < needed {
+            words.resize(needed, 0);
+        }
+        for (word, more) in words.iter_mut().zip(&self.superseded) {
+            *word |= more;
+        }
+        for (word, less) in words.iter_mut().zip(&self.counted) {
+            *word &= !less;
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What is known of a key: its row of the highest rank, and where that is.
 
+use hashbrown::HashSet;
 use smallvec::SmallVec;
 use std::hash::{BuildHasherDefault, Hasher};
 use strandline_index::DocId;
@@ -111,6 +112,88 @@ impl Entry {
     }
 }
 
+/// What is known of a key on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Of the rows of the stream, the one of the highest rank.
+    pub(super) stream: Option<Entry>,
+    /// Of each pushed segment that has rows of the key, the one of the highest rank.
+    pub(super) pushed: Vec<Entry>,
+}
+
+impl Known {
+    /// The row that counts among those of the stream and of the segments of `numbers`, unless it says that the key is deleted.
+    pub(super) fn counted(&self, numbers: &HashSet<u32>) -> Option<&Entry> {
+        self.highest(numbers).filter(|entry| !entry.deleted)
+    }
+
+    /// The row of the highest rank.
+    pub(super) fn highest(&self, numbers: &HashSet<u32>) -> Option<&Entry> {
+        let highest = self.highest_pushed(numbers);
+        match (&self.stream, highest) {
+            (Some(stream), Some(pushed)) if stream.outranks(pushed) => Some(stream),
+            (stream, pushed) => pushed.or(stream.as_ref()),
+        }
+    }
+
+    /// The pushed row of the highest rank.
+    pub(super) fn highest_pushed(&self, numbers: &HashSet<u32>) -> Option<&Entry> {
+        let pushed = self.pushed.iter();
+        let pushed = pushed.filter(|entry| numbers.contains(&entry.place.segment));
+        pushed.reduce(|a, b| if b.outranks(a) { b } else { a })
+    }
+
+    /// Without pushed rows the entry of the stream's. Else
+    ///
+    /// ```text
+    /// 2 u8 | of each entry: bytes u32 (0: there is none of the stream) | entry
+    /// ```
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        if let (Some(stream), true) = (&self.stream, self.pushed.is_empty()) {
+            return stream.to_bytes();
+        }
+        let mut bytes = vec![OF_SEVERAL];
+        let stream = self
+            .stream
+            .as_ref()
+            .map(Entry::to_bytes)
+            .unwrap_or_default();
+        let pushed = self.pushed.iter().map(Entry::to_bytes);
+        for entry in std::iter::once(stream).chain(pushed) {
+            bytes.extend((entry.len() as u32).to_le_bytes());
+            bytes.extend(entry);
+        }
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let Some((&OF_SEVERAL, mut rest)) = bytes.split_first() else {
+            return Ok(Self {
+                stream: Some(Entry::from_bytes(bytes)?),
+                pushed: Vec::new(),
+            });
+        };
+        let short = || Error::data_loss("entries of the keys are too short");
+        let mut known = Self::default();
+        let mut is_first = true;
+        while !rest.is_empty() {
+            let length = take::<4>(&mut rest).ok_or_else(short)?;
+            let length = u32::from_le_bytes(length) as usize;
+            let (entry, behind) = rest.split_at_checked(length).ok_or_else(short)?;
+            rest = behind;
+            match is_first {
+                true if entry.is_empty() => {}
+                true => known.stream = Some(Entry::from_bytes(entry)?),
+                false => known.pushed.push(Entry::from_bytes(entry)?),
+            }
+            is_first = false;
+        }
+        Ok(known)
+    }
+}
+
+/// The first byte of what is known of a key that has pushed rows; that of an entry is smaller.
+const OF_SEVERAL: u8 = 2;
 /// Bytes of an entry before its comparison value.
 const FIXED_BYTES: usize = 29;
 
@@ -123,6 +206,37 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_known_of_a_key_comes_back_from_its_bytes() {
+        let entry = |segment, comparison: &[u8]| Entry {
+            comparison: SmallVec::from_slice(comparison),
+            partition: 1,
+            offset: 2,
+            place: Place { segment, doc: 3 },
+            deleted: segment == 5,
+            time: 0,
+        };
+        for stream in [None, Some(entry(1, b""))] {
+            for pushed in [vec![], vec![entry(2, b"b"), entry(5, b"c"), entry(4, b"")]] {
+                let known = Known {
+                    stream: stream.clone(),
+                    pushed,
+                };
+                let bytes = known.to_bytes();
+                assert_eq!(Known::from_bytes(&bytes).unwrap(), known);
+                let first = known.pushed.first();
+                let of =
+                    |numbers: &[u32]| known.highest(&numbers.iter().copied().collect()).cloned();
+                assert_eq!(of(&[2, 4]), first.cloned().or(stream.clone()));
+                assert_eq!(of(&[]), stream);
+                if first.is_some() {
+                    assert!(Known::from_bytes(bytes.get(..bytes.len() - 1).unwrap()).is_err());
+                    assert!(known.counted(&[2, 5].into_iter().collect()).is_none());
+                }
+            }
+        }
+    }
 
     #[test]
     fn an_entry_comes_back_from_its_bytes() {

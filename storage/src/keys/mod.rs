@@ -14,6 +14,9 @@
 //!
 //! What is on disk is made from segments alone, and follows the metastore: a segment's rows go there after it was committed, in
 //! one piece. Where it is behind after a crash, the missing segments' rows are added; where it is lost, all segments' are.
+//! Pushed segments, whose rows rank above those of the stream that have the same comparison value, come and go in one step, which
+//! makes a version as well: then rows may count again that pushed ones had superseded.
+//!
 //! Rows keep their places when a consuming segment becomes an immutable one, so nothing changes then. When rows of committed
 //! segments go into another one, places of the old segments stand for those of the new one until what is on disk names these.
 
@@ -28,7 +31,7 @@ mod table;
 pub use docs::SegmentDocs;
 pub use moves::Kept;
 pub use store::KeyStore;
-pub use table::{Appended, KeysPin, PlaceReader, TableKeys};
+pub use table::{Appended, KeysPin, PlaceReader, PushedSegment, TableKeys};
 
 #[cfg(test)]
 mod tests;

@@ -2,16 +2,17 @@
 //!
 //! ```text
 //! tables                table -> how its rows are told apart; "\0" -> what keys are hashed with
-//! <table>.keys          key -> entry
+//! <table>.keys          key -> entry, or entries
 //! <table>.superseded    segment u32 | chunk u32 (big-endian) -> 8,192 bytes, a bit for each document that does not count
-//! <table>.segments      segment name -> segment u32 | u8 (1: its rows are all in); "\0" -> next segment u32 | largest time i64
+//! <table>.segments      segment name -> segment u32 | u8 (1: its rows are all in; 2: it was pushed, and they count);
+//!                       "\0" -> next segment u32 | largest time i64
 //! ```
 
-use super::docs::{CHUNK_WORDS, SegmentDocs};
-use super::entry::{Entry, Key, KeyMap, Place};
+use super::docs::{CHUNK_WORDS, Marks, SegmentDocs};
+use super::entry::{Entry, Key, KeyMap, Known, Place};
 use crate::config::KeysConfig;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use parking_lot::RwLock;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,8 +25,8 @@ use strandline_proto::{Error, ErrorKind, Result};
 const FORMAT: u32 = 1;
 /// A key for what is of no table and no segment, whose names have no such character.
 const OWN: &str = "\0";
-/// Entries that are removed in one step.
-const REMOVED_TOGETHER: usize = 16_384;
+/// Entries that are removed, or looked at, in one step.
+const TAKEN_TOGETHER: usize = 16_384;
 /// From how many rows on their entries go to files of their own.
 const TABLE_ROWS_MIN: usize = if cfg!(test) { 8 } else { 50_000 };
 /// Files of entries that were not merged with others, each of which is asked for a key; with as many, more wait.
@@ -249,12 +250,41 @@ pub(super) struct StoredKeys {
 
 /// What is known of a table's segments.
 pub(super) struct StoredSegments {
-    /// Each with its number, and whether all of its rows are in.
-    pub(super) segments: HashMap<SegmentName, (u32, bool)>,
+    /// Each with its number.
+    pub(super) segments: HashMap<SegmentName, (u32, Noted)>,
     /// The first number that no segment had.
     pub(super) next: u32,
     /// The largest time of a row.
     pub(super) largest_time: i64,
+}
+
+/// What is noted of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Noted {
+    /// Some of its rows may be in.
+    Begun,
+    /// All of its rows are in.
+    Whole,
+    /// It was pushed, all of its rows are in, and superseded documents are known with it.
+    Pushed,
+}
+
+impl Noted {
+    fn byte(self) -> u8 {
+        match self {
+            Self::Begun => 0,
+            Self::Whole => 1,
+            Self::Pushed => 2,
+        }
+    }
+
+    fn of(bytes: &[u8]) -> Self {
+        match bytes {
+            [1] => Self::Whole,
+            [2] => Self::Pushed,
+            _ => Self::Begun,
+        }
+    }
 }
 
 impl StoredKeys {
@@ -287,13 +317,13 @@ impl StoredKeys {
         })
     }
 
-    /// The entries of those of `keys` that have one.
-    pub(super) fn entries(&self, keys: &[&Key]) -> Result<KeyMap<Entry>> {
+    /// What is known of those of `keys` of which anything is.
+    pub(super) fn entries(&self, keys: &[&Key]) -> Result<KeyMap<Known>> {
         self.with(|_, stored| {
             let mut found = KeyMap::default();
             for key in keys {
-                if let Some(entry) = stored.entry(key)? {
-                    found.insert(**key, entry);
+                if let Some(known) = stored.entry(key)? {
+                    found.insert(**key, known);
                 }
             }
             Ok(found)
@@ -319,9 +349,9 @@ impl StoredKeys {
                     found.largest_time = i64::from_le_bytes(time);
                 } else {
                     let name = String::from_utf8_lossy(&name).into_owned();
-                    let whole = rest == [1];
+                    let noted = Noted::of(rest);
                     let segments = &mut found.segments;
-                    segments.insert(SegmentName::new(&name), (number, whole));
+                    segments.insert(SegmentName::new(&name), (number, noted));
                 }
             }
             Ok(found)
@@ -332,23 +362,21 @@ impl StoredKeys {
     pub(super) fn is_whole(&self, name: &SegmentName) -> Result<bool> {
         self.with(|_, stored| {
             let noted = stored.segments.get(name.as_str())?;
-            Ok(noted.is_some_and(|noted| noted.get(4..) == Some(&[1])))
+            let noted = noted.and_then(|noted| noted.get(4..).map(Noted::of));
+            Ok(noted == Some(Noted::Whole))
         })
     }
 
-    /// Notes of a segment whether all of its rows are in; no other one gets its number from then on. `next`: the first number
-    /// that no segment has.
+    /// Notes something of a segment; no other one gets its number from then on. `next`: the first number that no segment has.
     pub(super) fn note(
         &self,
         docs: &SegmentDocs,
-        whole: bool,
+        noted: Noted,
         (next, largest_time): (u32, i64),
     ) -> Result<()> {
         self.with(|database, stored| {
             let mut batch = database.batch();
-            let mut value = docs.number.to_le_bytes().to_vec();
-            value.push(u8::from(whole));
-            batch.insert(&stored.segments, docs.name.as_str(), value);
+            stored.note(docs, noted, &mut batch);
             let mut value = next.to_le_bytes().to_vec();
             value.extend(largest_time.to_le_bytes());
             batch.insert(&stored.segments, OWN, value);
@@ -420,16 +448,74 @@ impl StoredKeys {
         })
     }
 
-    /// Removes entries for which `is_old` is true.
+    /// Notes in one step that pushed segments have come and gone, and which documents, by the segments' numbers, count since.
+    pub(super) fn switch(
+        &self,
+        added: &[Arc<SegmentDocs>],
+        removed: &[Arc<SegmentDocs>],
+        marks: &HashMap<u32, Marks>,
+    ) -> Result<()> {
+        self.with(|database, stored| {
+            let mut batch = database.batch();
+            for docs in removed {
+                stored.forget(&docs.name, docs.number, &mut batch)?;
+            }
+            for docs in added {
+                stored.note(docs, Noted::Pushed, &mut batch);
+            }
+            for (number, marks) in marks {
+                if removed.iter().any(|docs| docs.number == *number) {
+                    continue;
+                }
+                for chunk in 0..marks.chunks() {
+                    let (at, mut words) = stored.superseded(*number, chunk)?;
+                    marks.apply_to_chunk(chunk, &mut words);
+                    batch.insert(&stored.superseded, at, bytes_of(&words));
+                }
+            }
+            batch.commit()?;
+            Ok(database.persist(PersistMode::SyncAll)?)
+        })
+    }
+
+    /// Keys of which rows of any of the segments are known, some at a time, with what is known of them.
+    pub(super) fn keys_of(
+        &self,
+        segments: &HashSet<u32>,
+        mut take: impl FnMut(&KeyMap<Known>),
+    ) -> Result<()> {
+        self.with(|_, stored| {
+            let mut found = KeyMap::default();
+            for item in stored.keys.iter() {
+                let (key, bytes) = item.into_inner()?;
+                let known = Known::from_bytes(&bytes)?;
+                let mut pushed = known.pushed.iter();
+                if pushed.any(|entry| segments.contains(&entry.place.segment)) {
+                    let key = Key::try_from(&*key)
+                        .map_err(|_| Error::data_loss("a key in the keys is damaged"))?;
+                    found.insert(key, known);
+                }
+                if found.len() >= TAKEN_TOGETHER {
+                    take(&std::mem::take(&mut found));
+                }
+            }
+            take(&found);
+            Ok(())
+        })
+    }
+
+    /// Removes entries for which `is_old` is true. Keys of which pushed rows are known stay.
     pub(super) fn remove_if(&self, is_old: impl Fn(&Entry) -> bool) -> Result<()> {
         self.with(|database, stored| {
             let mut batch = database.batch();
             for item in stored.keys.iter() {
                 let (key, bytes) = item.into_inner()?;
-                if is_old(&Entry::from_bytes(&bytes)?) {
+                let known = Known::from_bytes(&bytes)?;
+                let stream = known.stream.filter(|_| known.pushed.is_empty());
+                if stream.is_some_and(|stream| is_old(&stream)) {
                     batch.remove(&stored.keys, key);
                 }
-                if batch.len() >= REMOVED_TOGETHER {
+                if batch.len() >= TAKEN_TOGETHER {
                     std::mem::replace(&mut batch, database.batch()).commit()?;
                 }
             }
@@ -441,19 +527,48 @@ impl StoredKeys {
     pub(super) fn forget(&self, name: &SegmentName, number: u32) -> Result<()> {
         self.with(|database, stored| {
             let mut batch = database.batch();
-            for item in stored.superseded.prefix(number.to_be_bytes()) {
-                batch.remove(&stored.superseded, item.key()?);
-            }
-            batch.remove(&stored.segments, name.as_str());
+            stored.forget(name, number, &mut batch)?;
             Ok(batch.commit()?)
         })
     }
 }
 
 impl TableKeyspaces {
-    fn entry(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+    fn entry(&self, key: &Key) -> Result<Option<Known>, StoreError> {
         let found = self.keys.get(key)?;
-        Ok(found.map(|bytes| Entry::from_bytes(&bytes)).transpose()?)
+        Ok(found.map(|bytes| Known::from_bytes(&bytes)).transpose()?)
+    }
+
+    fn note(&self, docs: &SegmentDocs, noted: Noted, batch: &mut OwnedWriteBatch) {
+        let mut value = docs.number.to_le_bytes().to_vec();
+        value.push(noted.byte());
+        batch.insert(&self.segments, docs.name.as_str(), value);
+    }
+
+    fn forget(
+        &self,
+        name: &SegmentName,
+        number: u32,
+        batch: &mut OwnedWriteBatch,
+    ) -> Result<(), StoreError> {
+        for item in self.superseded.prefix(number.to_be_bytes()) {
+            batch.remove(&self.superseded, item.key()?);
+        }
+        batch.remove(&self.segments, name.as_str());
+        Ok(())
+    }
+
+    /// The superseded documents of a chunk, and where they are noted.
+    fn superseded(
+        &self,
+        number: u32,
+        chunk: u32,
+    ) -> Result<(Vec<u8>, [u64; CHUNK_WORDS]), StoreError> {
+        let mut at = number.to_be_bytes().to_vec();
+        at.extend(chunk.to_be_bytes());
+        let known = self.superseded.get(&at)?;
+        let words = known.and_then(|bits| words_of(&bits));
+        Ok((at, words.unwrap_or([0; CHUNK_WORDS])))
     }
 }
 
@@ -467,13 +582,13 @@ pub(super) struct Taking<'a> {
 
 impl Taking<'_> {
     /// What was known of a key before.
-    pub(super) fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        self.stored.entry(key)
+    pub(super) fn get(&self, key: &Key) -> Result<Known, StoreError> {
+        Ok(self.stored.entry(key)?.unwrap_or_default())
     }
 
-    /// Has an entry be known of a key, which is larger than those before it.
-    pub(super) fn insert(&mut self, key: &Key, entry: &Entry) -> Result<(), StoreError> {
-        Ok((self.insert)(key, entry.to_bytes())?)
+    /// Has this be known of a key, which is larger than those before it.
+    pub(super) fn insert(&mut self, key: &Key, known: &Known) -> Result<(), StoreError> {
+        Ok((self.insert)(key, known.to_bytes())?)
     }
 }
 
@@ -490,20 +605,14 @@ fn note_superseded(
         let Some(first) = places.first() else {
             continue;
         };
-        let mut at = first.segment.to_be_bytes().to_vec();
-        at.extend(chunk_of(first.doc).to_be_bytes());
-        let known = stored.superseded.get(&at)?;
-        let mut words = known
-            .and_then(|bits| words_of(&bits))
-            .unwrap_or([0; CHUNK_WORDS]);
+        let (at, mut words) = stored.superseded(first.segment, chunk_of(first.doc))?;
         for place in places {
             let doc = place.doc % CHUNK_DOCS;
             if let Some(word) = words.get_mut((doc / u64::BITS) as usize) {
                 *word |= 1 << (doc % u64::BITS);
             }
         }
-        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        batch.insert(&stored.superseded, at, bytes);
+        batch.insert(&stored.superseded, at, bytes_of(&words));
     }
     Ok(())
 }
@@ -528,6 +637,10 @@ impl From<Error> for StoreError {
     fn from(e: Error) -> Self {
         Self::Content(e)
     }
+}
+
+fn bytes_of(words: &[u64; CHUNK_WORDS]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
 fn words_of(bytes: &[u8]) -> Option<[u64; CHUNK_WORDS]> {

@@ -1,14 +1,19 @@
 //! The keys of one table while rows come in: in memory those of consuming segments, on disk those of committed ones.
 
+mod changes;
+mod pushed;
+mod settle;
+
+pub use pushed::PushedSegment;
+
 use super::docs::SegmentDocs;
-use super::entry::{Entry, Key, KeyMap, Place};
+use super::entry::{Entry, Key, KeyMap, Known, Place};
 use super::merge::Merger;
-use super::moves::{Kept, Move};
+use super::moves::Move;
 use super::rows::{KeyReader, KeyedRows};
-use super::store::{KeyStore, StoredKeys};
+use super::store::{KeyStore, Noted, StoredKeys};
 use crate::config::{KeyRule, KeysConfig};
 use crate::segment::consuming::ConsumingSegment;
-use crate::segment::merge::{column_or_default, docs_without};
 use crate::segment::{SegmentReader, ValidDocs};
 use ::arrow::array::{BooleanArray, RecordBatch};
 use ::arrow::compute::filter_record_batch;
@@ -16,12 +21,14 @@ use arc_swap::ArcSwap;
 use hashbrown::{HashMap, HashSet};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
 use std::sync::{Arc, Weak};
-use strandline_index::{DocId, DocSelection};
+use strandline_index::DocId;
+use strandline_proto::catalog::PushedNames;
 use strandline_proto::ids::{SegmentName, StreamPartition};
 use strandline_proto::schema::Schema;
 use strandline_proto::{Error, Result};
+
+use pushed::{AllMarks, Pending};
 
 /// The segment of a row that was deleted by a statement: no row is there, and older rows of its key do not come back.
 const NOWHERE: u32 = u32::MAX;
@@ -39,6 +46,8 @@ pub struct KeysPin {
     pub version: u64,
     /// By partition: the first offset that is not visible at this version.
     pub watermarks: BTreeMap<StreamPartition, u64>,
+    /// The pushed segments whose rows are among them.
+    pub pushed: PushedNames,
 }
 
 /// What became of rows.
@@ -69,9 +78,11 @@ pub struct TableKeys {
     live: Mutex<Live>,
     /// Read while a batch comes in; written when keys in memory are let go that are on disk now.
     letting_go: RwLock<()>,
-    /// One segment's rows go to disk at a time.
-    settling: Mutex<()>,
+    /// One segment's rows go to disk at a time. Marks of what is pending, by the rows that are on disk.
+    settling: Mutex<AllMarks>,
     pinned: ArcSwap<KeysPin>,
+    /// The last one before the pushed segments changed, while it may be asked for.
+    previous: Mutex<Option<Arc<KeysPin>>>,
     /// What was pinned, oldest first, as long as somebody looks at it.
     pins: Mutex<VecDeque<(u64, Weak<KeysPin>)>>,
 }
@@ -84,6 +95,10 @@ struct Segments {
     next: u32,
     /// Rows that are, or are about to be, in another segment than what is on disk says.
     moves: Vec<Arc<Move>>,
+    /// The numbers of the pushed segments whose rows are among the keys.
+    pushed: Arc<HashSet<u32>>,
+    /// Pushed segments that went at a version, while older ones are looked at.
+    leaving: Vec<(u64, Arc<SegmentDocs>)>,
 }
 
 impl Segments {
@@ -105,6 +120,15 @@ impl Segments {
         Some(docs.place(doc))
     }
 
+    /// What is known of a key, with the place where the row is by now; none when it is gone.
+    fn located(&self, entry: &Entry) -> Option<Entry> {
+        let place = self.newest(entry.place)?;
+        Some(Entry {
+            place,
+            ..entry.clone()
+        })
+    }
+
     fn remove(&mut self, name: &SegmentName) -> Option<Arc<SegmentDocs>> {
         let docs = self.by_name.remove(name)?;
         self.by_number.remove(&docs.number);
@@ -113,10 +137,14 @@ impl Segments {
 
     fn add(&mut self, docs: SegmentDocs) -> Arc<SegmentDocs> {
         let docs = Arc::new(docs);
-        self.next = self.next.max(docs.number + 1);
-        self.by_name.insert(docs.name.clone(), Arc::clone(&docs));
-        self.by_number.insert(docs.number, Arc::clone(&docs));
+        self.insert(&docs);
         docs
+    }
+
+    fn insert(&mut self, docs: &Arc<SegmentDocs>) {
+        self.next = self.next.max(docs.number + 1);
+        self.by_name.insert(docs.name.clone(), Arc::clone(docs));
+        self.by_number.insert(docs.number, Arc::clone(docs));
     }
 }
 
@@ -127,6 +155,8 @@ struct Live {
     largest_time: i64,
     /// What it was when old keys were looked for.
     forgotten_at: i64,
+    /// Pushed segments that are about to come and go.
+    pending: Option<Pending>,
 }
 
 /// What rows change.
@@ -164,11 +194,21 @@ impl Rows<'_> {
 }
 
 impl Changes {
-    /// Takes in a row, before which its key's was `known`.
-    fn take(&mut self, key: Key, entry: Entry, known: Option<Entry>) {
+    /// Takes in a row, before which its key's was `known` of those of the stream, and `pushed` of the others.
+    fn take(&mut self, key: Key, entry: Entry, known: Option<Entry>, pushed: Option<&Entry>) {
         if outranks(&entry, known.as_ref(), &mut self.superseded) {
+            stand_beside(&entry, pushed, &mut self.superseded);
             self.entries.insert(key, entry);
         }
+    }
+}
+
+/// Adds which of two rows does not count: the newest of the stream or the highest that was pushed.
+fn stand_beside(entry: &Entry, pushed: Option<&Entry>, superseded: &mut Vec<Place>) {
+    match pushed {
+        Some(pushed) if pushed.outranks(entry) => superseded.push(entry.place),
+        Some(pushed) if !pushed.deleted => superseded.push(pushed.place),
+        _ => {}
     }
 }
 
@@ -187,43 +227,6 @@ fn outranks(entry: &Entry, known: Option<&Entry>, superseded: &mut Vec<Place>) -
         superseded.push(entry.place);
     }
     true
-}
-
-/// A key with a place in [`Settling::pieces`].
-type KeyedRow = (Key, u32);
-
-/// Rows of a segment that go to disk together.
-struct Settling {
-    /// The rows' keys, ascending.
-    keys: Vec<KeyedRow>,
-    /// The rows, [`READ_ROWS`] of them in each but the last.
-    pieces: Vec<(KeyedRows, Vec<u64>)>,
-    partition: u32,
-    segment: u32,
-    /// The place of the first of them.
-    base: DocId,
-}
-
-/// The first [`STORED_ROWS`] of `keys`, and what has the key of the last of them; the rest.
-fn whole_keys(keys: &[KeyedRow]) -> (&[KeyedRow], &[KeyedRow]) {
-    let (first, rest) = keys.split_at(keys.len().min(STORED_ROWS));
-    let last = first.last().map(|(key, _)| *key);
-    let same = rest.iter().take_while(|(key, _)| Some(*key) == last);
-    keys.split_at(first.len() + same.count())
-}
-
-impl Settling {
-    fn entry(&self, row: u32) -> Option<Entry> {
-        let (rows, offsets) = self.pieces.get((row / READ_ROWS) as usize)?;
-        let rows = Rows {
-            rows,
-            offsets,
-            partition: self.partition,
-            segment: self.segment,
-            base: self.base,
-        };
-        Some(rows.entry((row % READ_ROWS) as usize, row as usize))
-    }
 }
 
 impl TableKeys {
@@ -250,17 +253,18 @@ impl TableKeys {
                 entries: KeyMap::default(),
                 largest_time: i64::MIN,
                 forgotten_at: i64::MIN,
+                pending: None,
             }),
             letting_go: RwLock::default(),
             settling: Mutex::default(),
             pinned: ArcSwap::from_pointee(KeysPin {
                 version: 0,
                 watermarks: BTreeMap::new(),
+                pushed: PushedNames::default(),
             }),
+            previous: Mutex::default(),
             pins: Mutex::default(),
         };
-        let first = Arc::downgrade(&keys.pinned.load_full());
-        keys.pins.lock().push_back((0, first));
         let known = keys.stored.segments()?;
         keys.live.lock().largest_time = known.largest_time;
         let mut missing = Vec::new();
@@ -269,9 +273,9 @@ impl TableKeys {
             all.next = known.next;
             for (name, reader) in segments {
                 match known.segments.get(name) {
-                    Some((number, whole)) => {
+                    Some((number, noted)) => {
                         all.add(SegmentDocs::new(name.clone(), *number));
-                        if !whole {
+                        if *noted != Noted::Whole {
                             missing.push((name, reader));
                         }
                     }
@@ -279,11 +283,27 @@ impl TableKeys {
                 }
             }
         }
-        for (name, (number, _)) in &known.segments {
-            if !keys.segments.read().by_name.contains_key(name) {
+        let mut pushed = HashSet::new();
+        let mut names = Vec::new();
+        for (name, (number, noted)) in &known.segments {
+            let mut all = keys.segments.write();
+            if all.by_name.contains_key(name) {
+                continue;
+            }
+            if *noted == Noted::Pushed {
+                all.add(SegmentDocs::new(name.clone(), *number));
+                pushed.insert(*number);
+                names.push(name);
+            } else {
                 keys.stored.forget(name, *number)?;
             }
         }
+        keys.segments.write().pushed = Arc::new(pushed);
+        keys.pin_next(KeysPin {
+            version: 0,
+            watermarks: BTreeMap::new(),
+            pushed: PushedNames::of(names.into_iter()),
+        });
         for (name, reader) in missing {
             let partition = reader.origin().map_or(0, |(p, _)| partition_number(p));
             keys.settle(name, &**reader, partition)?;
@@ -323,7 +343,13 @@ impl TableKeys {
             let at = pins.partition_point(|(of, _)| *of < version);
             pins.get(at).and_then(|(_, pin)| pin.upgrade())
         };
-        let docs = self.docs(segment);
+        let docs = {
+            let segments = self.segments.read();
+            let mut leaving = segments.leaving.iter();
+            let left = leaving.find(|(left, docs)| docs.name == *segment && version < *left);
+            let docs = left.map(|(_, docs)| docs).or(segments.by_name.get(segment));
+            docs.cloned()
+        };
         match (pin, docs) {
             (Some(pin), Some(docs)) if pin.version == version => Ok(docs.at(version, pin)),
             _ => Err(Error::segment_gone(format!(
@@ -332,7 +358,7 @@ impl TableKeys {
         }
     }
 
-    /// A segment's superseded documents.
+    /// A segment's documents that do not count.
     pub fn docs(&self, segment: &SegmentName) -> Option<Arc<SegmentDocs>> {
         self.segments.read().by_name.get(segment).cloned()
     }
@@ -355,210 +381,6 @@ impl TableKeys {
             }
         }
         Ok(())
-    }
-
-    /// The rows of a committed segment that are needed: those that count, by what is committed, and those by which a key is
-    /// deleted; ascending. None where not all of the segment's rows are on disk yet.
-    ///
-    /// # Errors
-    /// Those of the store, and of reading the segment.
-    pub fn needed(
-        &self,
-        name: &SegmentName,
-        segment: &dyn SegmentReader,
-    ) -> Result<Option<Vec<DocId>>> {
-        let Some(docs) = self.docs(name).filter(|_| self.config.supersedes()) else {
-            return Ok(self
-                .is_settled(name)?
-                .then(|| (0..segment.num_docs()).collect()));
-        };
-        if !self.is_settled(name)? {
-            return Ok(None);
-        }
-        let mut unneeded = self.superseded_on_disk(&docs)?;
-        if self.config.deleted.is_some() {
-            let mut kept = HashSet::new();
-            for superseded in unneeded.chunks(READ_ROWS as usize) {
-                let rows = self.rows_at(segment, superseded)?;
-                let keyed = rows.keys.iter().zip(superseded).enumerate();
-                let deleting = keyed.filter(|(row, _)| rows.is_deleted(*row));
-                let mut deleting: Vec<(&Key, DocId)> =
-                    deleting.map(|(_, (key, doc))| (key, *doc)).collect();
-                deleting.sort_unstable();
-                let keys: Vec<&Key> = deleting.iter().map(|(key, _)| *key).collect();
-                let known = self.stored.entries(&keys)?;
-                let is_known = |(key, doc): &&(&Key, DocId)| {
-                    let known = known.get(*key).and_then(|known| self.located(known));
-                    known.is_some_and(|known| known.place == docs.place(*doc))
-                };
-                kept.extend(deleting.iter().filter(is_known).map(|(_, doc)| *doc));
-            }
-            unneeded.retain(|doc| !kept.contains(doc));
-        }
-        Ok(Some(docs_without(segment.num_docs(), &unneeded)))
-    }
-
-    /// Whether all rows of a committed segment are on disk.
-    pub fn is_settled(&self, name: &SegmentName) -> Result<bool> {
-        self.stored.is_whole(name)
-    }
-
-    /// Has rows of committed segments be rows of another one as well, in the order in which they are given. Until
-    /// [`Self::end_move`] or [`Self::give_up_move`] what is superseded is superseded in both. One change of a table's segments
-    /// is made at a time.
-    pub fn begin_move(&self, to: &SegmentName, from: Vec<(SegmentName, Kept)>) -> Result<()> {
-        let _nothing_comes = self.live.lock();
-        let to = self.docs_of(to);
-        let mut segments = self.segments.write();
-        let from = from.into_iter().map(|(name, kept)| {
-            let docs = segments.by_name.get(&name).cloned();
-            let gone = || Error::segment_gone(format!("segment {name} is not among the keys"));
-            Ok((docs.ok_or_else(gone)?, kept))
-        });
-        let from = from.collect::<Result<Vec<_>>>();
-        match from {
-            Ok(from) => {
-                segments.moves.push(Arc::new(Move::new(to, from)));
-                Ok(())
-            }
-            Err(e) => {
-                segments.remove(&to.name);
-                Err(e)
-            }
-        }
-    }
-
-    /// Forgets a segment that rows were to go into.
-    pub fn give_up_move(&self, to: &SegmentName) {
-        let mut segments = self.segments.write();
-        segments.moves.retain(|moved| moved.to.name != *to);
-        segments.remove(to);
-    }
-
-    /// Segments that rows have gone into, and whose keys on disk name the old ones still.
-    pub fn moved(&self) -> Vec<SegmentName> {
-        let segments = self.segments.read();
-        segments.moves.iter().map(|m| m.to.name.clone()).collect()
-    }
-
-    /// Forgets the segments that rows have gone from into another one, whose rows are [settled](Self::settle). Called when no
-    /// query looks at the old ones any more, or may look again. May be repeated.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub fn end_move(&self, to: &SegmentName) -> Result<()> {
-        let moves = self.segments.read().moves.clone();
-        let Some(moved) = moves.iter().find(|m| m.to.name == *to) else {
-            return Ok(());
-        };
-        {
-            // No batch that is coming in knows a row by its old place then.
-            let _alone = self.letting_go.write();
-            let mut segments = self.segments.write();
-            segments.moves.retain(|m| m.to.name != *to);
-            for docs in moved.from() {
-                segments.remove(&docs.name);
-            }
-        }
-        moved
-            .from()
-            .try_for_each(|docs| self.stored.forget(&docs.name, docs.number))
-    }
-
-    /// Superseded rows of the keys of some committed rows, which are given by segment, ascending in each.
-    ///
-    /// # Errors
-    /// Those of the store, and of reading segments.
-    pub fn older_rows(
-        &self,
-        of: &[(Arc<dyn SegmentReader>, Vec<DocId>)],
-        segments: &[(SegmentName, Arc<dyn SegmentReader>)],
-    ) -> Result<Vec<Vec<DocId>>> {
-        let mut keys: HashSet<Key> = HashSet::new();
-        for (segment, docs) in of {
-            for docs in docs.chunks(READ_ROWS as usize) {
-                keys.extend(self.rows_at(&**segment, docs)?.keys);
-            }
-        }
-        let older = segments.iter().map(|(name, segment)| {
-            let mut older = Vec::new();
-            let Some(docs) = self.docs(name) else {
-                return Ok(older);
-            };
-            for superseded in self.superseded_on_disk(&docs)?.chunks(READ_ROWS as usize) {
-                let rows = self.rows_at(&**segment, superseded)?;
-                let of_keys = superseded.iter().zip(&rows.keys);
-                let of_keys = of_keys.filter(|(_, key)| keys.contains(*key));
-                older.extend(of_keys.map(|(doc, _)| *doc));
-            }
-            Ok(older)
-        });
-        older.collect()
-    }
-
-    /// Has keys be known as deleted whose rows a statement has deleted, so that rows that rank below these do not count. Called
-    /// before the segment that has the other rows is settled, or the old one is forgotten.
-    ///
-    /// # Errors
-    /// Those of the store, and of reading the segment.
-    pub fn delete(
-        &self,
-        name: &SegmentName,
-        segment: &dyn SegmentReader,
-        deleted: &[DocId],
-    ) -> Result<()> {
-        let Some(docs) = self.docs(name).filter(|_| self.config.supersedes()) else {
-            return Ok(());
-        };
-        let _one_at_a_time = self.settling.lock();
-        for deleted in deleted.chunks(READ_ROWS as usize) {
-            let rows = self.rows_at(segment, deleted)?;
-            let mut keys: Vec<(&Key, DocId)> =
-                rows.keys.iter().zip(deleted.iter().copied()).collect();
-            keys.sort_unstable();
-            self.stored.take(keys.len(), |stored| {
-                for (key, doc) in keys {
-                    // By its place on disk: it has no other one any more.
-                    let known = stored.get(key)?;
-                    let Some(known) = known.filter(|known| known.place == docs.place(doc)) else {
-                        continue;
-                    };
-                    let gone = Entry {
-                        place: Place {
-                            segment: NOWHERE,
-                            doc,
-                        },
-                        deleted: true,
-                        ..known
-                    };
-                    stored.insert(key, &gone)?;
-                }
-                Ok(())
-            })?;
-        }
-        Ok(())
-    }
-
-    /// The rows of a segment that do not count by what is on disk.
-    fn superseded_on_disk(&self, docs: &SegmentDocs) -> Result<Vec<DocId>> {
-        let on_disk = SegmentDocs::new(docs.name.clone(), docs.number);
-        self.stored.restore(&on_disk)?;
-        Ok(on_disk.all_superseded())
-    }
-
-    /// Keys and ranks of some rows of a segment, which ascend.
-    fn rows_at(&self, segment: &dyn SegmentReader, docs: &[DocId]) -> Result<KeyedRows> {
-        let arrays = self.reader.columns().iter().map(|column| {
-            let array = column_or_default(segment, column, DocSelection::Docs(docs));
-            array.map_err(|e| {
-                e.at(format_args!(
-                    "segment {}: column {}",
-                    segment.name(),
-                    column.name
-                ))
-            })
-        });
-        self.reader.read(&arrays.collect::<Result<Vec<_>>>()?)
     }
 
     /// Appends rows to a consuming segment, as [`ConsumingSegment::append`] does, and makes them visible together with what
@@ -595,6 +417,10 @@ impl TableKeys {
         };
         let mut live;
         let mut changes = Changes::default();
+        let pushed = |key: &Key| {
+            let known = stored.get(key).filter(|known| !known.pushed.is_empty())?;
+            known.highest_pushed(&self.segments.read().pushed)
+        };
         match &self.config.rule {
             KeyRule::Newest => {
                 // Nobody sees the rows before they are pinned.
@@ -604,7 +430,7 @@ impl TableKeys {
                 for (row, key) in rows.keys.iter().enumerate() {
                     let entry = place.entry(row, row);
                     let known = self.known(key, &entry, (&changes, &live, &stored));
-                    changes.take(*key, entry, known);
+                    changes.take(*key, entry, known, pushed(key));
                 }
             }
             KeyRule::First => {
@@ -645,7 +471,12 @@ impl TableKeys {
                 for (row, key) in rows.keys.iter().enumerate() {
                     let entry = place.entry(row, row);
                     let known = self.known(key, &entry, (&changes, &live, &stored));
-                    let before = known.as_ref().filter(|known| {
+                    let pushed = pushed(key);
+                    let highest = match (known.as_ref(), pushed) {
+                        (Some(known), Some(pushed)) if known.outranks(pushed) => Some(known),
+                        (known, pushed) => pushed.or(known),
+                    };
+                    let before = highest.filter(|known| {
                         !known.deleted && !entry.deleted && !known.outranks(&entry)
                     });
                     match before {
@@ -657,7 +488,7 @@ impl TableKeys {
                         Some(before) => merger.onto_place(before.place),
                         None => merger.alone(),
                     }
-                    changes.take(*key, entry, known);
+                    changes.take(*key, entry, known, pushed);
                 }
                 let schema = &segment.spec().schema;
                 let merged = merger.finish(schema, |number| {
@@ -673,143 +504,20 @@ impl TableKeys {
         if self.config.supersedes() {
             self.supersede(&changes.superseded, version);
         }
+        if live.pending.is_some() {
+            let segments = self.segments.read();
+            for (key, entry) in &changes.entries {
+                let stored = stored.get(key);
+                let before = live.entries.get(key);
+                let before = before.or(stored.and_then(|known| known.stream.as_ref()));
+                let before = before.and_then(|before| segments.located(before));
+                let pushed = stored.map_or(&[][..], |known| &known.pushed);
+                live.remark((before, entry), pushed, &segments);
+            }
+        }
         live.entries.extend(changes.entries);
         self.publish(segment.partition(), next_offset);
         Ok(appended)
-    }
-
-    /// Brings the rows of a committed segment to disk. May be repeated.
-    pub fn settle(
-        &self,
-        name: &SegmentName,
-        segment: &dyn SegmentReader,
-        partition_number: u32,
-    ) -> Result<()> {
-        let _one_at_a_time = self.settling.lock();
-        let docs = self.docs_of(name);
-        let (next, largest_time) = (self.segments.read().next, self.live.lock().largest_time);
-        self.stored.note(&docs, false, (next, largest_time))?;
-        let mut start = 0;
-        while start < segment.num_docs() {
-            let end = segment.num_docs().min(start.saturating_add(SETTLED_ROWS));
-            let rows = self.settling(segment, start..end, (docs.number, partition_number))?;
-            let mut left = rows.keys.as_slice();
-            while !left.is_empty() {
-                let (together, rest) = whole_keys(left);
-                self.store(&rows, together)?;
-                left = rest;
-            }
-            start = end;
-        }
-        let largest_time = self.live.lock().largest_time;
-        self.stored.note(&docs, true, (next, largest_time))?;
-        {
-            let _alone = self.letting_go.write();
-            let mut live = self.live.lock();
-            live.entries
-                .retain(|_, entry| entry.place.segment != docs.number);
-            if live.entries.len() * 4 < live.entries.capacity() {
-                live.entries.shrink_to_fit();
-            }
-        }
-        self.forget_old(largest_time)
-    }
-
-    /// Brings some rows to disk, whose keys ascend.
-    fn store(&self, rows: &Settling, keys: &[KeyedRow]) -> Result<()> {
-        self.stored.take(keys.len(), |stored| {
-            for of_key in keys.chunk_by(|a, b| a.0 == b.0) {
-                let Some((key, _)) = of_key.first() else {
-                    continue;
-                };
-                let mut known = stored.get(key)?.and_then(|known| self.located(&known));
-                let mut is_new = false;
-                for entry in of_key.iter().filter_map(|(_, row)| rows.entry(*row)) {
-                    known = known.filter(|known| self.remembers(known, &entry));
-                    // The first row of a key is not taken the place of, but may have moved.
-                    let is_moved = known.as_ref().is_some_and(|k| k.place == entry.place);
-                    if (self.config.supersedes() || known.is_none() || is_moved)
-                        && outranks(&entry, known.as_ref(), stored.superseded)
-                    {
-                        known = Some(entry);
-                        is_new = true;
-                    }
-                }
-                if let Some(entry) = known.filter(|_| is_new) {
-                    stored.insert(key, &entry)?;
-                }
-            }
-            // Where rows were, too: their move may be given up.
-            let segments = self.segments.read();
-            let before = stored.superseded.iter();
-            let before: Vec<Place> = before.filter_map(|place| segments.before(*place)).collect();
-            stored.superseded.extend(before);
-            Ok(())
-        })
-    }
-
-    /// Reads rows of a segment, and has their times noted.
-    fn settling(
-        &self,
-        segment: &dyn SegmentReader,
-        docs: Range<DocId>,
-        (number, partition): (u32, u32),
-    ) -> Result<Settling> {
-        let mut settling = Settling {
-            keys: Vec::with_capacity(docs.len()),
-            pieces: Vec::with_capacity(docs.len().div_ceil(READ_ROWS as usize)),
-            partition,
-            segment: number,
-            base: docs.start,
-        };
-        let mut start = docs.start;
-        let mut offsets = Vec::new();
-        while start < docs.end {
-            let end = docs.end.min(start.saturating_add(READ_ROWS));
-            let selection = DocSelection::Range(start..end);
-            let arrays = self.reader.columns().iter().map(|column| {
-                let array = column_or_default(segment, column, selection.clone());
-                array.map_err(|e| {
-                    e.at(format_args!(
-                        "segment {}: column {}",
-                        segment.name(),
-                        column.name
-                    ))
-                })
-            });
-            let mut rows = self.reader.read(&arrays.collect::<Result<Vec<_>>>()?)?;
-            self.note_times(&mut self.live.lock(), &rows);
-            offsets.clear();
-            segment.offsets(selection, &mut offsets);
-            let numbered = std::mem::take(&mut rows.keys).into_iter();
-            settling
-                .keys
-                .extend(numbered.zip(start - docs.start..end - docs.start));
-            let offsets = offsets.iter().map(|offset| *offset as u64).collect();
-            settling.pieces.push((rows, offsets));
-            start = end;
-        }
-        settling.keys.sort_unstable();
-        Ok(settling)
-    }
-
-    /// Removes keys from disk that no row will be remembered by, now and then.
-    fn forget_old(&self, largest_time: i64) -> Result<()> {
-        let kept = [self.config.kept, self.config.deleted_kept];
-        let Some(period) = kept.into_iter().flatten().min() else {
-            return Ok(());
-        };
-        {
-            let mut live = self.live.lock();
-            if largest_time < live.forgotten_at.saturating_add(period) {
-                return Ok(());
-            }
-            live.forgotten_at = largest_time;
-        }
-        self.stored.remove_if(|entry| {
-            let kept = self.config.kept_of(entry.deleted);
-            kept.is_some_and(|kept| entry.time < largest_time.saturating_sub(kept))
-        })
     }
 
     fn docs_of(&self, name: &SegmentName) -> Arc<SegmentDocs> {
@@ -826,13 +534,13 @@ impl TableKeys {
         }
     }
 
-    /// The entries on disk of keys that are not in memory.
-    fn stored_entries(&self, keys: &[Key]) -> Result<KeyMap<Entry>> {
+    /// What is known on disk of keys, where that is not known in memory.
+    fn stored_entries(&self, keys: &[Key]) -> Result<KeyMap<Known>> {
         let mut missing: Vec<&Key> = {
             let live = self.live.lock();
-            keys.iter()
-                .filter(|key| !live.entries.contains_key(*key))
-                .collect()
+            let has_pushed = live.pending.is_some() || self.has_pushed();
+            let is_missing = |key: &&Key| has_pushed || !live.entries.contains_key(*key);
+            keys.iter().filter(is_missing).collect()
         };
         // Neighbours are found faster.
         missing.sort_unstable();
@@ -844,13 +552,13 @@ impl TableKeys {
         &self,
         key: &Key,
         entry: &Entry,
-        (changes, live, stored): (&Changes, &Live, &KeyMap<Entry>),
+        (changes, live, stored): (&Changes, &Live, &KeyMap<Known>),
     ) -> Option<Entry> {
         let known = match changes.entries.get(key) {
             Some(known) => known.clone(),
             None => {
-                let known = live.entries.get(key).or_else(|| stored.get(key))?;
-                self.located(known)?
+                let stored = || stored.get(key)?.stream.as_ref();
+                self.located(live.entries.get(key).or_else(stored)?)?
             }
         };
         self.remembers(&known, entry).then_some(known)
@@ -862,13 +570,8 @@ impl TableKeys {
         kept.is_none_or(|kept| known.time >= entry.time.saturating_sub(kept))
     }
 
-    /// What is known of a key, with the place where the row is by now; none when it is gone.
     fn located(&self, entry: &Entry) -> Option<Entry> {
-        let place = self.segments.read().newest(entry.place)?;
-        Some(Entry {
-            place,
-            ..entry.clone()
-        })
+        self.segments.read().located(entry)
     }
 
     fn note_times(&self, live: &mut Live, rows: &KeyedRows) {
@@ -880,11 +583,7 @@ impl TableKeys {
 
     /// Has documents not count from `version` on.
     fn supersede(&self, superseded: &[Place], version: u64) {
-        let oldest = {
-            let mut pins = self.pins.lock();
-            pins.retain(|(_, pin)| pin.strong_count() > 0);
-            pins.front().map_or(version, |(oldest, _)| *oldest)
-        };
+        let oldest = self.oldest_pinned(version);
         let mut superseded = superseded.to_vec();
         superseded.sort_unstable_by_key(|place| place.segment);
         for places in superseded.chunk_by(|a, b| a.segment == b.segment) {
@@ -907,12 +606,31 @@ impl TableKeys {
         let before = self.pinned.load_full();
         let mut watermarks = before.watermarks.clone();
         watermarks.insert(partition.clone(), next_offset);
-        let pin = Arc::new(KeysPin {
+        self.pin_next(KeysPin {
             version: before.version + 1,
             watermarks,
+            pushed: before.pushed,
         });
+    }
+
+    fn pin_next(&self, pin: KeysPin) {
+        let pin = Arc::new(pin);
         let looked_at = (pin.version, Arc::downgrade(&pin));
         self.pins.lock().push_back(looked_at);
         self.pinned.store(pin);
+    }
+
+    /// The oldest version that is looked at, `version` being about to come.
+    fn oldest_pinned(&self, version: u64) -> u64 {
+        let mut pins = self.pins.lock();
+        pins.retain(|(_, pin)| pin.strong_count() > 0);
+        let oldest = pins.front().map_or(version, |(oldest, _)| *oldest);
+        drop(pins);
+        let has_left = !self.segments.read().leaving.is_empty();
+        if has_left {
+            let leaving = &mut self.segments.write().leaving;
+            leaving.retain(|(left, _)| oldest < *left);
+        }
+        oldest
     }
 }

@@ -1,6 +1,6 @@
 //! Keys against a model: what counts of the rows that are visible at each version that is looked at.
 
-use super::{Kept, KeyStore, KeysPin, PlaceReader, TableKeys};
+use super::{Kept, KeyStore, KeysPin, PlaceReader, PushedSegment, TableKeys};
 use crate::config::{TableConfig, parse_schema, parse_table};
 use crate::environment::Environment;
 use crate::segment::SegmentReader;
@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use strandline_index::{CHUNK_DOCS, DocBits, DocId, DocSelection};
+use strandline_proto::catalog::PushedNames;
 use strandline_proto::ids::{Half, OffsetRange, SegmentName, StreamPartition};
 use strandline_proto::lineage::Lineage;
 use strandline_proto::schema::Schema;
@@ -96,7 +97,23 @@ struct Table {
     segments: u64,
     /// Rows of a key up to this rank are gone, and do not count when they come.
     deleted: BTreeMap<i64, Rank>,
+    /// All segments that were ever pushed, in this order.
+    pushed: Vec<Pushed>,
+    /// The places in `pushed` of those that are there.
+    there: Vec<usize>,
+    /// The same of sets that were there.
+    sets: Vec<(PushedNames, Vec<usize>)>,
 }
+
+/// A pushed segment with its rows.
+struct Pushed {
+    of: PushedSegment,
+    rows: Vec<Row>,
+    segment: Arc<ImmutableSegment>,
+}
+
+/// Stands for the partition of pushed rows, which rank above others of equal comparison values.
+const PUSHED: usize = usize::MAX;
 
 /// Comparison value, partition, offset, place in the message.
 type Rank = (Option<i64>, usize, usize, usize);
@@ -136,6 +153,9 @@ impl Table {
             next: BTreeMap::new(),
             segments: 0,
             deleted: BTreeMap::new(),
+            pushed: Vec::new(),
+            there: Vec::new(),
+            sets: vec![(PushedNames::default(), Vec::new())],
         };
         table.open();
         table
@@ -175,6 +195,25 @@ impl Table {
         self.keys = Some((store, keys));
     }
 
+    /// Opens the table as after a crash, and has its keys follow what is pushed. `lost`: the store is.
+    fn open_with_pushed(&mut self, lost: bool) {
+        self.keys = None;
+        if lost {
+            std::fs::remove_dir_all(self.store()).unwrap();
+        }
+        self.open();
+        self.follow();
+    }
+
+    fn follow(&self) {
+        let names = self.names(&self.there);
+        if !self.keys().is_prepared(names) {
+            self.prepare(&self.there, 0);
+        }
+        self.keys().switch(names).unwrap();
+        self.keys().let_go();
+    }
+
     fn keys(&self) -> &TableKeys {
         &self.keys.as_ref().unwrap().1
     }
@@ -182,6 +221,11 @@ impl Table {
     /// Puts messages into the stream, and has some of those that were not read appended.
     fn append(&mut self, of: usize, messages: Vec<Vec<Row>>, most: usize) {
         self.stream[of].extend(messages);
+        self.take(of, most);
+    }
+
+    /// Has some messages appended that were not read.
+    fn take(&self, of: usize, most: usize) {
         let segment = Arc::clone(&self.consuming[of]);
         let start = segment.next_offset() as usize;
         let end = self.stream[of].len().min(start + most);
@@ -229,7 +273,58 @@ impl Table {
 
     /// The rows that count at `pin`, by partition and offset: their keys, times and numbers.
     fn visible(&self, pin: &KeysPin) -> Vec<(i64, Option<i64>, Option<i64>)> {
-        self.visible_of(&self.readers(), pin)
+        let mut readers = self.readers();
+        let (_, set) = self.sets.iter().find(|(n, _)| *n == pin.pushed).unwrap();
+        let pushed = set.iter().map(|at| &self.pushed[*at].segment);
+        readers.extend(pushed.map(|segment| (PUSHED, Arc::clone(segment) as _)));
+        self.visible_of(&readers, pin)
+    }
+
+    /// Builds segments of rows, to be pushed; gives their places in `pushed`.
+    fn build_pushed(&mut self, segments: Vec<Vec<Row>>) -> Vec<usize> {
+        let order = self.pushed.len() as u64;
+        let built = segments.into_iter().map(|rows| {
+            self.segments += 1;
+            let name = format!("p{}", self.segments);
+            let spec = Arc::clone(&self.config.spec);
+            let path = self.folder.path().join(&name);
+            let mut builder = SegmentBuilder::new(spec, &name, Half::Offline, None).unwrap();
+            builder
+                .push(&batch(&self.config.spec.schema, &rows))
+                .unwrap();
+            builder.finish(&Environment::real().files, &path).unwrap();
+            let name = SegmentName::new(&name);
+            self.pushed.push(Pushed {
+                of: PushedSegment { name, order },
+                rows,
+                segment: ImmutableSegment::open(&path).unwrap(),
+            });
+            self.pushed.len() - 1
+        });
+        built.collect()
+    }
+
+    /// Prepares a set of pushed segments; meanwhile messages are taken that were not read.
+    fn prepare(&self, set: &[usize], most: usize) {
+        let wanted: Vec<_> = set.iter().map(|at| self.pushed[*at].of.clone()).collect();
+        let open = |name: &SegmentName| {
+            self.take(0, most);
+            self.take(1, most);
+            let found = self.pushed.iter().find(|pushed| pushed.of.name == *name);
+            Ok(Arc::clone(&found.unwrap().segment) as Arc<dyn SegmentReader>)
+        };
+        self.keys().prepare(&wanted, open).unwrap();
+        assert!(self.keys().is_prepared(self.names(set)));
+    }
+
+    fn names(&self, set: &[usize]) -> PushedNames {
+        PushedNames::of(set.iter().map(|at| &self.pushed[*at].of.name))
+    }
+
+    /// The metastore has another set of pushed segments.
+    fn note_set(&mut self, set: &[usize]) {
+        self.sets.push((self.names(set), set.to_vec()));
+        self.there = set.to_vec();
     }
 
     fn visible_of(
@@ -245,10 +340,18 @@ impl Table {
             }
             let name = SegmentName::new(segment.name());
             let valid = self.keys().valid_docs(&name, pin.version).unwrap();
-            let to = pin.watermarks[&partition(of)] as i64;
             let mut offsets = Vec::new();
             let all = DocSelection::Range(0..segment.num_docs());
-            segment.offsets(all.clone(), &mut offsets);
+            let to = match of {
+                PUSHED => {
+                    offsets.resize(segment.num_docs() as usize, 0);
+                    i64::MAX
+                }
+                of => {
+                    segment.offsets(all.clone(), &mut offsets);
+                    pin.watermarks[&partition(of)] as i64
+                }
+            };
             let mut bits = DocBits::new();
             bits.insert_range(0, segment.num_docs().min(CHUNK_DOCS));
             if let Some(valid) = valid {
@@ -300,6 +403,20 @@ impl Table {
                     if rank > winner.0 {
                         *winner = (rank, row);
                     }
+                }
+            }
+        }
+        let (_, set) = self.sets.iter().find(|(n, _)| *n == pin.pushed).unwrap();
+        for at in set {
+            // Segments of one push: by their names.
+            let Pushed { of, rows, .. } = &self.pushed[*at];
+            let offset =
+                ((of.order as usize) << 32) | crc32c::crc32c(of.name.as_str().as_bytes()) as usize;
+            for (place, row) in rows.iter().enumerate() {
+                let rank = (row.at, PUSHED, offset, place);
+                let winner = winners.entry(row.k).or_insert((rank, row));
+                if rank > winner.0 {
+                    *winner = (rank, row);
                 }
             }
         }
@@ -581,6 +698,109 @@ fn each_version_has_the_newest_row_of_each_key_whatever_comes_and_crashes() {
                     });
                     // Who looks at an older version looks at the old segments, which are gone now.
                     pins.clear();
+                }
+            }
+            pins.push(table.keys().pin().unwrap());
+            for pin in &pins {
+                let (seen, expected) = (table.visible(pin), table.expected(pin));
+                assert_eq!(seen, expected, "seed {seed}, step {step}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pushed_segments_come_and_go_and_each_version_has_the_highest_row_of_each_key() {
+    let seeds = std::env::var("STRANDLINE_KEYS_SEEDS").map_or(5, |text| text.parse().unwrap());
+    for seed in 0..seeds {
+        let mut random = StdRng::seed_from_u64(1_000_000 + seed);
+        let mut table = Table::new(
+            r#""upsertConfig": {"mode": "FULL", "deleteRecordColumn": "gone"}"#,
+            2,
+        );
+        let mut pins: Vec<Arc<KeysPin>> = Vec::new();
+        for step in 0..50 {
+            let of = random.random_range(0..2);
+            match random.random_range(0..24) {
+                0..10 => {
+                    let (rows, most) = (random_rows(&mut random), random.random_range(1..20));
+                    table.append(of, rows, most);
+                }
+                10..13 => table.commit(of, random.random_bool(0.8)),
+                13 => pins.retain(|_| random.random_bool(0.5)),
+                14 => {
+                    pins.clear();
+                    table.open_with_pushed(random.random_bool(0.3));
+                }
+                15..17 => {
+                    let which = (of, random.random_range(0..3), random.random_range(1..4));
+                    let crash = random.random_bool(0.3).then(|| random.random_range(0..3));
+                    let more = random_rows(&mut random);
+                    pins.clear();
+                    table.compact(which, crash, more, |_, _| {});
+                    table.follow();
+                }
+                _ => {
+                    let segments = random.random_range(0..3);
+                    let rows = (0..segments).map(|_| random_rows(&mut random).concat());
+                    let rows: Vec<_> = rows.filter(|rows| !rows.is_empty()).collect();
+                    let mut set = table.there.clone();
+                    set.retain(|_| random.random_bool(0.6));
+                    // One that was there before may come again.
+                    let earlier = random.random_range(0..=table.pushed.len());
+                    if earlier < table.pushed.len() && !set.contains(&earlier) {
+                        set.push(earlier);
+                    }
+                    set.extend(table.build_pushed(rows));
+                    let before = table.names(&table.there);
+                    for of in 0..2 {
+                        let rows = random_rows(&mut random);
+                        table.stream[of].extend(rows);
+                    }
+                    table.prepare(&set, random.random_range(1..4));
+                    // Rows come, and are committed, while the change is on its way.
+                    for _ in 0..random.random_range(0..4) {
+                        let rows = random_rows(&mut random);
+                        table.append(random.random_range(0..2), rows, 9);
+                        table.commit(random.random_range(0..2), random.random_bool(0.7));
+                    }
+                    pins.push(table.keys().pin().unwrap());
+                    for pin in &pins {
+                        let (seen, expected) = (table.visible(pin), table.expected(pin));
+                        assert_eq!(seen, expected, "seed {seed}, step {step}, before");
+                    }
+                    match random.random_range(0..8) {
+                        0 => table.keys().give_up(),
+                        1 => {
+                            pins.clear();
+                            table.open_with_pushed(false);
+                        }
+                        2 => {
+                            pins.clear();
+                            table.note_set(&set);
+                            table.open_with_pushed(random.random_bool(0.2));
+                        }
+                        3 => {
+                            // Only the metastore knows that it is done.
+                            pins.clear();
+                            table.note_set(&set);
+                            table.keys().switch(table.names(&set)).unwrap();
+                            table.open_with_pushed(false);
+                        }
+                        _ => {
+                            table.note_set(&set);
+                            let names = table.names(&set);
+                            table.keys().switch(names).unwrap();
+                            let old = table.keys().pin_of(before).unwrap().unwrap();
+                            assert_eq!(old.pushed, before);
+                            pins.push(old);
+                            table.keys().let_go();
+                            let now = table.keys().pin_of(names).unwrap().unwrap();
+                            assert_eq!(now.pushed, names);
+                            let gone = table.keys().pin_of(before);
+                            assert!(before == names || gone.is_err());
+                        }
+                    }
                 }
             }
             pins.push(table.keys().pin().unwrap());

@@ -42,6 +42,7 @@ fn segment(name: &str, checksum: u64, half: Half, offsets: Option<(u64, u64)>) -
         origin: offsets.map(|(start, end)| (partition(0), OffsetRange { start, end })),
         stored_as: None,
         moved: false,
+        pushed_in: 0,
     }
 }
 
@@ -1052,6 +1053,7 @@ async fn segments_are_merged_and_moved_only_as_whole_sets_of_the_same_rows() {
     let moved = SegmentInfo {
         rows: 15,
         moved: true,
+        pushed_in: 0,
         ..segment("o", 1, Half::Offline, None)
     };
     let counts = IngestCounts {

@@ -41,6 +41,7 @@ fn catalog() -> Catalog {
         shared: Coverage::default(),
         gaps: Vec::new(),
         pinned: false,
+        pushed: None,
         text: BTreeMap::new(),
     };
     let tables = [("t", true), ("Other", false)];

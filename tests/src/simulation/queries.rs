@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use strandline_broker::transport::{CatalogSource, Watermarks};
 use strandline_broker::{Broker, BrokerOptions, QueryRequest, ReadOnly};
-use strandline_proto::catalog::CatalogSnapshot;
+use strandline_proto::catalog::{CatalogSnapshot, TableSnapshot};
 use strandline_proto::leaf::{SegmentTask, TailTask};
 use strandline_proto::{Error, Result};
 use strandline_server::host::Registry;
@@ -62,7 +62,7 @@ impl SegmentHost for Served {
         self.now()?.tail(table, task, keys)
     }
 
-    fn watermarks(&self, table: &str) -> Result<Watermarks> {
+    fn watermarks(&self, table: &TableSnapshot) -> Result<Watermarks> {
         self.now()?.watermarks(table)
     }
 }

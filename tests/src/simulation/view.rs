@@ -26,9 +26,14 @@ pub(super) struct View {
 
 impl View {
     pub(super) fn pin(registry: &Registry, table: &str) -> Result<Self> {
+        let snapshot = registry.snapshot();
+        let watermarks = match snapshot.tables.get(table) {
+            Some(table) => registry.watermarks(table)?.partitions,
+            None => Vec::new(),
+        };
         Ok(Self {
-            snapshot: registry.snapshot(),
-            watermarks: registry.watermarks(table)?.partitions,
+            snapshot,
+            watermarks,
         })
     }
 

@@ -111,6 +111,7 @@ fn segment(
         },
         stored_as: None,
         moved: false,
+        pushed_in: 0,
         rows: 1,
         bytes: 1,
         schema_version: 1,

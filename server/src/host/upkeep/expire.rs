@@ -12,13 +12,14 @@ const SEGMENTS_MAX: usize = 1_000;
 
 impl Upkeep {
     /// Gives up the segments of a table whose rows are all older than its config keeps them. A realtime segment of a hybrid
-    /// table waits until offline answers for its times.
+    /// table waits until offline answers for its times, or, where rows have keys, until none of its rows counts.
     pub(super) async fn expire(&self, table: &Table<'_>) -> Result<Option<String>> {
         let now_ms = self.places.environment.clock.now_ms();
         let mut hiding = table.pushed().minus(&table.record.coverage.moved);
         if !table.is_hybrid() {
             hiding = Default::default();
         }
+        let hosted = (self.places.publisher.registry()).table(&table.record.name);
         let mut waiting = 0;
         let mut old = Vec::new();
         for segment in &table.settled {
@@ -30,7 +31,10 @@ impl Upkeep {
             if max >= before {
                 continue;
             }
-            let is_hidden = hiding.contains_range(min, max);
+            let is_hidden = match table.has_keys() {
+                true => hosted.superseded(&segment.name) == Some(segment.rows),
+                false => hiding.contains_range(min, max),
+            };
             if segment.half == Half::Realtime && table.is_hybrid() && !is_hidden {
                 waiting += 1;
             } else if old.len() < SEGMENTS_MAX {
@@ -41,8 +45,17 @@ impl Upkeep {
             self.note(
                 &table.record.name,
                 Task::Expire,
-                format!("{waiting} realtime segments are older than they are to be kept, and wait until offline covers their times"),
+                match table.has_keys() {
+                    true => format!("{waiting} realtime segments are older than they are to be kept, and wait until newer or pushed rows of their keys count instead"),
+                    false => format!("{waiting} realtime segments are older than they are to be kept, and wait until offline covers their times"),
+                },
             );
+        }
+        // Where rows have keys, one half at a time.
+        if let Some(first) = old.first().map(|s| s.half)
+            && table.has_keys()
+        {
+            old.retain(|s| s.half == first);
         }
         if old.is_empty() {
             return Ok(None);

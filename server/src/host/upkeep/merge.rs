@@ -47,6 +47,10 @@ impl Upkeep {
             let Some(config) = table.config(half) else {
                 continue;
             };
+            // Where rows have keys, those of other pushes rank otherwise.
+            if half == Half::Offline && table.has_keys() {
+                continue;
+            }
             let wanted = config.spec.fingerprint();
             let may_merge = |segment: &&Arc<SegmentInfo>| {
                 let key = (name.clone(), segment.name.clone(), segment.checksum);
@@ -267,6 +271,7 @@ mod tests {
             origin,
             stored_as: None,
             moved: false,
+            pushed_in: 0,
         })
     }
 

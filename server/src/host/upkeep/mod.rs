@@ -96,6 +96,11 @@ impl Table<'_> {
         }
     }
 
+    fn has_keys(&self) -> bool {
+        let config = self.realtime.as_ref();
+        config.is_some_and(|config| config.keys.is_some())
+    }
+
     fn is_hybrid(&self) -> bool {
         self.offline.is_some() && self.realtime.is_some()
     }

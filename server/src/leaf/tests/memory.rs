@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use strandline_broker::transport::Watermarks;
 use strandline_index::*;
+use strandline_proto::catalog::TableSnapshot;
 use strandline_proto::ids::{Half, OffsetRange, SegmentName, StreamPartition};
 use strandline_proto::leaf::{SegmentTask, TailTask};
 use strandline_proto::schema::Column;
@@ -414,7 +415,7 @@ impl SegmentHost for MemoryHost {
     fn tail(&self, _: &str, _: &TailTask, _: Option<u64>) -> Result<Vec<Arc<dyn SegmentReader>>> {
         Ok(self.tails.clone())
     }
-    fn watermarks(&self, _: &str) -> Result<Watermarks> {
+    fn watermarks(&self, _: &TableSnapshot) -> Result<Watermarks> {
         Ok(Watermarks::default())
     }
 }
