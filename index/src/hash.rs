@@ -30,11 +30,16 @@ pub(crate) fn hash_bytes(bytes: &[u8]) -> u64 {
     for word in words {
         state = fold(state ^ u64::from_le_bytes(*word), MULTIPLIER).rotate_left(23);
     }
-    let mut last = [0u8; 8];
-    for (to, from) in last.iter_mut().zip(rest) {
-        *to = *from;
-    }
-    hash_u64(state ^ u64::from_le_bytes(last))
+    let last = match (bytes.last_chunk::<8>(), rest.len()) {
+        (_, 0) => 0,
+        // What stands before the rest is shifted out.
+        (Some(last), len) => u64::from_le_bytes(*last) >> (64 - 8 * len),
+        (None, _) => rest
+            .iter()
+            .rev()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    };
+    hash_u64(state ^ last)
 }
 
 /// The hash of any value.
@@ -72,6 +77,23 @@ mod tests {
             0x55d6_2e23_85f4_e393,
         ];
         assert_eq!(hashes, stored);
+    }
+
+    #[test]
+    fn the_rest_of_a_text_is_padded_with_zeros() {
+        let text: Vec<u8> = (1..=40).collect();
+        for len in 0..text.len() {
+            let text = &text[..len];
+            let mut state = SEED ^ (len as u64).wrapping_mul(MULTIPLIER);
+            let (words, rest) = text.as_chunks::<8>();
+            for word in words {
+                state = fold(state ^ u64::from_le_bytes(*word), MULTIPLIER).rotate_left(23);
+            }
+            let mut last = [0; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            let expected = hash_u64(state ^ u64::from_le_bytes(last));
+            assert_eq!(hash_bytes(text), expected, "{len} bytes");
+        }
     }
 
     #[test]

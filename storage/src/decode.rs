@@ -380,6 +380,9 @@ impl Decoder {
                 if into.flattener.is_some() {
                     return Ok(into.flat(&json_row::all_fields(text)?)?);
                 }
+                if into.given.is_empty() && row.append(into.layout, text, into.builder) {
+                    return Ok(());
+                }
                 let mut cells = Vec::with_capacity(into.layout.width());
                 row.fill(into.layout, text, &mut cells)?;
                 Ok(into.cells(cells)?)

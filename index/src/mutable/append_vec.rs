@@ -89,11 +89,18 @@ impl<T: Copy + Default + Send + Sync> AppendVec<T> {
 
     /// The published elements of `range`, when they lie in one bucket.
     pub(crate) fn slice(&self, range: Range<usize>) -> Option<&[T]> {
-        let len = range.len();
-        if len == 0 {
+        if range.is_empty() {
             return Some(&[]);
         }
-        self.slices(range).next().filter(|slice| slice.len() == len)
+        if range.end > self.len() {
+            return None;
+        }
+        let (bucket, from, _) = locate(range.start);
+        let slots = &self.buckets.get(bucket)?.get()?.0;
+        let slots = slots.get(from..from + range.len())?;
+        // SAFETY: all of these slots are below the published length: written before, never written again.
+        // `UnsafeCell<MaybeUninit<T>>` has the layout of `T`.
+        Some(unsafe { std::slice::from_raw_parts(slots.as_ptr().cast::<T>(), slots.len()) })
     }
 
     /// Calls `sink` with the elements at `positions`; positions that aren't published give the default.
@@ -137,17 +144,22 @@ impl<T: Copy + Default + Send + Sync> AppendWriter<T> {
         self.0.len.store(len, Ordering::Release);
     }
 
+    /// How many values still lie in one bucket when they come next.
+    pub(crate) fn room_together(&self) -> usize {
+        let (_, from, size) = locate(self.len());
+        size - from
+    }
+
     /// Appends `values` so that they lie in one bucket, and gives the position of the first. Slots that are left
     /// out hold the default.
     pub(crate) fn extend_together(&mut self, values: &[T]) -> usize {
         loop {
-            let len = self.len();
-            let (_, from, size) = locate(len);
-            if values.len() <= size - from {
+            let (len, room) = (self.len(), self.room_together());
+            if values.len() <= room {
                 self.extend(values);
                 return len;
             }
-            self.extend(&vec![T::default(); size - from]);
+            self.extend(&vec![T::default(); room]);
         }
     }
 }

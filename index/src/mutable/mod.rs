@@ -460,6 +460,16 @@ impl Shared {
     }
 
     fn piece(&self, docs: Range<DocId>) -> Piece {
+        if let (Store::Ids { ids, .. }, None) = (&self.store, &self.list_ends)
+            && !self.null_docs.any(docs.end)
+        {
+            let held: Vec<_> = ids.slices(docs.start as usize..docs.end as usize).collect();
+            let largest = held.iter().filter_map(|ids| ids.iter().max()).max();
+            let len = largest.map_or(0, |&id| id as usize + 1);
+            if len <= docs.len() {
+                return Piece::counted(docs, &held, len);
+            }
+        }
         let mut pairs = Vec::with_capacity(docs.len());
         self.for_pairs(docs.clone(), |id, doc| {
             pairs.push(u64::from(id) << 32 | u64::from(doc))

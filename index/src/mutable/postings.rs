@@ -17,6 +17,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 pub(crate) const PIECE_DOCS: u32 = 8192;
 /// Documents from which on bits take less room than numbers.
 const ARRAY_MAX: usize = 4096;
+/// Of a place: that the documents are bits.
+const IN_BITS: u32 = 1 << 31;
 
 /// Postings of a range of documents within one chunk.
 pub(crate) struct Piece {
@@ -55,6 +57,52 @@ impl Piece {
             ends: ends.into(),
             lists: lists.into(),
             dense,
+        }
+    }
+
+    /// The same of documents that hold one id each, all of the ids being below `len`; by counting, without a pair to each.
+    pub(crate) fn counted(docs: Range<DocId>, held: &[&[DictId]], len: usize) -> Self {
+        // By id: how many documents, then where the next one goes, or the number of its bits.
+        let mut places = vec![0_u32; len];
+        for &id in held.iter().copied().flatten() {
+            if let Some(place) = places.get_mut(id as usize) {
+                *place += 1;
+            }
+        }
+        let (mut ids, mut ends, mut listed) = (Vec::new(), Vec::new(), 0);
+        let mut dense: Vec<(DictId, DocBits)> = Vec::new();
+        for (id, place) in (0..).zip(&mut places) {
+            let count = *place;
+            if count as usize > ARRAY_MAX {
+                *place = IN_BITS | dense.len() as u32;
+                dense.push((id, DocBits::new()));
+            } else if count > 0 {
+                *place = listed;
+                listed += count;
+                ids.push(id);
+                ends.push(listed);
+            }
+        }
+        let mut lists = vec![0; listed as usize];
+        for (doc, &id) in docs.clone().zip(held.iter().copied().flatten()) {
+            let Some(place) = places.get_mut(id as usize) else {
+                continue;
+            };
+            if *place & IN_BITS != 0 {
+                if let Some((_, bits)) = dense.get_mut((*place & !IN_BITS) as usize) {
+                    bits.insert(doc as u16);
+                }
+            } else if let Some(to) = lists.get_mut(*place as usize) {
+                *to = doc as u16;
+                *place += 1;
+            }
+        }
+        Self {
+            docs,
+            ids: ids.into(),
+            ends: ends.into(),
+            lists: lists.into(),
+            dense: dense.into_iter().collect(),
         }
     }
 
@@ -208,4 +256,34 @@ pub(crate) fn fill(pieces: &[Arc<Piece>], id: DictId, chunk: u32, docs: u32, out
 /// How many documents of `id` pieces hold, those beyond a view's end included.
 pub(crate) fn count(pieces: &[Arc<Piece>], id: DictId) -> u64 {
     pieces.iter().map(|piece| piece.count(id)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn counted_pieces_hold_what_pairs_say(
+            start in prop::sample::select(&[0_u32, 8_192, 65_536][..]),
+            ids in prop::collection::vec(0_u32..40, 1..200),
+            times in prop::sample::select(&[1_usize, 300][..]),
+            cut in 0..200_usize,
+        ) {
+            // The first id is dense where all come many times.
+            let ids: Vec<DictId> = (0..times).flat_map(|_| ids.iter().map(|&id| id / 7 * (id % 3))).collect();
+            let ids = &ids[..ids.len().min(CHUNK_DOCS as usize / 2)];
+            let docs = start..start + ids.len() as u32;
+            let pairs = ids.iter().zip(docs.clone()).map(|(&id, doc)| u64::from(id) << 32 | u64::from(doc));
+            let expected = Piece::new(docs.clone(), pairs.collect());
+            let (first, second) = ids.split_at(cut.min(ids.len()));
+            let counted = Piece::counted(docs, &[first, second], 40);
+            prop_assert_eq!(counted.docs, expected.docs);
+            prop_assert_eq!(counted.ids, expected.ids);
+            prop_assert_eq!(counted.ends, expected.ends);
+            prop_assert_eq!(counted.lists, expected.lists);
+            prop_assert_eq!(counted.dense, expected.dense);
+        }
+    }
 }

@@ -302,3 +302,26 @@ fn bounds_are_never_narrower_than_what_a_reader_sees() {
     });
     assert_eq!(column.bounds(), Some((-1_999, 1_999)));
 }
+
+#[test]
+fn texts_of_batches_are_read_back_wherever_buckets_end() {
+    let options = MutableOptions {
+        dictionary: false,
+        inverted: false,
+    };
+    let column = MutableColumn::new(PhysicalType::Bytes, false, options).unwrap();
+    let mut expected = ValueBuffer::new(PhysicalType::Bytes);
+    for batch in 0..60_usize {
+        let mut values = ValueBuffer::new(PhysicalType::Bytes);
+        for i in 0..batch % 7 * 5 {
+            let text = vec![i as u8; (i * batch * 13) % 700];
+            values.push_bytes(&text);
+            expected.push_bytes(&text);
+        }
+        column.append(&ColumnData::single(&values)).unwrap();
+    }
+    let view = column.view(u32::MAX);
+    let mut read = ValueBuffer::new(PhysicalType::Bytes);
+    view.values(DocSelection::Range(0..view.num_docs()), &mut read);
+    assert_eq!(read, expected);
+}

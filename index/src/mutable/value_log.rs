@@ -14,6 +14,14 @@ pub(crate) struct Span {
 }
 
 impl Span {
+    fn new(start: usize, len: usize) -> Self {
+        let start = start as u64;
+        Self {
+            start: [start as u32, (start >> 32) as u32],
+            len: len as u32,
+        }
+    }
+
     fn range(self) -> std::ops::Range<usize> {
         let start = (u64::from(self.start[1]) << 32 | u64::from(self.start[0])) as usize;
         start..start + self.len as usize
@@ -151,11 +159,8 @@ impl ValueLogWriter {
     /// Appends one text; nothing when this holds no texts.
     pub(crate) fn push_text(&mut self, text: &[u8]) {
         if let Self::Bytes { spans, data } = self {
-            let start = data.extend_together(text) as u64;
-            spans.extend(&[Span {
-                start: [start as u32, (start >> 32) as u32],
-                len: text.len() as u32,
-            }]);
+            let start = data.extend_together(text);
+            spans.extend(&[Span::new(start, text.len())]);
         }
     }
 
@@ -165,6 +170,30 @@ impl ValueLogWriter {
             if let (Some(writer), Some(values)) = (T::writer(self), T::slice(values)) {
                 writer.extend(values);
             }
-        }, bytes => (0..values.len()).filter_map(|i| values.bytes(i)).for_each(|text| self.push_text(text)));
+        }, bytes => self.extend_texts(values));
+    }
+
+    /// Appends texts: all at once where they lie in one bucket.
+    fn extend_texts(&mut self, values: &ValueBuffer) {
+        let Self::Bytes { spans, data } = self else {
+            return;
+        };
+        let texts = (0..values.len()).filter_map(|i| values.bytes(i));
+        let mut appended = Vec::with_capacity(values.len());
+        match values {
+            ValueBuffer::Bytes { data: all, .. } if all.len() <= data.room_together() => {
+                let mut start = data.extend_together(all);
+                for text in texts {
+                    appended.push(Span::new(start, text.len()));
+                    start += text.len();
+                }
+            }
+            _ => {
+                for text in texts {
+                    appended.push(Span::new(data.extend_together(text), text.len()));
+                }
+            }
+        }
+        spans.extend(&appended);
     }
 }

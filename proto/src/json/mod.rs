@@ -31,7 +31,7 @@ pub use extract::{Found, JsonValue, compact, extract};
 pub use filter::{Atom, JsonFilter, Test};
 pub use number::{Number, canonical};
 pub use path::{Index, JsonPath, Step};
-pub use reader::{DEPTH_MAX, JsonReader, check, write_string};
+pub use reader::{DEPTH_MAX, JsonReader, PlainNumber, check, write_string};
 
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,59 @@ pub struct JsonReader<'a> {
     at: usize,
 }
 
+/// A JSON number as it is written: `digits * 10^-scale`, or less than nothing by as much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlainNumber {
+    /// Whether a minus comes first, also before a zero.
+    pub is_negative: bool,
+    /// All digits, as one whole number below 10^18.
+    pub digits: u64,
+    /// How many of them stand behind the point.
+    pub scale: usize,
+}
+
+impl PlainNumber {
+    /// Digits of a number.
+    const DIGITS_MAX: usize = 18;
+
+    /// It as a whole number; none when it has a point.
+    #[inline]
+    pub fn integer(self) -> Option<i64> {
+        let value = i64::try_from(self.digits)
+            .ok()
+            .filter(|_| self.scale == 0)?;
+        Some(if self.is_negative { -value } else { value })
+    }
+
+    /// The nearest double, with the sign of a zero; none when it takes more than one exact step to find it.
+    #[inline]
+    pub fn double(self) -> Option<f64> {
+        // Both are exact as they are, so that the quotient is rounded once.
+        if self.digits > 1 << 53 {
+            return None;
+        }
+        let value = self.digits as f64 / POWERS_OF_TEN.get(self.scale)?;
+        Some(if self.is_negative { -value } else { value })
+    }
+
+    /// The nearest float, as [`Self::double`].
+    #[inline]
+    pub fn float(self) -> Option<f32> {
+        // The first powers of ten are exact as floats as well.
+        if self.digits > 1 << 24 || self.scale > 10 {
+            return None;
+        }
+        let value = self.digits as f32 / *POWERS_OF_TEN.get(self.scale)? as f32;
+        Some(if self.is_negative { -value } else { value })
+    }
+}
+
+/// Powers of ten that doubles hold exactly.
+const POWERS_OF_TEN: [f64; PlainNumber::DIGITS_MAX + 1] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
+    1e17, 1e18,
+];
+
 /// Whether the text is one JSON document.
 ///
 /// # Errors
@@ -35,6 +88,7 @@ impl<'a> JsonReader<'a> {
     }
 
     /// The next byte, spaces included.
+    #[inline]
     pub fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
@@ -48,6 +102,7 @@ impl<'a> JsonReader<'a> {
     }
 
     /// Moves past spaces.
+    #[inline]
     pub fn skip_space(&mut self) {
         while matches!(self.peek(), Some(b' ' | b'\n' | b'\t' | b'\r')) {
             self.at += 1;
@@ -55,11 +110,13 @@ impl<'a> JsonReader<'a> {
     }
 
     /// The text from `start` to here. Both are on character boundaries: they stand beside ASCII.
+    #[inline]
     pub fn since(&self, start: usize) -> &'a str {
         self.text.get(start..self.at).unwrap_or_default()
     }
 
     /// Where the next byte stands.
+    #[inline]
     pub fn at(&self) -> usize {
         self.at
     }
@@ -67,13 +124,15 @@ impl<'a> JsonReader<'a> {
     /// Whether exactly this comes next; moves past it then.
     #[inline]
     pub fn skips(&mut self, text: &str) -> bool {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let is_next = rest.starts_with(text.as_bytes());
+        let text = text.as_bytes();
+        let next = self.bytes.get(self.at..self.at + text.len());
+        let is_next = next.is_some_and(|next| same(next, text));
         self.at += if is_next { text.len() } else { 0 };
         is_next
     }
 
     /// Moves past the next byte.
+    #[inline]
     pub fn step(&mut self) {
         self.at += 1;
     }
@@ -96,6 +155,7 @@ impl<'a> JsonReader<'a> {
     }
 
     /// Behind a member: whether `close` comes next and not a comma; moves past either.
+    #[inline]
     pub fn is_end(&mut self, close: u8) -> Result<bool, String> {
         self.skip_space();
         match self.peek() {
@@ -140,6 +200,7 @@ impl<'a> JsonReader<'a> {
     }
 
     /// Moves to the next quote or backslash of a string.
+    #[inline]
     fn skip_plain(&mut self) -> Result<u8, String> {
         self.at += plain_len(self.bytes.get(self.at..).unwrap_or_default());
         match self.peek() {
@@ -150,6 +211,7 @@ impl<'a> JsonReader<'a> {
     }
 
     /// The string that begins here.
+    #[inline]
     pub fn string(&mut self) -> Result<Cow<'a, str>, String> {
         self.at += 1;
         let start = self.at;
@@ -169,6 +231,68 @@ impl<'a> JsonReader<'a> {
             }
             out.push(self.escape()?);
         }
+    }
+
+    /// The string that begins here, when it is one without escapes; moves past it then, and stays otherwise.
+    #[inline]
+    pub fn plain_string(&mut self) -> Option<&'a str> {
+        if self.peek() != Some(b'"') {
+            return None;
+        }
+        let start = self.at + 1;
+        let end = start + plain_len(self.bytes.get(start..).unwrap_or_default());
+        if self.bytes.get(end) != Some(&b'"') {
+            return None;
+        }
+        self.at = end + 1;
+        self.text.get(start..end)
+    }
+
+    /// The number that begins here, when it is one without an exponent and of few digits; moves past it then, and stays otherwise.
+    #[inline]
+    pub fn plain_number(&mut self) -> Option<PlainNumber> {
+        let mut at = self.at;
+        let is_negative = self.bytes.get(at) == Some(&b'-');
+        at += usize::from(is_negative);
+        let start = at;
+        let digit = |at: usize| match self.bytes.get(at) {
+            Some(byte @ b'0'..=b'9') => Some(u64::from(byte - b'0')),
+            _ => None,
+        };
+        // Wraps where there are more digits than are taken.
+        let mut digits = 0_u64;
+        while let Some(next) = digit(at) {
+            digits = digits.wrapping_mul(10).wrapping_add(next);
+            at += 1;
+        }
+        let whole = at - start;
+        if whole == 0 || (whole > 1 && digit(start) == Some(0)) {
+            return None;
+        }
+        let mut scale = 0;
+        if self.bytes.get(at) == Some(&b'.') {
+            let point = at;
+            at += 1;
+            while let Some(next) = digit(at) {
+                digits = digits.wrapping_mul(10).wrapping_add(next);
+                at += 1;
+            }
+            scale = at - point - 1;
+            if scale == 0 {
+                return None;
+            }
+        }
+        if whole + scale > PlainNumber::DIGITS_MAX
+            || matches!(self.bytes.get(at), Some(b'e' | b'E'))
+        {
+            return None;
+        }
+        self.at = at;
+        Some(PlainNumber {
+            is_negative,
+            digits,
+            scale,
+        })
     }
 
     fn escape(&mut self) -> Result<char, String> {
@@ -317,16 +441,27 @@ impl<'a> JsonReader<'a> {
     }
 }
 
+/// Whether two pieces of one length are equal: short ones are looked at as one or two words.
+#[inline]
+fn same(a: &[u8], b: &[u8]) -> bool {
+    fn ends<const N: usize>(bytes: &[u8]) -> Option<([u8; N], [u8; N])> {
+        Some((*bytes.first_chunk()?, *bytes.last_chunk()?))
+    }
+    match a.len() {
+        4..=8 => ends::<4>(a) == ends::<4>(b),
+        9..=16 => ends::<8>(a) == ends::<8>(b),
+        _ => a == b,
+    }
+}
+
 /// How many bytes come before the first quote, backslash or control character; eight are looked at at once.
 fn plain_len(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
     let mut at = 0;
-    for chunk in bytes.chunks_exact(8) {
-        let word = chunk
-            .iter()
-            .rev()
-            .fold(0, |word, byte| (word << 8) | u64::from(*byte));
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    for chunk in chunks {
+        let word = u64::from_le_bytes(*chunk);
         let quote = word ^ (ONES * u64::from(b'"'));
         let backslash = word ^ (ONES * u64::from(b'\\'));
         // The lowest bit set stands for the first such byte; those above may be false.
@@ -338,7 +473,6 @@ fn plain_len(bytes: &[u8]) -> usize {
         }
         at += 8;
     }
-    let rest = bytes.get(at..).unwrap_or_default();
     at + rest
         .iter()
         .position(|b| matches!(b, b'"' | b'\\' | 0..0x20))

@@ -412,3 +412,31 @@ proptest! {
         prop_assert_eq!(extract(&text, &JsonPath { steps: vec![] }).is_ok(), check(&text).is_ok());
     }
 }
+
+proptest! {
+    #[test]
+    fn plain_values_are_those_that_are_read_otherwise(
+        text in "-?[0-9]{0,20}(\\.[0-9]{0,12})?([eE][0-9])?[ ,}a]?|\"[a-zé\\\\\"]{0,20}\"?",
+    ) {
+        let (mut plain, mut other) = (JsonReader::new(&text), JsonReader::new(&text));
+        if let Some(number) = plain.plain_number() {
+            prop_assert!(other.skip_number().is_ok());
+            prop_assert_eq!(plain.at(), other.at());
+            let read = other.since(0);
+            if let Some(integer) = number.integer() {
+                prop_assert_eq!(Ok(integer), read.parse());
+            }
+            if let Some(double) = number.double() {
+                prop_assert_eq!(Ok(double.to_bits()), read.parse().map(f64::to_bits));
+            }
+            if let Some(float) = number.float() {
+                prop_assert_eq!(Ok(float.to_bits()), read.parse().map(f32::to_bits));
+            }
+        } else if let Some(string) = plain.plain_string() {
+            prop_assert_eq!(Ok(string.into()), other.string());
+            prop_assert_eq!(plain.at(), other.at());
+        } else {
+            prop_assert_eq!(plain.at(), 0);
+        }
+    }
+}

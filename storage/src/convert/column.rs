@@ -12,7 +12,9 @@ use arrow::array::{
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use std::sync::Arc;
+use strandline_proto::json::{JsonReader, PlainNumber};
 use strandline_proto::schema::{Column, DataType};
+use strandline_proto::time_format::{TIME_MS_MAX, TIME_MS_MIN};
 use strandline_proto::value::Value;
 use strandline_proto::{Error, Result};
 
@@ -188,6 +190,43 @@ impl Values {
         Ok(())
     }
 
+    /// Appends the JSON value that comes next, when it is one that most columns of the type hold: then it takes no cell between.
+    /// False, with nothing read or appended, otherwise.
+    #[inline]
+    fn push_plain(&mut self, reader: &mut JsonReader<'_>, data_type: DataType) -> bool {
+        let start = reader.clone();
+        let pushed = match self {
+            Self::Text { ends, data } if data_type == DataType::String => {
+                let text = (reader.plain_string())
+                    .filter(|text| data.len() + text.len() <= TEXT_BYTES_MAX);
+                text.map(|text| {
+                    data.push_str(text);
+                    ends.push(data.len());
+                })
+            }
+            Self::Int(v) => (reader.plain_number())
+                .and_then(|number| i32::try_from(number.integer()?).ok())
+                .map(|number| v.push(number)),
+            Self::Long(v) => (reader.plain_number())
+                .and_then(PlainNumber::integer)
+                .filter(|ms| {
+                    data_type != DataType::Timestamp || (TIME_MS_MIN..=TIME_MS_MAX).contains(ms)
+                })
+                .map(|number| v.push(number)),
+            Self::Float(v) => (reader.plain_number())
+                .and_then(PlainNumber::float)
+                .map(|number| v.push(number)),
+            Self::Double(v) => (reader.plain_number())
+                .and_then(PlainNumber::double)
+                .map(|number| v.push(number)),
+            _ => None,
+        };
+        if pushed.is_none() {
+            *reader = start;
+        }
+        pushed.is_some()
+    }
+
     fn finish(&mut self, nulls: Option<NullBuffer>, data_type: DataType) -> Result<ArrayRef> {
         let wrong = |e: arrow::error::ArrowError| {
             Error::internal(format!("a column buffer gave no array: {e}"))
@@ -293,7 +332,9 @@ impl ColumnBuffer {
         }
     }
 
-    fn rows(&self) -> usize {
+    /// Rows appended.
+    #[inline]
+    pub(crate) fn rows(&self) -> usize {
         if self.multi_value {
             self.list_ends.len()
         } else {
@@ -326,7 +367,21 @@ impl ColumnBuffer {
         Ok(())
     }
 
-    fn push_default(&mut self) -> Result<(), Reason> {
+    /// Appends one row's value, the one that comes next in `reader`, as [`Self::push`] appends its cell. After an error the
+    /// caller must truncate to the rows before.
+    #[inline]
+    pub(crate) fn push_json(&mut self, reader: &mut JsonReader<'_>) -> Result<(), Reason> {
+        reader.skip_space();
+        if !self.multi_value && self.values.push_plain(reader, self.data_type) {
+            self.value_nulls.push(true);
+            return Ok(());
+        }
+        self.push(&json::value(reader)?)
+    }
+
+    /// Appends the default or null, as a row has it that brings no value. After an error the caller must truncate to the rows
+    /// before.
+    pub(crate) fn push_default(&mut self) -> Result<(), Reason> {
         if self.default.is_null() && self.not_null {
             return Err("null where the schema says notNull".to_owned());
         }

@@ -9,19 +9,19 @@ pub(crate) use strandline_proto::json::{check, write_string};
 
 /// Reads the fields of one JSON object, in order, each as `(name, value)`; duplicates are all handed over.
 pub fn read_object<'a>(text: &'a str, mut field: impl FnMut(&str, Cell<'a>)) -> Result<(), String> {
-    read_fields(
-        text,
-        |reader, _| reader.key(),
-        |name, value| field(&name, value),
-    )
+    read_members(text, |reader, _| {
+        let name = reader.key()?;
+        field(&name, value(reader)?);
+        Ok(())
+    })
 }
 
-/// Reads the fields of one JSON object, in order. `name` takes the name of the field at a position and the colon behind it;
-/// what it makes of them is handed over with the value.
-pub(crate) fn read_fields<'a, N>(
+/// Reads the members of one JSON object, in order. `member` is called where one begins, with its position, and moves past
+/// its name, the colon and the value.
+#[inline]
+pub(crate) fn read_members<'a>(
     text: &'a str,
-    mut name: impl FnMut(&mut JsonReader<'a>, usize) -> Result<N, String>,
-    mut field: impl FnMut(N, Cell<'a>),
+    mut member: impl FnMut(&mut JsonReader<'a>, usize) -> Result<(), String>,
 ) -> Result<(), String> {
     let mut reader = JsonReader::new(text);
     reader.skip_space();
@@ -34,8 +34,7 @@ pub(crate) fn read_fields<'a, N>(
     }
     for position in 0.. {
         reader.skip_space();
-        let name = name(&mut reader, position)?;
-        field(name, value(&mut reader)?);
+        member(&mut reader, position)?;
         if reader.is_end(b'}')? {
             break;
         }
@@ -67,7 +66,7 @@ pub(crate) fn read_array<'a>(
 }
 
 /// The value that comes next.
-fn value<'a>(reader: &mut JsonReader<'a>) -> Result<Cell<'a>, String> {
+pub(crate) fn value<'a>(reader: &mut JsonReader<'a>) -> Result<Cell<'a>, String> {
     reader.skip_space();
     let start = reader.at();
     match reader.peek() {

@@ -1,4 +1,5 @@
-//! One JSON object's fields into the cells of a row.
+//! One JSON object's fields into a row: most often each value is read into its column at once, otherwise into the cells of
+//! the row, which transforms, filters and errors are about.
 //!
 //! Messages of one producer name their fields in one order. The order seen last is kept, so that the
 //! usual field is found by one comparison instead of being read and hashed.
@@ -6,7 +7,7 @@
 use super::cell::Cell;
 use super::flatten::Fields;
 use super::json;
-use super::row::RowLayout;
+use super::row::{RowBuilder, RowLayout};
 use std::borrow::Cow;
 use strandline_proto::json::JsonReader;
 
@@ -48,18 +49,55 @@ impl JsonRow {
     ) -> Result<(), String> {
         cells.clear();
         cells.resize(layout.width(), Cell::Null);
-        let slot = |reader: &mut JsonReader<'a>, position: usize| match self.seen.get(position) {
+        json::read_members(text, |reader, position| {
+            let slot = self.slot(layout, reader, position)?;
+            let value = json::value(reader)?;
+            if let Some(cell) = slot.and_then(|slot| cells.get_mut(slot)) {
+                *cell = value;
+            }
+            Ok(())
+        })
+    }
+
+    /// Appends the object in `text` as a row of `builder`, whose layout is `layout`: what [`Self::fill`] and [`RowBuilder::push`]
+    /// do together, with each value read into its column at once. False, and the builder holds what it held before, for what
+    /// only they can do or tell the error of: a field that is there twice, whatever makes the row none, and rows that transforms
+    /// or a filter look at.
+    pub(crate) fn append(
+        &mut self,
+        layout: &RowLayout,
+        text: &str,
+        builder: &mut RowBuilder,
+    ) -> bool {
+        let rows = builder.rows();
+        builder.push_filled(|columns| {
+            let take = |reader: &mut JsonReader<'_>, position| -> Result<(), String> {
+                let slot = self.slot(layout, reader, position)?;
+                match slot.and_then(|slot| columns.get_mut(slot)) {
+                    None => reader.skip_value(0),
+                    Some(column) if column.rows() == rows => column.push_json(reader),
+                    Some(_) => Err(String::new()),
+                }
+            };
+            json::read_members(text, take).is_ok()
+        })
+    }
+
+    /// The cell of the field whose name comes next, at a position in the object; moves past the name and the colon.
+    #[inline]
+    fn slot(
+        &mut self,
+        layout: &RowLayout,
+        reader: &mut JsonReader<'_>,
+        position: usize,
+    ) -> Result<Option<usize>, String> {
+        match self.seen.get(position) {
             Some(seen) if reader.skips(&seen.quoted) => Ok(seen.slot),
             _ => {
                 let name = reader.key()?;
                 Ok(self.look_up(layout, position, &name))
             }
-        };
-        json::read_fields(text, slot, |slot, value| {
-            if let Some(cell) = slot.and_then(|slot| cells.get_mut(slot)) {
-                *cell = value;
-            }
-        })
+        }
     }
 
     #[cold]

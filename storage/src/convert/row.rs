@@ -387,6 +387,34 @@ impl RowBuilder {
         Ok(())
     }
 
+    /// Appends a row whose values `fill` appends to the columns by itself, at most one to each, where neither transforms nor a
+    /// filter look at cells. False, and the builder holds what it held before, where they do, where `fill` says so, or where the
+    /// row is none: [`Self::push`] then says why.
+    #[inline]
+    pub(crate) fn push_filled(&mut self, fill: impl FnOnce(&mut [ColumnBuffer]) -> bool) -> bool {
+        if !self.transforms.columns().is_empty() || self.transforms.has_filter() {
+            return false;
+        }
+        let rows = self.rows;
+        let is_whole = fill(&mut self.columns)
+            && (self.columns.iter_mut())
+                .all(|column| column.rows() > rows || column.push_default().is_ok())
+            && self.has_time();
+        match is_whole {
+            true => self.rows += 1,
+            false => self.columns.iter_mut().for_each(|c| c.truncate(rows)),
+        }
+        is_whole
+    }
+
+    /// Whether the row that was appended last has a time, where it needs one.
+    fn has_time(&self) -> bool {
+        self.time.as_ref().is_none_or(|time| {
+            let column = self.columns.get(time.column);
+            column.is_none_or(|column| time.check(&column.last()).is_ok())
+        })
+    }
+
     /// The rows as a batch; the builder is empty again.
     pub fn finish(&mut self) -> Result<RecordBatch> {
         let arrays = self

@@ -4,7 +4,8 @@ use crate::transform::Transforms;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Float32Type, Float64Type, Int64Type};
 use proptest::prelude::*;
-use strandline_proto::schema::{Column, DataType, Schema};
+use strandline_proto::schema::{Column, ColumnRole, DataType, Schema};
+use strandline_proto::time_format::TimeFormat;
 use strandline_proto::value::Value;
 
 fn value(cell: Cell<'_>, data_type: DataType) -> Result<Value, String> {
@@ -262,6 +263,181 @@ proptest! {
     #[test]
     fn a_float_is_rounded_once(text in "-?[0-9]{1,12}\\.[0-9]{1,12}") {
         prop_assert_eq!(value(Cell::Number(&text), DataType::Float), Ok(Value::Float(text.parse().unwrap())));
+    }
+}
+
+/// Columns of each type, with and without a default, and a time.
+fn every_type() -> Schema {
+    let types = [
+        DataType::Int,
+        DataType::Long,
+        DataType::Float,
+        DataType::Double,
+        DataType::Boolean,
+        DataType::Timestamp,
+        DataType::String,
+        DataType::Json,
+        DataType::Bytes,
+        DECIMAL,
+    ];
+    let names = ["i", "l", "f", "d", "b", "t", "s", "j", "x", "n"];
+    let single = (names.iter().zip(types)).map(|(name, of)| Column::dimension(*name, of));
+    let lists = (names.iter().zip(types)).map(|(name, data_type)| Column {
+        multi_value: true,
+        ..Column::dimension(format!("{name}s"), data_type)
+    });
+    let time = Column {
+        role: ColumnRole::DateTime {
+            format: TimeFormat::parse("1:MILLISECONDS:EPOCH").unwrap(),
+            granularity: "1:MINUTES".to_owned(),
+        },
+        default: Value::Long(7),
+        ..Column::dimension("time", DataType::Long)
+    };
+    let strict = Column {
+        not_null: true,
+        ..Column::dimension("strict", DataType::String)
+    };
+    Schema {
+        name: "t".into(),
+        version: 1,
+        columns: single.chain(lists).chain([time, strict]).collect(),
+        primary_key: vec![],
+    }
+}
+
+/// JSON values, and what is nearly JSON.
+fn drawn_value() -> impl Strategy<Value = String> {
+    const ODD: &[&str] = &[
+        "0",
+        "-0",
+        "-0.0",
+        "007",
+        "-",
+        "1.",
+        ".5",
+        "1.0",
+        "0.1",
+        "1e5",
+        "1E-3",
+        "1.5e400",
+        "2147483647",
+        "2147483648",
+        "16777217",
+        "0.30000000000000004",
+        "9007199254740993",
+        "123456789012345678",
+        "999999999999999999",
+        "1234567890123456789",
+        "9223372036854775807",
+        "-9223372036854775808",
+        "9223372036854775808",
+        "253402300799999",
+        "253402300800000",
+        "true",
+        "false",
+        "null",
+        "nul",
+        "[]",
+        "[1, null, 2]",
+        "[[1]]",
+        "[\"a\", 1]",
+        "[1,",
+        "{}",
+        "{\"k\": [1, {\"k\": \"}\"}]}",
+        "\"\"",
+        "\"42\"",
+        "\" 7 \"",
+        "\"true\"",
+        "\"é\u{1f600}\"",
+        "\"a\\n\\\"b\"",
+        "\"\\u00e9\\ud83d\\ude00\"",
+        "\"\\ud800\"",
+        "\"\\x\"",
+        "\"a\u{1}\"",
+        "\"2020-01-01T00:00:00Z\"",
+        "\"{\\\"a\\\": 1}\"",
+        "\"beef\"",
+        "\"open",
+    ];
+    prop_oneof![
+        4 => prop::sample::select(ODD).prop_map(str::to_owned),
+        2 => "-?(0|[1-9][0-9]{0,19})(\\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?",
+        2 => "\"[a-zé ]{0,20}\"",
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    #[test]
+    fn a_row_that_is_read_into_its_columns_is_the_one_of_its_cells(
+        messages in prop::collection::vec((
+            prop::collection::vec((0..26_usize, prop::option::weighted(0.5, drawn_value())), 0..12),
+            prop::sample::select(&[("", ""), (" ", ""), ("", " "), ("\n", "\t ")][..]),
+            prop::sample::select(&["{", "{", "{", "{", "[", " {"][..]),
+            prop::sample::select(&["}", "}", "}", "}", "} ", "", "}x", ",}"][..]),
+        ), 1..8),
+    ) {
+        let schema = every_type();
+        let names: Vec<&str> = schema.columns.iter().map(|c| c.name.as_str()).collect();
+        let names: Vec<&str> = names.into_iter().chain(["other", "\\u0069", "s\\u0073", "strict"]).collect();
+        let layout = RowLayout::new(&schema, &Transforms::default());
+        let new = || RowBuilder::new(&schema, &Transforms::default(), &layout, Some("time")).unwrap();
+        let (mut direct, mut general) = (new(), new());
+        let (mut direct_row, mut general_row) = (JsonRow::default(), JsonRow::default());
+        for (members, (before, after), open, close) in &messages {
+            let members = members.iter().map(|(name, value)| {
+                let name = names[*name];
+                // Most values are of their column's type.
+                let fitting = match name.trim_end_matches('s') {
+                    "s" | "strict" | "" => "\"text\"",
+                    "b" => "true",
+                    "x" => "\"00ff\"",
+                    _ => "12",
+                };
+                let value = value.as_deref().unwrap_or(fitting);
+                format!("{before}\"{name}\"{before}:{after}{value}{after}")
+            });
+            let strict = ["\"strict\":\"a\"".to_owned()];
+            let members: Vec<String> = strict.into_iter().chain(members).collect();
+            let text = format!("{open}{}{close}", members.join(","));
+            let of_cells = |row: &mut JsonRow, builder: &mut RowBuilder| {
+                let mut cells = Vec::new();
+                row.fill(&layout, &text, &mut cells)?;
+                builder.push(&mut cells).map_err(|e| e.to_string())
+            };
+            let expected = of_cells(&mut general_row, &mut general);
+            let appended = direct_row.append(&layout, &text, &mut direct);
+            if appended {
+                prop_assert_eq!(&expected, &Ok(()), "{}", text);
+            } else {
+                prop_assert_eq!(&of_cells(&mut direct_row, &mut direct), &expected, "{}", text);
+            }
+            prop_assert_eq!(direct.rows(), general.rows());
+            prop_assert_eq!(direct.bytes(), general.bytes());
+        }
+        let (direct, general) = (direct.finish().unwrap(), general.finish().unwrap());
+        // Not by the values: -0.0 is not 0.0, and no number is itself where it is none.
+        prop_assert_eq!(format!("{direct:?}"), format!("{general:?}"));
+    }
+}
+
+#[test]
+fn rows_are_read_into_their_columns_unless_cells_are_looked_at() {
+    let (layout, mut builder) = builder();
+    let mut row = JsonRow::default();
+    let text = r#"{"s": "a\tb", "d": 1.5, "l": [1, 2], "z": {"s": 1}}"#;
+    assert!(row.append(&layout, text, &mut builder));
+    assert!(!row.append(&layout, r#"{"s": "a", "s": "b"}"#, &mut builder));
+    assert!(!row.append(&layout, r#"{"s": "a", "d": "x"}"#, &mut builder));
+    assert_eq!(builder.rows(), 1);
+    let transforms = Transforms::parse([("s", "upper(z)")]).unwrap();
+    let filter = Transforms::default().with_filter("s = 'a'").unwrap();
+    for transforms in [transforms, filter] {
+        let layout = RowLayout::new(&schema(), &transforms);
+        let mut builder = RowBuilder::new(&schema(), &transforms, &layout, None).unwrap();
+        assert!(!JsonRow::default().append(&layout, text, &mut builder));
     }
 }
 

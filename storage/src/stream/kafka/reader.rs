@@ -256,7 +256,8 @@ impl Event {
                         .to_millis()
                         .filter(|ms| *ms > 0)
                         .unwrap_or(0),
-                    headers: match message.headers().filter(|_| with_headers) {
+                    // Asking for them parses them.
+                    headers: match with_headers.then(|| message.headers()).flatten() {
                         Some(headers) => (headers.iter())
                             .filter_map(|h| Some((h.key.into(), Bytes::copy_from_slice(h.value?))))
                             .collect(),
