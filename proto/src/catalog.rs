@@ -97,9 +97,18 @@ pub struct SegmentInfo {
     /// read up to some offsets, not for all there is of their times.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub moved: bool,
+    /// Whether an offline segment holds rows that were made again of the archive: they are all there is of the times that they
+    /// took the place of, and tell nothing of other times.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rebuilt: bool,
 }
 
 impl SegmentInfo {
+    /// Whether a boundary that is inferred goes by its largest time: whether a push brought it.
+    pub fn moves_boundary(&self) -> bool {
+        self.half == Half::Offline && !self.moved && !self.rebuilt
+    }
+
     /// Whether, by its smallest and largest time, it may hold rows of an interval.
     pub fn reaches(&self, interval: Interval) -> bool {
         let within = |(min, max)| min < interval.end_ms && interval.start_ms <= max;

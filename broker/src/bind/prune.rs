@@ -114,6 +114,7 @@ mod tests {
             origin: None,
             stored_as: None,
             moved: false,
+            rebuilt: false,
         }
     }
 

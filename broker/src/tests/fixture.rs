@@ -217,6 +217,7 @@ fn info(
         origin,
         stored_as: None,
         moved: false,
+        rebuilt: false,
     })
 }
 

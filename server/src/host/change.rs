@@ -60,6 +60,8 @@ pub struct Planned {
     pub origin: Option<(StreamPartition, OffsetRange)>,
     /// Whether they were taken over from the stream.
     pub moved: bool,
+    /// Whether they were made again of the archive.
+    pub rebuilt: bool,
     /// The rows.
     pub parts: Vec<Part>,
 }
@@ -71,6 +73,7 @@ impl Planned {
             half: source.half,
             origin: source.origin.clone(),
             moved: source.moved,
+            rebuilt: source.rebuilt,
             parts: vec![Part {
                 source: Arc::clone(source),
                 take,
@@ -139,6 +142,7 @@ pub async fn build(
             half: planned.half,
             origin: planned.origin,
             moved: planned.moved,
+            rebuilt: planned.rebuilt,
         };
         let built = blocking(&places.environment.spawner, "merge segments", move || {
             in_background(|| job.run(sources))
@@ -432,6 +436,7 @@ struct Job {
     half: Half,
     origin: Option<(StreamPartition, OffsetRange)>,
     moved: bool,
+    rebuilt: bool,
 }
 
 impl Job {
@@ -516,6 +521,7 @@ impl Job {
         let info = SegmentInfo {
             stored_as: Some(self.config.spec.fingerprint()),
             moved: self.moved,
+            rebuilt: self.rebuilt,
             ..info
         };
         built.push((info, path));

@@ -206,6 +206,7 @@ impl Rewriter {
         let new = SegmentInfo {
             stored_as: Some(stored_as.clone()),
             moved: segment.moved,
+            rebuilt: segment.rebuilt,
             schema_version: segment.schema_version,
             ..built
         };

@@ -278,6 +278,8 @@ pub struct PushOffline {
     pub replaces: Option<Replaces>,
     /// Whether what they take the place of is kept, so that the push can be reverted.
     pub keeps_replaced: bool,
+    /// Whether the segments were made again of the archive: then no boundary that is inferred moves.
+    pub rebuilt: bool,
     /// What to answer when the push is repeated.
     pub result_json: String,
 }

@@ -49,6 +49,7 @@ impl SegmentMetadata {
             origin: self.origin.clone(),
             stored_as: None,
             moved: false,
+            rebuilt: false,
         }
     }
 }

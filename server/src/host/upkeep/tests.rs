@@ -136,14 +136,15 @@ impl Server {
     }
 
     async fn commit(&self) {
-        let committing = self.engine.force_commit("t");
-        tokio::pin!(committing);
+        self.passing(self.engine.force_commit("t")).await.unwrap();
+    }
+
+    /// Lets time pass until something is done.
+    async fn passing<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
         loop {
             tokio::select! {
-                done = &mut committing => {
-                    done.unwrap();
-                    return;
-                }
+                done = &mut work => return done,
                 () = self.pass(Duration::from_millis(250)) => {}
             }
         }
@@ -461,4 +462,68 @@ async fn a_paused_table_reads_nothing_until_it_is_resumed() {
     server
         .until("it is not read on", async || server.total().await.0 == 6)
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn days_that_were_taken_over_are_rebuilt_with_their_late_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let stream = r#""streamType": "log","#;
+    let archived = realtime("", TAKE_OVER).replace(
+        stream,
+        &format!("{stream} \"stream.log.archive\": \"true\","),
+    );
+    let mut server = Server::new(folder.path(), &[offline(""), archived]).await;
+    for number in 0..3 {
+        server
+            .append(&day(19_995 + number, number * 100, 100))
+            .await;
+    }
+    server.commit().await;
+    server
+        .until("days are not taken over", async || {
+            server.number("SELECT count(*) FROM t_OFFLINE").await == 300
+        })
+        .await;
+    // Late rows of such a day: some are taken over as well, some are not yet.
+    server.append(&day(19_996, 1_000, 10)).await;
+    let all = (310, (0..300).chain(1_000..1_010).sum::<i64>());
+    assert_eq!(server.total().await, all);
+    let rebuild = async || {
+        let rebuilding = server.engine.rebuild("t", 19_996 * DAY_MS, 19_998 * DAY_MS);
+        server.passing(rebuilding).await.unwrap()
+    };
+    let rebuilt = rebuild().await;
+    assert_eq!((rebuilt.messages, rebuilt.rows), (310, 210));
+    assert_eq!(server.total().await, all);
+    assert_eq!(server.number("SELECT count(*) FROM t_OFFLINE").await, 310);
+    let audit = server.engine.audit("t").await.unwrap();
+    assert!(audit.exact, "{audit:?}");
+    let boundary = server.engine.boundary("t").await.unwrap();
+    assert_eq!(boundary.hidden_realtime_rows, 10);
+
+    // The reversal brings back what was taken over, beside which late rows count.
+    let push_id = &rebuilt.push_id;
+    server.engine.revert_push("t", push_id).await.unwrap();
+    assert_eq!(server.total().await, all);
+    server
+        .until("late rows are not taken over", async || {
+            assert_eq!(server.total().await, all);
+            server.number("SELECT count(*) FROM t_REALTIME").await == 0
+        })
+        .await;
+    let audit = server.engine.audit("t").await.unwrap();
+    assert!(audit.exact, "{audit:?}");
+
+    // What comes behind a rebuilt range is hidden, of it and of no other day.
+    rebuild().await;
+    assert_eq!(server.total().await, all);
+    let mut late = day(19_996, 2_000, 5);
+    late.extend(day(19_995, 3_000, 5));
+    server.append(&late).await;
+    let (rows, sum) = (all.0 + 5, all.1 + (3_000..3_005).sum::<i64>());
+    assert_eq!(server.total().await, (rows, sum));
+    let boundary = server.engine.boundary("t").await.unwrap();
+    assert_eq!(boundary.hidden_realtime_rows, 5);
+    let audit = server.engine.audit("t").await.unwrap();
+    assert!(audit.exact, "{audit:?}");
 }
