@@ -384,9 +384,12 @@ async fn what_is_not_archived_is_named_and_what_was_lost_is_not_asked_for() {
             .await
             .unwrap(),
     );
-    let refused = server.refusal(0, HOUR_MS).await;
+    let refused = server.refusal(0, 40 * HOUR_MS).await;
     assert!(refused.contains("t/1: offsets 0 to"), "{refused}");
     assert!(refused.contains("from a backup"), "{refused}");
+    // Those of that partition had no row of the first hour, as the ledger knows.
+    server.rebuild(0, HOUR_MS).await.unwrap();
+    assert_eq!(server.total().await, expected(0..80, all, (OLD, OLD)));
     server.0.shutdown().await;
 }
 

@@ -222,6 +222,11 @@ impl Consumer {
             // Before it is looked whether to read: who has it pause, and sees then that it rests, knows that nothing is read.
             self.tail.set_reading(true);
             if !*self.paused.borrow_and_update() || self.stop.is_cancelled() {
+                self.tail.update_status(|s| {
+                    if s.state == "PAUSED" {
+                        s.state = "CONSUMING";
+                    }
+                });
                 return Ok(());
             }
             let active = self.tail.active();

@@ -7,7 +7,8 @@
 //! *Invariant*: at the moment of the push its rows are those of all messages that queries could have seen rows of. Messages are read
 //! up to the committed offsets, which are in the archive, in rounds while consumption goes on; for the last round, which is a
 //! short one, consumers rest, what they have read is committed, and nothing is read until the push is done. What comes later is hidden, as
-//! it is by every push. Committed offsets that the archive lacks are refused.
+//! it is by every push. Committed offsets that the archive lacks are refused, unless the ledger knows of no message of these times among
+//! them.
 //!
 //! In memory are a block of messages, the rows of it, and one segment in the making.
 
@@ -131,7 +132,7 @@ impl Rebuilder {
         drop(kept);
         let pushed = pushed?;
         let counts = read?;
-        Ok(Rebuilt {
+        let rebuilt = Rebuilt {
             push_id,
             messages: counts.messages,
             filtered: counts.filtered,
@@ -139,7 +140,15 @@ impl Rebuilder {
             outside: counts.outside,
             rows: pushed.rows,
             segments: pushed.segments,
-        })
+        };
+        tracing::info!(
+            table,
+            start_ms = interval.start_ms,
+            end_ms = interval.end_ms,
+            ?rebuilt,
+            "rebuilt"
+        );
+        Ok(rebuilt)
     }
 
     /// Looks whether the range can be rebuilt at all.
@@ -288,17 +297,24 @@ impl Rebuilder {
             let Some(reading) = readings.get_mut(at) else {
                 continue;
             };
-            let ledger = ledgers.iter().find(|l| l.record.partition == *id);
             let committed = OffsetRange {
                 start: partition.first_offset,
                 end: partition.next_offset,
             };
             reading.look().await?;
             let missing = archive::missing(reading.objects(), committed);
-            if let Some(first) = ledger.map_or(missing.first().copied(), |ledger| {
-                first_missing(ledger, &missing)
-            }) {
-                return Err(not_archived(&plan.name, reading, first));
+            let ledger = ledgers.iter().find(|l| l.record.partition == *id);
+            let missing = ledger.map_or(missing.clone(), |l| unexplained(l, &missing));
+            for range in missing {
+                // What an earlier version read has no minutes.
+                let is_known = partition.ledger_offset <= range.start;
+                let minutes = places
+                    .metastore
+                    .ledger_minutes_of(&plan.name, id, range)
+                    .await?;
+                if !is_known || minutes.reaches(plan.interval) {
+                    return Err(not_archived(&plan.name, reading, range));
+                }
             }
             ends.push((at, committed));
         }
@@ -379,20 +395,20 @@ fn not_committed(table: &str, awaited: Option<&Arc<Tail>>) -> Error {
     ))
 }
 
-/// The first of offsets that the archive lacks which its partition has not lost when it read them: those had no message any more.
-fn first_missing(ledger: &PartitionLedger, missing: &[OffsetRange]) -> Option<OffsetRange> {
+/// Those of offsets that the archive lacks whose partition has not lost as many when it read them: these have no message anywhere.
+fn unexplained(ledger: &PartitionLedger, missing: &[OffsetRange]) -> Vec<OffsetRange> {
     let common = |a: &OffsetRange, b: &OffsetRange| {
         let (start, end) = (a.start.max(b.start), a.end.min(b.end));
         (start < end).then_some(OffsetRange { start, end })
     };
     let read = ledger.entries.iter().filter(|e| e.kind == EntryKind::Read);
     let mut next = ledger.record.first_offset;
-    let mut first: Option<OffsetRange> = None;
+    let mut found: Vec<OffsetRange> = Vec::new();
     let mut note = |range: OffsetRange, lost: u64| {
         let within: Vec<_> = missing.iter().filter_map(|m| common(m, &range)).collect();
         let offsets: u64 = within.iter().map(|r| r.end - r.start).sum();
-        if offsets > lost && first.is_none() {
-            first = within.first().copied();
+        if offsets > lost {
+            found.extend(within);
         }
     };
     for entry in read {
@@ -409,23 +425,30 @@ fn first_missing(ledger: &PartitionLedger, missing: &[OffsetRange]) -> Option<Of
         end: ledger.record.next_offset,
     };
     note(behind, 0);
-    first
+    let mut joined: Vec<OffsetRange> = Vec::new();
+    for range in found {
+        match joined.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => joined.push(range),
+        }
+    }
+    joined
 }
 
 fn not_archived(table: &str, reading: &Reading, first: OffsetRange) -> Error {
     let kind = reading.stream_kind();
     let what = format!(
-        "table {table}: {}: offsets {} to {} were read and are not in the archive, and rows of the range may be in their messages",
+        "table {table}: {}: offsets {} to {} were read and are not in the archive, and rows of the range were or may be in their messages",
         reading.partition(),
         first.start,
         first.end
     );
     let remedy = match reading.archives() {
         true => format!(
-            "put their files back into the archive's folder from a backup, or drop {table}_REALTIME and create it again while the topic still has them, which archives them"
+            "choose times that came later, put their files back into the archive's folder from a backup, or drop {table}_REALTIME and create it again while the topic still has them, which archives them"
         ),
         false => format!(
-            "set stream.{kind}.archive to true, drop {table}_REALTIME and create it again while the topic still has them, which archives them"
+            "set stream.{kind}.archive to true and choose times that come later, or drop {table}_REALTIME and create it again while the topic still has them, which archives them"
         ),
     };
     Error::precondition(format!("{what}: {remedy}"))
@@ -468,17 +491,19 @@ mod tests {
             },
             entries: vec![entry(10, 20, 0), entry(20, 30, 4), entry(30, 50, 3)],
         };
-        let first = |missing: &[(u64, u64)]| {
+        let unexplained_of = |missing: &[(u64, u64)]| {
             let missing: Vec<_> = missing.iter().map(|(s, e)| range(*s, *e)).collect();
-            first_missing(&ledger, &missing)
+            let found = unexplained(&ledger, &missing);
+            found.iter().map(|r| (r.start, r.end)).collect::<Vec<_>>()
         };
-        assert_eq!(first(&[]), None);
-        assert_eq!(first(&[(20, 24)]), None);
-        assert_eq!(first(&[(26, 33)]), None);
-        assert_eq!(first(&[(26, 34)]), Some(range(30, 34)));
-        assert_eq!(first(&[(21, 22), (23, 28)]), Some(range(21, 22)));
-        assert_eq!(first(&[(6, 8), (21, 22)]), Some(range(6, 8)));
-        assert_eq!(first(&[(9, 12)]), Some(range(9, 10)));
-        assert_eq!(first(&[(19, 24)]), Some(range(19, 20)));
+        assert_eq!(unexplained_of(&[]), []);
+        assert_eq!(unexplained_of(&[(20, 24)]), []);
+        assert_eq!(unexplained_of(&[(26, 33)]), []);
+        assert_eq!(unexplained_of(&[(26, 34)]), [(30, 34)]);
+        assert_eq!(unexplained_of(&[(21, 22), (23, 28)]), [(21, 22), (23, 28)]);
+        assert_eq!(unexplained_of(&[(6, 8), (21, 22)]), [(6, 8)]);
+        assert_eq!(unexplained_of(&[(9, 12)]), [(9, 12)]);
+        assert_eq!(unexplained_of(&[(19, 24)]), [(19, 20)]);
+        assert_eq!(unexplained_of(&[(15, 28)]), [(15, 28)]);
     }
 }

@@ -560,6 +560,15 @@ pub trait Metastore: Send + Sync {
         buckets_max: usize,
     ) -> Result<(PartitionRecord, MinuteCounts)>;
 
+    /// What became, by event time, of the messages of those entries of a partition's ledger that have offsets of `range`; that may be
+    /// more than the range's. `DataLoss` names the entry that can't be read.
+    async fn ledger_minutes_of(
+        &self,
+        table: &str,
+        partition: &StreamPartition,
+        range: OffsetRange,
+    ) -> Result<MinuteCounts>;
+
     /// Segments that were replaced or dropped and not forgotten yet, without those that are kept.
     async fn removed_segments(&self) -> Result<Vec<RemovedSegment>>;
     /// Forgets removed segments, before their files are deleted. Ones that are in use or kept are left alone.
