@@ -186,6 +186,21 @@ pub(crate) async fn execute(
             let rows = admin.drop_offline(&name, from_ms, to_ms).await?;
             batch([("table", texts([name])), ("rowsRemoved", count(rows))])
         }
+        AdminStatement::Rebuild { table, from, to } => {
+            let name = named(table)?;
+            let (from_ms, to_ms) = (parse_time_ms(from)?, parse_time_ms(to)?);
+            let rebuilt = admin.rebuild(&name, from_ms, to_ms).await?;
+            batch([
+                ("table", texts([name])),
+                ("pushId", texts([&rebuilt.push_id])),
+                ("messagesRead", count(rebuilt.messages_read)),
+                ("messagesFailed", count(rebuilt.messages_failed)),
+                ("rowsFiltered", count(rebuilt.rows_filtered)),
+                ("rowsOutside", count(rebuilt.rows_outside)),
+                ("rowsRebuilt", count(rebuilt.rows_rebuilt)),
+                ("segments", count(rebuilt.segments)),
+            ])
+        }
         AdminStatement::ChangeSchema { table, change } => {
             let name = named(table)?;
             let version = admin.change_schema(&name, change.clone()).await?;

@@ -14,7 +14,7 @@ use crate::planner::Planner;
 use crate::request::{BrokerOptions, QueryAnswer, QueryRequest, QueryStats};
 use crate::server_side::{AdminStatements, SystemTables};
 use crate::session;
-use crate::statement::{Statement, parse, parse_query};
+use crate::statement::{AdminStatement, Statement, parse, parse_query};
 use crate::tables::Tables;
 use crate::transport::{CatalogSource, LeafTransport};
 use datafusion::common::ScalarValue;
@@ -34,6 +34,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use strandline_proto::value::Value;
 use strandline_proto::{Error, ErrorKind, Result};
+
+/// How long REBUILD may take where no limit is named: it reads all of an archive, so a query's limit is no measure.
+const REBUILD_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
 
 /// The error of a statement at which the planner panicked.
 fn gave_up(panic: &(dyn Any + Send)) -> Error {
@@ -158,10 +161,17 @@ impl Broker {
                 Asked::Statement(parsed.statement)
             }
         };
+        let is_long = matches!(
+            &asked,
+            Asked::Statement(Statement::Admin(AdminStatement::Rebuild { .. }))
+        );
         let timeout = options
             .timeout
             .or(request.timeout)
-            .unwrap_or(self.options.query_timeout);
+            .unwrap_or(match is_long {
+                true => REBUILD_TIMEOUT,
+                false => self.options.query_timeout,
+            });
         let cancel = request.cancel.child_token();
         // Fires when the caller drops this future; the answer's stream has a guard of its own.
         let guard = cancel.clone().drop_guard();

@@ -31,5 +31,5 @@ pub mod transport;
 
 pub use broker::Broker;
 pub use request::{BrokerOptions, QueryAnswer, QueryRequest, QueryStats};
-pub use server_side::{AdminStatements, ReadOnly, SchemaChange, SystemTables};
+pub use server_side::{AdminStatements, ReadOnly, RebuiltRange, SchemaChange, SystemTables};
 pub use statement::check_predicate;

@@ -52,10 +52,29 @@ pub enum SchemaChange {
     },
 }
 
+/// Times of a table that were made again of archived messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RebuiltRange {
+    /// The push that they are, by which they can be reverted.
+    pub push_id: String,
+    /// Archived messages that were read.
+    pub messages_read: u64,
+    /// Rows that the table's filter left out.
+    pub rows_filtered: u64,
+    /// Messages that gave no row.
+    pub messages_failed: u64,
+    /// Rows of other times.
+    pub rows_outside: u64,
+    /// Rows that took the place of the old ones.
+    pub rows_rebuilt: u64,
+    /// Segments that they are in.
+    pub segments: u64,
+}
+
 /// Statements that change tables: `DROP TABLE [IF EXISTS] t`, `DELETE FROM t WHERE ...`, and `ALTER TABLE t` with
 /// `PIN BOUNDARY '2014-01-22'`, `RELEASE BOUNDARY`, `FORCE COMMIT`, `PAUSE CONSUMPTION`, `RESUME CONSUMPTION`,
-/// `REVERT PUSH 'id'`, `DROP OFFLINE FROM '2014-01-21' TO '2014-01-22'`, `ADD COLUMN c INT DEFAULT 0`, `DROP COLUMN c`,
-/// `RENAME COLUMN c TO d`, `ALTER COLUMN c TYPE LONG`.
+/// `REVERT PUSH 'id'`, `DROP OFFLINE FROM '2014-01-21' TO '2014-01-22'`, `REBUILD FROM '2014-01-21' TO '2014-01-22'`,
+/// `ADD COLUMN c INT DEFAULT 0`, `DROP COLUMN c`, `RENAME COLUMN c TO d`, `ALTER COLUMN c TYPE LONG`.
 #[async_trait]
 pub trait AdminStatements: Send + Sync + std::fmt::Debug {
     /// Drops `T`, `T_OFFLINE` or `T_REALTIME`; gives the number of segments that went.
@@ -78,6 +97,9 @@ pub trait AdminStatements: Send + Sync + std::fmt::Debug {
 
     /// Drops the offline rows of times from `from_ms` up to `to_ms`, for which realtime answers then; gives their number.
     async fn drop_offline(&self, table: &str, from_ms: i64, to_ms: i64) -> Result<u64>;
+
+    /// Makes the rows of times from `from_ms` up to `to_ms` again of archived messages, in the place of those that are there.
+    async fn rebuild(&self, table: &str, from_ms: i64, to_ms: i64) -> Result<RebuiltRange>;
 
     /// Deletes the rows of `T`, `T_OFFLINE` or `T_REALTIME` for which a predicate is true; gives their number.
     async fn delete_rows(&self, table: &str, predicate: Option<&str>) -> Result<u64>;
@@ -132,6 +154,10 @@ impl AdminStatements for ReadOnly {
     }
 
     async fn drop_offline(&self, _table: &str, _from_ms: i64, _to_ms: i64) -> Result<u64> {
+        Err(refused())
+    }
+
+    async fn rebuild(&self, _table: &str, _from_ms: i64, _to_ms: i64) -> Result<RebuiltRange> {
         Err(refused())
     }
 

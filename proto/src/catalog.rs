@@ -123,6 +123,10 @@ pub struct SegmentInfo {
     /// The version of the catalog after which an offline segment, or what it was made of, was pushed; 0 where that is not known.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub pushed_in: u64,
+    /// Whether an offline segment holds rows that were made again of the archive: they are all there is of the times that they
+    /// took the place of, and tell nothing of other times.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rebuilt: bool,
 }
 
 fn is_zero(version: &u64) -> bool {
@@ -130,6 +134,11 @@ fn is_zero(version: &u64) -> bool {
 }
 
 impl SegmentInfo {
+    /// Whether a boundary that is inferred goes by its largest time: whether a push brought it.
+    pub fn moves_boundary(&self) -> bool {
+        self.half == Half::Offline && !self.moved && !self.rebuilt
+    }
+
     /// Whether, by its smallest and largest time, it may hold rows of an interval.
     pub fn reaches(&self, interval: Interval) -> bool {
         let within = |(min, max)| min < interval.end_ms && interval.start_ms <= max;

@@ -9,6 +9,7 @@ mod change;
 mod ingestion_audit;
 mod open;
 mod queries;
+mod rebuild;
 mod schema;
 mod system;
 

@@ -25,6 +25,8 @@ use crate::decode::compression::Compression;
 use crate::decode::csv_record::CsvRecordFormat;
 use crate::decode::registry::RegistryUrl;
 use crate::segment::spec::SegmentSpec;
+use crate::stream::kafka;
+use crate::stream::log::LOG_STREAM_ID;
 use crate::transform::Transforms;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -315,6 +317,8 @@ pub struct StreamConfig {
     pub strict: bool,
     /// Whether raw messages are kept in the archive.
     pub archive: bool,
+    /// How long they are kept there, by their timestamps, in milliseconds; none: for ever.
+    pub archive_retention_ms: Option<u64>,
     /// How messages are decoded.
     pub decoder: DecoderConfig,
     /// Rows at which a consuming segment is sealed.
@@ -328,9 +332,14 @@ pub struct StreamConfig {
 impl StreamConfig {
     /// Which stream it is, whatever else is said of it: that which offsets belong to.
     pub fn id(&self) -> String {
+        format!("{}/{}", self.stream_id(), self.topic)
+    }
+
+    /// What its partitions name it by, beside their topic: [`Stream::id`](crate::stream::Stream::id).
+    pub fn stream_id(&self) -> String {
         match self.kind {
-            StreamKind::Kafka => format!("kafka:{}/{}", self.brokers, self.topic),
-            StreamKind::Log => format!("log/{}", self.topic),
+            StreamKind::Kafka => kafka::stream_id(&self.brokers),
+            StreamKind::Log => LOG_STREAM_ID.to_owned(),
         }
     }
 }

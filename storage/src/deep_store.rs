@@ -23,6 +23,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::task::Poll;
 use strandline_proto::ids::SegmentName;
 use strandline_proto::{Error, ErrorKind, Result};
@@ -42,6 +43,8 @@ pub struct DeepStore {
     root: Option<PathBuf>,
     /// Objects whose sync failed: what can be read of them need not be on disk, and no later sync says that it is.
     suspect: Arc<Mutex<HashSet<ObjectPath>>>,
+    /// How many objects were removed by their path.
+    removals: Arc<AtomicU64>,
     environment: Environment,
 }
 
@@ -163,6 +166,7 @@ impl DeepStore {
             store: Arc::new(store),
             root: Some(root.to_owned()),
             suspect: Arc::default(),
+            removals: Arc::default(),
             environment,
         })
     }
@@ -173,6 +177,7 @@ impl DeepStore {
             store,
             root: None,
             suspect: Arc::default(),
+            removals: Arc::default(),
             environment,
         }
     }

@@ -115,6 +115,7 @@ mod tests {
             stored_as: None,
             moved: false,
             pushed_in: 0,
+            rebuilt: false,
         }
     }
 

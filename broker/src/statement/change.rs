@@ -39,6 +39,12 @@ pub(crate) enum AdminStatement {
         from: String,
         to: String,
     },
+    /// Rows of an interval are made again of archived messages.
+    Rebuild {
+        table: String,
+        from: String,
+        to: String,
+    },
     ChangeSchema {
         table: String,
         change: SchemaChange,
@@ -51,7 +57,7 @@ pub(crate) enum AdminStatement {
 }
 
 /// The forms of ALTER TABLE, for errors.
-const FORMS: &str = "PIN BOUNDARY '2014-01-22', RELEASE BOUNDARY, FORCE COMMIT, PAUSE CONSUMPTION, RESUME CONSUMPTION, REVERT PUSH 'id', DROP OFFLINE FROM '2014-01-21' TO '2014-01-22', ADD COLUMN c LONG DEFAULT 0, DROP COLUMN c, RENAME COLUMN c TO d or ALTER COLUMN c TYPE LONG";
+const FORMS: &str = "PIN BOUNDARY '2014-01-22', RELEASE BOUNDARY, FORCE COMMIT, PAUSE CONSUMPTION, RESUME CONSUMPTION, REVERT PUSH 'id', DROP OFFLINE FROM '2014-01-21' TO '2014-01-22', REBUILD FROM '2014-01-21' TO '2014-01-22', ADD COLUMN c LONG DEFAULT 0, DROP COLUMN c, RENAME COLUMN c TO d or ALTER COLUMN c TYPE LONG";
 
 /// What follows ALTER.
 pub(super) fn alter(mut cursor: Cursor<'_>) -> Result<AdminStatement> {
@@ -79,6 +85,15 @@ pub(super) fn alter(mut cursor: Cursor<'_>) -> Result<AdminStatement> {
         AdminStatement::RevertPush {
             table,
             push_id: cursor.text()?,
+        }
+    } else if cursor.take("REBUILD") {
+        cursor.require("FROM")?;
+        let from = cursor.text()?;
+        cursor.require("TO")?;
+        AdminStatement::Rebuild {
+            table,
+            from,
+            to: cursor.text()?,
         }
     } else if cursor.take("ADD") {
         cursor.take("COLUMN");
@@ -262,6 +277,14 @@ mod tests {
             }
         );
         assert_eq!(
+            admin("alter table t rebuild from '2014-01-01 12:00:00' to '2014-01-02'"),
+            AdminStatement::Rebuild {
+                table: table(),
+                from: "2014-01-01 12:00:00".into(),
+                to: "2014-01-02".into()
+            }
+        );
+        assert_eq!(
             admin("DELETE FROM t"),
             AdminStatement::Delete {
                 table: table(),
@@ -325,6 +348,7 @@ mod tests {
             ("DELETE FROM t WHERE a = 1 LIMIT 5", "syntax error at LIMIT"),
             ("ALTER TABLE t FLY", "PAUSE CONSUMPTION"),
             ("ALTER TABLE t DROP OFFLINE FROM 1", "expected TO"),
+            ("ALTER TABLE t REBUILD", "expected FROM"),
         ] {
             let error = parse(sql).unwrap_err();
             assert!(error.message().contains(expected), "{sql}: {error}");

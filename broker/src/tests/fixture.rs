@@ -218,6 +218,7 @@ fn info(
         stored_as: None,
         moved: false,
         pushed_in: 0,
+        rebuilt: false,
     })
 }
 

@@ -2,13 +2,13 @@
 
 use super::{Engine, coverage_message};
 use crate::host::catalog::warning_messages;
+use crate::host::rebuild::Rebuilt;
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
 use strandline_broker::transport::CatalogSource;
-use strandline_broker::{AdminStatements, QueryRequest, SchemaChange};
+use strandline_broker::{AdminStatements, QueryRequest, RebuiltRange, SchemaChange};
 use strandline_proto::catalog::TableSnapshot;
 use strandline_proto::ids::Half;
 use strandline_proto::schema::ColumnRole;
@@ -414,29 +414,7 @@ impl Engine {
             .iter()
             .map(|s| (s.name.clone(), ()))
             .collect();
-        let tails = self.registry.table(&table.name).tails();
-        for tail in &tails {
-            let active = tail.active();
-            let target = if active.rows() > 0 {
-                active.next_offset()
-            } else {
-                active.start_offset()
-            };
-            let mut committed = tail.committed();
-            tail.request_seal();
-            while *committed.borrow_and_update() < target {
-                if tail.status().state == "STOPPED" {
-                    return Err(Error::cancelled(format!(
-                        "table {}: its consumers were stopped meanwhile",
-                        table.name
-                    )));
-                }
-                tokio::select! {
-                    _ = committed.changed() => {}
-                    () = self.environment.clock.sleep(Duration::from_millis(500)) => {}
-                }
-            }
-        }
+        self.realtime.commit(&table.name).await?;
         let after = self.table_snapshot(&table.name)?;
         let new: Vec<_> = after
             .segments
@@ -488,6 +466,27 @@ impl AdminStatements for EngineStatements {
 
     async fn drop_offline(&self, table: &str, from_ms: i64, to_ms: i64) -> Result<u64> {
         self.engine()?.drop_offline(table, from_ms, to_ms).await
+    }
+
+    async fn rebuild(&self, table: &str, from_ms: i64, to_ms: i64) -> Result<RebuiltRange> {
+        let Rebuilt {
+            push_id,
+            messages,
+            filtered,
+            failed,
+            outside,
+            rows,
+            segments,
+        } = self.engine()?.rebuild(table, from_ms, to_ms).await?;
+        Ok(RebuiltRange {
+            push_id,
+            messages_read: messages,
+            rows_filtered: filtered,
+            messages_failed: failed,
+            rows_outside: outside,
+            rows_rebuilt: rows,
+            segments,
+        })
     }
 
     async fn delete_rows(&self, table: &str, predicate: Option<&str>) -> Result<u64> {

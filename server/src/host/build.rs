@@ -96,19 +96,11 @@ impl SegmentBuild {
             stop: self.stop.clone(),
         };
         let building = Building {
-            // Unique for all time, so that what is built apart can be pushed into one table.
-            run: environment.random.uuid().simple().to_string()[..12].to_owned(),
-            files: Arc::clone(&environment.files),
-            config: self.config,
+            cutter: Cutter::new(self.config, environment, self.rows_max, self.dir),
             inputs,
-            rows_max: self.rows_max.max(1),
-            bytes_max: bytes_max(self.rows_max),
-            dir: self.dir,
             progress: self.progress,
             stop: self.stop,
             count: LoadCount::default(),
-            current: None,
-            built: 0,
             made,
         };
         let (read, built) = tokio::join!(
@@ -172,18 +164,11 @@ fn bytes_max(rows: u64) -> u64 {
 
 /// The job that builds.
 struct Building {
-    config: Arc<TableConfig>,
+    cutter: Cutter,
     inputs: Arc<[PathBuf]>,
-    files: Arc<dyn Files>,
-    run: String,
-    rows_max: u64,
-    bytes_max: u64,
-    dir: PathBuf,
     progress: Progress,
     stop: CancellationToken,
     count: LoadCount,
-    current: Option<(String, SegmentBuilder)>,
-    built: u64,
     made: UnboundedSender<BuiltSegment>,
 }
 
@@ -207,7 +192,9 @@ impl Building {
             (self.progress)(self.count);
         }
         self.check_stop()?;
-        self.cut()?;
+        if let Some(segment) = self.cutter.cut()? {
+            self.hand_over(segment)?;
+        }
         self.count.bytes_read = self.count.bytes_total;
         (self.progress)(self.count);
         Ok(self.count.rows_filtered)
@@ -224,50 +211,105 @@ impl Building {
     fn add(&mut self, rows: &RecordBatch) -> Result<()> {
         let mut from = 0;
         while from < rows.num_rows() {
-            let (_, builder) = match &mut self.current {
-                Some(current) => current,
-                None => {
-                    let table = &self.config.name;
-                    let name = format!("{table}__{}_{}", self.run, self.built);
-                    let spec = Arc::clone(&self.config.spec);
-                    let builder = SegmentBuilder::new(spec, &name, Half::Offline, None)?;
-                    let threads = available_parallelism().map_or(1, usize::from);
-                    self.current.insert((name, builder.with_threads(threads)))
-                }
-            };
-            let room = self.rows_max.saturating_sub(builder.rows());
-            let take = usize::try_from(room)
-                .unwrap_or(usize::MAX)
-                .clamp(1, rows.num_rows() - from);
-            builder.push(&rows.slice(from, take))?;
-            from += take;
-            if builder.rows() >= self.rows_max || builder.bytes_estimate() as u64 >= self.bytes_max
-            {
-                self.cut()?;
+            let (taken, segment) = self.cutter.add(rows, from)?;
+            from += taken;
+            if let Some(segment) = segment {
+                self.hand_over(segment)?;
             }
         }
         Ok(())
     }
 
-    /// Ends the segment in the making.
-    fn cut(&mut self) -> Result<()> {
-        if let Some((name, builder)) = self.current.take() {
-            let path = self.dir.join(format!("{name}.seg"));
-            let finished = builder.finish(&self.files, &path).map(|info| SegmentInfo {
-                stored_as: Some(self.config.spec.fingerprint()),
-                ..info
-            });
-            // Else the next segment would grow beside what was this one.
-            give_back();
-            let info = finished?;
-            self.built += 1;
-            check_times(&self.config, &info)?;
-            if self.made.send(BuiltSegment { info, path }).is_err() {
-                return self.check_stop();
-            }
-            self.count.segments_built = self.built;
+    fn hand_over(&mut self, segment: BuiltSegment) -> Result<()> {
+        if self.made.send(segment).is_err() {
+            return self.check_stop();
         }
+        self.count.segments_built += 1;
         Ok(())
+    }
+}
+
+/// Makes segment files of an offline half of rows that come in batches. The rows of one segment are in memory.
+pub(super) struct Cutter {
+    config: Arc<TableConfig>,
+    files: Arc<dyn Files>,
+    run: String,
+    rows_max: u64,
+    bytes_max: u64,
+    dir: PathBuf,
+    current: Option<(String, SegmentBuilder)>,
+    built: u64,
+}
+
+impl Cutter {
+    /// Segments of at most `rows_max` rows, whose files go into the folder `dir`.
+    pub(super) fn new(
+        config: Arc<TableConfig>,
+        environment: &Environment,
+        rows_max: u64,
+        dir: PathBuf,
+    ) -> Self {
+        Self {
+            // Unique for all time, so that what is built apart can be pushed into one table.
+            run: environment.random.uuid().simple().to_string()[..12].to_owned(),
+            files: Arc::clone(&environment.files),
+            config,
+            rows_max: rows_max.max(1),
+            bytes_max: bytes_max(rows_max),
+            dir,
+            current: None,
+            built: 0,
+        }
+    }
+
+    /// Adds rows from a batch's row `from` on, which it has, as far as they go into the segment in the making; gives how many, and
+    /// the segment when that is full.
+    pub(super) fn add(
+        &mut self,
+        rows: &RecordBatch,
+        from: usize,
+    ) -> Result<(usize, Option<BuiltSegment>)> {
+        let (_, builder) = match &mut self.current {
+            Some(current) => current,
+            None => {
+                let table = &self.config.name;
+                let name = format!("{table}__{}_{}", self.run, self.built);
+                let spec = Arc::clone(&self.config.spec);
+                let builder = SegmentBuilder::new(spec, &name, Half::Offline, None)?;
+                let threads = available_parallelism().map_or(1, usize::from);
+                self.current.insert((name, builder.with_threads(threads)))
+            }
+        };
+        let room = self.rows_max.saturating_sub(builder.rows());
+        let take = usize::try_from(room)
+            .unwrap_or(usize::MAX)
+            .clamp(1, rows.num_rows().saturating_sub(from).max(1));
+        builder.push(&rows.slice(from, take))?;
+        let is_full =
+            builder.rows() >= self.rows_max || builder.bytes_estimate() as u64 >= self.bytes_max;
+        let segment = match is_full {
+            true => self.cut()?,
+            false => None,
+        };
+        Ok((take, segment))
+    }
+
+    /// Ends the segment in the making, if there is one.
+    pub(super) fn cut(&mut self) -> Result<Option<BuiltSegment>> {
+        let Some((name, builder)) = self.current.take() else {
+            return Ok(None);
+        };
+        let path = self.dir.join(format!("{name}.seg"));
+        let finished = builder.finish(&self.files, &path).map(|info| SegmentInfo {
+            stored_as: Some(self.config.spec.fingerprint()),
+            ..info
+        });
+        // Else the next segment would grow beside what was this one.
+        give_back();
+        let info = finished?;
+        self.built += 1;
+        check_times(&self.config, &info)?;
+        Ok(Some(BuiltSegment { info, path }))
     }
 }
 

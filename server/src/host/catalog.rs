@@ -493,10 +493,7 @@ impl Publisher {
 
 /// The largest time that pushes brought to the offline half.
 pub(crate) fn largest_pushed(table: &TableRecord) -> Option<i64> {
-    let pushed = table
-        .segments
-        .iter()
-        .filter(|s| s.half == Half::Offline && !s.moved);
+    let pushed = table.segments.iter().filter(|s| s.moves_boundary());
     pushed.filter_map(|s| Some(s.time_ms?.1)).max()
 }
 

@@ -61,6 +61,8 @@ pub struct Planned {
     pub origin: Option<(StreamPartition, OffsetRange)>,
     /// Whether they were taken over from the stream.
     pub moved: bool,
+    /// Whether they were made again of the archive.
+    pub rebuilt: bool,
     /// The rows.
     pub parts: Vec<Part>,
 }
@@ -72,6 +74,7 @@ impl Planned {
             half: source.half,
             origin: source.origin.clone(),
             moved: source.moved,
+            rebuilt: source.rebuilt,
             parts: vec![Part {
                 source: Arc::clone(source),
                 take,
@@ -142,6 +145,7 @@ pub async fn build(
             origin: planned.origin,
             moved: planned.moved,
             pushed_in: pushed_in.unwrap_or_default(),
+            rebuilt: planned.rebuilt,
         };
         let built = blocking(&places.environment.spawner, "merge segments", move || {
             in_background(|| job.run(sources))
@@ -470,6 +474,7 @@ struct Job {
     origin: Option<(StreamPartition, OffsetRange)>,
     moved: bool,
     pushed_in: u64,
+    rebuilt: bool,
 }
 
 impl Job {
@@ -555,6 +560,7 @@ impl Job {
             stored_as: Some(self.config.spec.fingerprint()),
             moved: self.moved,
             pushed_in: self.pushed_in,
+            rebuilt: self.rebuilt,
             ..info
         };
         built.push((info, path));

@@ -212,12 +212,23 @@ impl Consumer {
                 break;
             }
         }
+        self.tail.set_reading(false);
         self.tail.update_status(|s| s.state = "STOPPED");
     }
 
     /// While nothing is to be read, what has been is sealed, so that it is committed.
     async fn wait_while_paused(&mut self, opened: &mut Duration) -> Result<()> {
-        while *self.paused.borrow_and_update() && !self.stop.is_cancelled() {
+        loop {
+            // Before it is looked whether to read: who has it pause, and sees then that it rests, knows that nothing is read.
+            self.tail.set_reading(true);
+            if !*self.paused.borrow_and_update() || self.stop.is_cancelled() {
+                self.tail.update_status(|s| {
+                    if s.state == "PAUSED" {
+                        s.state = "CONSUMING";
+                    }
+                });
+                return Ok(());
+            }
             let active = self.tail.active();
             if active.next_offset() > active.start_offset() {
                 self.seal(&active).await?;
@@ -227,6 +238,7 @@ impl Consumer {
                 s.state = "PAUSED";
                 s.last_error.clear();
             });
+            self.tail.set_reading(false);
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {}
@@ -240,7 +252,6 @@ impl Consumer {
                 }
             }
         }
-        Ok(())
     }
 
     /// Reads until it is to stop or to pause.

@@ -33,7 +33,23 @@ pub struct Loader {
 const ATTEMPTS_MAX: u32 = 20;
 
 /// Staged files, removed when the load ends, however it ends.
-struct StagedFiles(PathBuf);
+pub(super) struct StagedFiles(PathBuf);
+
+impl StagedFiles {
+    /// An empty folder for them.
+    pub(super) fn new(places: &Places, what: &str) -> Result<Self> {
+        let name = format!("{what}-{}", places.environment.random.uuid());
+        let dir = places.staging.join(name);
+        let made = places.environment.files.create_dir(&dir);
+        made.map_err(|e| file_error("make the folder", &dir, &e))?;
+        Ok(Self(dir))
+    }
+
+    /// The folder.
+    pub(super) fn dir(&self) -> PathBuf {
+        self.0.clone()
+    }
+}
 
 impl Drop for StagedFiles {
     fn drop(&mut self) {
@@ -44,7 +60,7 @@ impl Drop for StagedFiles {
 }
 
 /// Segment files on their way in.
-enum Made {
+pub(super) enum Made {
     /// They are being made, and the end of it comes with how many rows were left out, when it went well.
     Here {
         segments: UnboundedReceiver<BuiltSegment>,
@@ -102,16 +118,7 @@ impl Loader {
         if let Some(done) = self.done_before(config, &request).await? {
             return Ok(done);
         }
-        let dir = self
-            .places
-            .staging
-            .join(format!("load-{}", self.places.environment.random.uuid()));
-        self.places
-            .environment
-            .files
-            .create_dir(&dir)
-            .map_err(|e| file_error("make the folder", &dir, &e))?;
-        let _staged_files = StagedFiles(dir.clone());
+        let staged_files = StagedFiles::new(&self.places, "load")?;
         let stop = CancellationToken::new();
         let _stop_when_dropped = stop.clone().drop_guard();
         let inputs = blocking(&self.places.environment.spawner, "list files", move || {
@@ -128,7 +135,7 @@ impl Loader {
                 0 => SEGMENT_ROWS_DEFAULT,
                 rows => rows,
             },
-            dir,
+            dir: staged_files.dir(),
             progress,
             stop,
         };
@@ -196,7 +203,8 @@ impl Loader {
         result.into_message(&request.id, true).map(Some)
     }
 
-    async fn push(
+    /// Names segments in one transaction, once all are made and stored, and shows them.
+    pub(super) async fn push(
         &self,
         config: &TableConfig,
         request: PushRequest,
@@ -264,6 +272,7 @@ impl Loader {
             declared: request.declared,
             replaces: None,
             keeps_replaced: config.kept_ms > 0,
+            rebuilt: request.rebuilt,
             result_json: result.write()?,
         };
         for attempt in 1.. {
@@ -408,12 +417,14 @@ impl PushResult {
 }
 
 /// A push as its options say it.
-struct PushRequest {
+pub(super) struct PushRequest {
     id: String,
     mode: PushType,
     declared: Option<Interval>,
     /// The times whose offline rows give way.
     replaced: Option<Interval>,
+    /// Whether its rows were made again of the archive.
+    rebuilt: bool,
 }
 
 impl PushRequest {
@@ -470,7 +481,19 @@ impl PushRequest {
             mode,
             declared,
             replaced,
+            rebuilt: false,
         })
+    }
+
+    /// A push of what was made again of the archive, in the place of an interval.
+    pub(super) fn of_rebuilt(id: String, interval: Interval) -> Self {
+        Self {
+            id,
+            mode: PushType::Append,
+            declared: None,
+            replaced: Some(interval),
+            rebuilt: true,
+        }
     }
 
     /// Whether it depends on what is there.

@@ -20,6 +20,7 @@ pub mod moved_keys;
 pub mod opening;
 pub mod rate;
 pub mod realtime;
+pub mod rebuild;
 pub mod registry;
 pub mod rewrite;
 pub mod step;

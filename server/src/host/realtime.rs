@@ -35,6 +35,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How often a stream is asked whether it has more partitions.
 const PARTITIONS_PERIOD: Duration = Duration::from_secs(30);
+/// How often who waits for a commit looks whether anybody commits.
+const COMMIT_PERIOD: Duration = Duration::from_millis(500);
 
 /// Streams by their configs: another seam through which a simulation drives what consumes them.
 #[async_trait]
@@ -106,7 +108,33 @@ pub struct StreamStatus {
     pub last_error: String,
 }
 
+/// Where schemas of a stream's messages are asked for, when they name them.
+pub(super) fn schemas(
+    config: &StreamConfig,
+    environment: &Environment,
+) -> Option<Arc<SchemaRegistry>> {
+    match &config.decoder.format {
+        MessageFormat::RegisteredAvro { registry } => {
+            let schemas = SchemaRegistry::new(registry.clone(), environment.clone());
+            Some(Arc::new(schemas))
+        }
+        _ => None,
+    }
+}
+
+/// A stream that a table consumes.
+#[derive(Clone)]
+pub struct ConsumedStream {
+    /// Its [`Stream::id`].
+    pub id: Arc<str>,
+    /// Its [`Stream::topic`].
+    pub topic: Arc<str>,
+    /// Its config.
+    pub config: Arc<StreamConfig>,
+}
+
 struct Running {
+    streams: Vec<ConsumedStream>,
     stop: CancellationToken,
     paused: watch::Sender<bool>,
     watchers: Vec<TaskHandle>,
@@ -144,13 +172,7 @@ impl RealtimeTables {
             let stream = self.stream(stream_config).await?;
             let stream = self.with_archive(&config.name, stream_config, stream);
             let environment = &self.shared.environment;
-            let schemas = match &stream_config.decoder.format {
-                MessageFormat::RegisteredAvro { registry } => Some(Arc::new(SchemaRegistry::new(
-                    registry.clone(),
-                    environment.clone(),
-                ))),
-                _ => None,
-            };
+            let schemas = schemas(stream_config, environment);
             let rate = stream_config
                 .rate_limit
                 .map(|rate| Arc::new(RateLimit::new(rate, environment.clock.monotonic())));
@@ -167,6 +189,19 @@ impl RealtimeTables {
             });
         }
         let statuses = watchers.iter().map(|w| Arc::clone(&w.status)).collect();
+        let streams = watchers.iter().map(|w| ConsumedStream {
+            id: w.stream.id(),
+            topic: w.stream.topic(),
+            config: Arc::clone(&w.stream_config.1),
+        });
+        let streams: Vec<_> = streams.collect();
+        for tail in self.shared.publisher.registry().table(&config.name).tails() {
+            let StreamPartition { stream, topic, .. } = tail.partition();
+            if streams.iter().any(|s| (&s.id, &s.topic) == (stream, topic)) {
+                // Consumers with another config have ended.
+                tail.update_status(|s| s.state = "STARTING");
+            }
+        }
         let watchers = watchers.into_iter().map(|watcher| {
             let name = format!("watch {} {}", config.name, watcher.stream_config.1.topic);
             let spawner = &self.shared.environment.spawner;
@@ -175,12 +210,52 @@ impl RealtimeTables {
         self.running.lock().insert(
             config.name.clone(),
             Running {
+                streams,
                 stop,
                 paused,
                 watchers: watchers.collect(),
                 statuses,
             },
         );
+        Ok(())
+    }
+
+    /// The streams that a table consumes here; none while it consumes nothing.
+    pub fn streams(&self, table: &str) -> Vec<ConsumedStream> {
+        let running = self.running.lock();
+        running
+            .get(table)
+            .map_or_else(Vec::new, |r| r.streams.clone())
+    }
+
+    /// Seals what a table's consuming segments hold now and waits until it is committed.
+    ///
+    /// # Errors
+    /// `Cancelled` when the consumers are stopped meanwhile.
+    pub async fn commit(&self, table: &str) -> Result<()> {
+        let tails = self.shared.publisher.registry().table(table).tails();
+        for tail in &tails {
+            let active = tail.active();
+            let target = if active.rows() > 0 {
+                active.next_offset()
+            } else {
+                active.start_offset()
+            };
+            let mut committed = tail.committed();
+            tail.request_seal();
+            while *committed.borrow_and_update() < target {
+                if tail.status().state == "STOPPED" {
+                    return Err(Error::cancelled(format!(
+                        "table {table}: its consumers were stopped meanwhile"
+                    )));
+                }
+                tokio::select! {
+                    biased;
+                    _ = committed.changed() => {}
+                    () = self.shared.environment.clock.sleep(COMMIT_PERIOD) => {}
+                }
+            }
+        }
         Ok(())
     }
 
@@ -204,12 +279,7 @@ impl RealtimeTables {
                 &self.shared.environment.spawner,
                 "check decoder",
                 move || {
-                    let schemas = match &stream.decoder.format {
-                        MessageFormat::RegisteredAvro { registry } => {
-                            Some(Arc::new(SchemaRegistry::new(registry.clone(), environment)))
-                        }
-                        _ => None,
-                    };
+                    let schemas = schemas(&stream, &environment);
                     Decoder::new(&config, &stream, 0, schemas).map(|_| ())
                 },
             )

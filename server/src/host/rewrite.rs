@@ -207,6 +207,7 @@ impl Rewriter {
             stored_as: Some(stored_as.clone()),
             moved: segment.moved,
             pushed_in: segment.pushed_in,
+            rebuilt: segment.rebuilt,
             schema_version: segment.schema_version,
             ..built
         };

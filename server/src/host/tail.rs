@@ -20,7 +20,7 @@ use tokio::sync::{Notify, watch};
 /// What a consumer is doing, for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TailStatus {
-    /// `STARTING`, `CONSUMING`, `RETRYING`, `HALTED` (before a wrong message of a strict stream), `STOPPED`.
+    /// `STARTING`, `CONSUMING`, `RETRYING`, `HALTED` (before a wrong message of a strict stream), `PAUSED`, `STOPPED`.
     pub state: &'static str,
     /// Why it is retrying; empty otherwise.
     pub last_error: String,
@@ -72,6 +72,7 @@ pub struct Tail {
     status: Mutex<TailStatus>,
     committed: watch::Sender<u64>,
     seal_now: AtomicBool,
+    reading: AtomicBool,
     wake: Notify,
 }
 
@@ -102,6 +103,7 @@ impl Tail {
             }),
             committed,
             seal_now: AtomicBool::new(false),
+            reading: AtomicBool::new(false),
             wake: Notify::new(),
         }
     }
@@ -279,6 +281,18 @@ impl Tail {
     /// The first offset that is in no committed segment; changes can be waited for.
     pub fn committed(&self) -> watch::Receiver<u64> {
         self.committed.subscribe()
+    }
+
+    /// Says whether rows may come from here on. A consumer that rests looks whether it is to pause, after it said that it reads and
+    /// before it does.
+    pub fn set_reading(&self, reading: bool) {
+        self.reading.store(reading, Ordering::SeqCst);
+    }
+
+    /// Whether rows may come: where consumers were told to pause before this is asked and the answer is no, none come until
+    /// they are told to go on.
+    pub fn is_reading(&self) -> bool {
+        self.reading.load(Ordering::SeqCst)
     }
 
     /// Asks the consumer to seal what it has as soon as it can.

@@ -11,7 +11,7 @@
 //! No table's name begins with a dot, and no such file's name is that of a segment, so nothing that goes through segments
 //! finds them. Objects never change. Those of one partition may overlap: a process that ends between the two steps reads the same
 //! messages again, and cuts them elsewhere. Readers go by offset and pass over what they have had. The archive outlives its table;
-//! only people remove it.
+//! only people remove it, and what the config of a table that is there gives up because of its age ([`Archive::remove_older`]).
 //!
 //! An object (all numbers are little endian):
 //!
@@ -46,6 +46,7 @@
 
 mod format;
 mod object;
+mod retention;
 mod spool;
 #[cfg(test)]
 mod tests;

@@ -602,3 +602,92 @@ async fn a_damaged_object_stops_reading_and_is_named() {
         );
     }
 }
+
+#[tokio::test]
+async fn what_is_too_old_goes_from_the_beginning_and_leaves_no_hole() {
+    let ranges = |objects: &[ArchiveObject]| objects.iter().map(|o| o.range).collect::<Vec<_>>();
+    // The timestamp of a message is 1,000 and its offset; one object is within another one, one has no message.
+    let kept = [
+        (0, 100),
+        (50, 60),
+        (50, 150),
+        (150, 150 + 50),
+        (200, 210),
+        (205, 300),
+    ];
+    let place = Place::new().await;
+    let archive = place.archive();
+    assert_eq!(archive.remove_older(0, 1_000, i64::MAX).await.unwrap(), []);
+    for (start, end) in kept {
+        let of_range = match start {
+            150 => Vec::new(),
+            _ => messages(start..end),
+        };
+        place.keep(&of_range, start, end).await;
+    }
+    let mut left: Vec<(u64, u64)> = kept.to_vec();
+    // All before an offset is old; how far it is committed.
+    for (old, committed, expected) in [
+        (50, 1_000, &kept[..]),
+        (100, 99, &kept[..]),
+        (100, 1_000, &kept[2..]),
+        (160, 1_000, &kept[3..]),
+        (208, 1_000, &kept[3..]),
+        (211, 1_000, &kept[5..]),
+        (300, 299, &kept[5..]),
+        (300, 300, &[]),
+    ] {
+        let before_ms = 1_000 + old;
+        let gone = archive.remove_older(0, committed, before_ms).await.unwrap();
+        assert!(gone.iter().all(|object| !place.file(object).exists()));
+        assert_eq!(
+            ranges(&archive.objects(0).await.unwrap()),
+            expected,
+            "{old}"
+        );
+        left.retain(|range| !gone.iter().any(|object| object.range == *range));
+        assert_eq!(left, expected);
+    }
+    // Where timestamps are not known, nothing is old.
+    let mut unknown = messages(0..10);
+    unknown.iter_mut().for_each(|m| m.timestamp_ms = -1);
+    place.keep(&unknown, 0, 10).await;
+    place.keep(&messages(10..20), 10, 20).await;
+    assert_eq!(archive.remove_older(0, 20, i64::MAX).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_stream_begins_behind_what_was_removed_of_its_archive() {
+    let place = Place::new().await;
+    let folder = place.folder.path().join("log");
+    let log = EmbeddedLog::open(&folder, Environment::real()).await;
+    let log = log.unwrap();
+    log.create_topic("t", 1).await.unwrap();
+    let archive = place.archive();
+    let stream = ArchivedStream::new(log.stream("t").unwrap(), archive.clone());
+    let end = log.append(
+        "t",
+        Some(0),
+        vec![LogMessage {
+            key: None,
+            payload: Bytes::from_static(b"a"),
+            timestamp_ms: 5,
+        }],
+        "",
+        0,
+    );
+    end.await.unwrap();
+    place.keep(&messages(0..1), 0, 1).await;
+    assert_eq!(stream.offsets(0).await.unwrap().start, 0);
+    archive.remove_older(0, 1, i64::MAX).await.unwrap();
+    assert_eq!(
+        stream.offsets(0).await.unwrap(),
+        OffsetRange { start: 0, end: 1 }
+    );
+    assert_eq!(stream.first(0).await.unwrap(), None);
+    place.keep(&messages(0..9), 0, 5).await;
+    place.keep(&messages(5..9), 5, 9).await;
+    assert_eq!(stream.first(0).await.unwrap(), Some(0));
+    archive.remove_older(0, 5, i64::MAX).await.unwrap();
+    assert_eq!(stream.first(0).await.unwrap(), Some(5));
+}

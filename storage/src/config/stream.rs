@@ -11,6 +11,7 @@
 //!                                          names it, instead of making it a dead letter, until the config is another one
 //! stream.T.archive                         (ours) true: raw messages are kept in the deep store's archive, and read from there when
 //!                                          the stream does not have them any more
+//! stream.T.archive.retention               (ours) 90d: how long they are kept there
 //! realtime.segment.flush.threshold.rows, .segment.size, .time
 //! ```
 
@@ -96,6 +97,16 @@ pub(super) fn parse(
         Some(node) => node.boolean()?,
         None => false,
     };
+    let archive_retention_ms = match map.take(&key("archive.retention")) {
+        Some(node) => {
+            let ms = period_ms(&node)?;
+            if i64::try_from(ms).is_err() {
+                return Err(node.wrong("this is too long"));
+            }
+            Some(ms)
+        }
+        None => None,
+    };
     let (flush_rows, flush_bytes, flush_age_ms) = thresholds(&mut map, warnings)?;
     if let Some(n) = map.take(&key("consumer.type"))
         && matches!(n.text()?.to_ascii_lowercase().as_str(), "highlevel")
@@ -118,6 +129,7 @@ pub(super) fn parse(
         rate_limit,
         strict,
         archive,
+        archive_retention_ms,
         decoder,
         flush_rows,
         flush_bytes,

@@ -489,13 +489,20 @@ fn positions_limits_and_several_streams_are_read() {
     assert_eq!(reset(r#""SMALLEST""#), StartOffset::Earliest);
     let stream = parse(
         r#", "stream.log.start.offsets": "0:15, 3:0", "topic.consumption.rate.limit": "0.5", "stream.log.strict": "true",
-            "stream.log.archive": true"#,
+            "stream.log.archive": true, "stream.log.archive.retention": "90d12h""#,
     );
     assert_eq!(stream.start_offsets, BTreeMap::from([(0, 15), (3, 0)]));
     assert_eq!((stream.rate_limit, stream.strict), (Some(500), true));
     let plain = parse(r#", "topic.consumption.rate.limit": 0"#);
     assert_eq!((plain.rate_limit, plain.strict), (None, false));
     assert_eq!((stream.archive, plain.archive), (true, false));
+    let kept = 90 * day as u64 + 43_200_000;
+    assert_eq!(stream.archive_retention_ms, Some(kept));
+    assert_eq!(plain.archive_retention_ms, None);
+    for wrong in ["0", "soon", "9223372036854775808"] {
+        let json = format!(r#"{{"streamType": "log", "stream.log.archive.retention": "{wrong}"}}"#);
+        assert!(stream_table(&json).is_err(), "{wrong}");
+    }
 
     let two = r#"{"streamType": "log"}, {"streamType": "log", "stream.log.topic.name": "other"}"#;
     let (config, _) = stream_table(two).unwrap();

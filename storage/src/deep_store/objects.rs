@@ -9,6 +9,7 @@ use object_store::path::Path as ObjectPath;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use strandline_proto::Result;
 
 impl DeepStore {
@@ -77,6 +78,21 @@ impl DeepStore {
     pub(crate) async fn read_object(&self, path: &ObjectPath, range: Range<u64>) -> Result<Bytes> {
         let read = self.store.get_range(path, range).await;
         read.map_err(|e| store_error("read", path, &e))
+    }
+
+    /// Removes an object. One that is gone is no error.
+    pub(crate) async fn remove_object(&self, path: &ObjectPath) -> Result<()> {
+        let removed = self.store.delete(path).await;
+        self.removals.fetch_add(1, Ordering::SeqCst);
+        match removed {
+            Err(object_store::Error::NotFound { .. }) => Ok(()),
+            removed => removed.map_err(|e| store_error("remove", path, &e)),
+        }
+    }
+
+    /// How many removals there were: while it is the same, no object that was listed is gone.
+    pub(crate) fn removals(&self) -> u64 {
+        self.removals.load(Ordering::SeqCst)
     }
 
     pub(crate) fn environment(&self) -> &Environment {

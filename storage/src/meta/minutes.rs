@@ -16,6 +16,7 @@
 use super::IngestCounts;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use strandline_proto::coverage::Interval;
 use strandline_proto::time_format::{TIME_MS_MAX, TIME_MS_MIN};
 
 /// Milliseconds of the buckets, ascending; each is a multiple of the one before.
@@ -93,6 +94,16 @@ impl MinuteCounts {
             level
                 .iter()
                 .map(move |(start, counts)| (bucket(*start), counts))
+        })
+    }
+
+    /// Whether anything may be counted at times of an interval: buckets may reach out of it.
+    pub fn reaches(&self, interval: Interval) -> bool {
+        self.buckets().any(|(bucket, counts)| {
+            let end_ms = bucket.start_ms.saturating_add(bucket.span_ms);
+            bucket.start_ms < interval.end_ms
+                && interval.start_ms < end_ms
+                && *counts != IngestCounts::NONE
         })
     }
 

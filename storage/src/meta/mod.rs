@@ -278,6 +278,8 @@ pub struct PushOffline {
     pub replaces: Option<Replaces>,
     /// Whether what they take the place of is kept, so that the push can be reverted.
     pub keeps_replaced: bool,
+    /// Whether the segments were made again of the archive: then no boundary that is inferred moves.
+    pub rebuilt: bool,
     /// What to answer when the push is repeated.
     pub result_json: String,
 }
@@ -557,6 +559,15 @@ pub trait Metastore: Send + Sync {
         from_offset: u64,
         buckets_max: usize,
     ) -> Result<(PartitionRecord, MinuteCounts)>;
+
+    /// What became, by event time, of the messages of those entries of a partition's ledger that have offsets of `range`; that may be
+    /// more than the range's. `DataLoss` names the entry that can't be read.
+    async fn ledger_minutes_of(
+        &self,
+        table: &str,
+        partition: &StreamPartition,
+        range: OffsetRange,
+    ) -> Result<MinuteCounts>;
 
     /// Segments that were replaced or dropped and not forgotten yet, without those that are kept.
     async fn removed_segments(&self) -> Result<Vec<RemovedSegment>>;

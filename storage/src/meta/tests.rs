@@ -43,6 +43,7 @@ fn segment(name: &str, checksum: u64, half: Half, offsets: Option<(u64, u64)>) -
         stored_as: None,
         moved: false,
         pushed_in: 0,
+        rebuilt: false,
     }
 }
 
@@ -95,6 +96,7 @@ fn push(
         declared: declared.map(|(start_ms, end_ms)| Interval { start_ms, end_ms }),
         replaces: None,
         keeps_replaced: false,
+        rebuilt: false,
         result_json: format!("result of {id}"),
     }
 }
@@ -942,6 +944,69 @@ async fn a_push_takes_the_place_of_an_interval_and_is_reverted_once() {
         ErrorKind::FailedPrecondition
     );
     assert_eq!(store.removed_segments().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn what_is_rebuilt_moves_no_boundary_that_is_inferred() {
+    const DAY_MS: i64 = 86_400_000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    hybrid(&store).await;
+    let of_days = |push: PushOffline, days: (i64, i64)| PushOffline {
+        segments: push
+            .segments
+            .into_iter()
+            .map(|segment| SegmentInfo {
+                time_ms: Some((days.0 * DAY_MS, days.1 * DAY_MS)),
+                rebuilt: push.rebuilt,
+                ..segment
+            })
+            .collect(),
+        ..push
+    };
+    let covered = |record: &TableRecord| {
+        let pushed = record.segments.iter().filter(|s| s.moves_boundary());
+        let largest = pushed.filter_map(|s| Some(s.time_ms?.1)).max();
+        super::coverage::coverage(&record.coverage, largest, Default::default())
+    };
+    let rebuild = |id: &str, name: &str, days: (i64, i64), removed: &[SegmentContent]| {
+        let interval = (days.0 * DAY_MS, (days.1 + 1) * DAY_MS);
+        let push = replacing(id, name, interval, removed);
+        let push = PushOffline {
+            rebuilt: true,
+            ..push
+        };
+        of_days(push, days)
+    };
+    let days = |start: i64, end: i64| Interval {
+        start_ms: start * DAY_MS,
+        end_ms: end * DAY_MS,
+    };
+    // Of a table to which nothing was pushed, and which infers nothing.
+    let first = rebuild("r1", "r1", (7, 8), &[]);
+    store.push_offline(first).await.unwrap();
+    let record = only_table(&store).await;
+    assert_eq!(covered(&record).intervals(), [days(7, 9)]);
+    let push = of_days(push("p", &[("p", 1)], PushType::Append, None), (0, 5));
+    store.push_offline(push).await.unwrap();
+    let before = only_table(&store).await;
+    let inferred = Interval {
+        start_ms: i64::MIN,
+        end_ms: 5 * DAY_MS,
+    };
+    assert_eq!(covered(&before).intervals(), [inferred, days(7, 9)]);
+    // In the place of all that inference goes by.
+    let second = rebuild("r2", "r2", (0, 5), &[content("p", 1)]);
+    store.push_offline(second).await.unwrap();
+    let record = only_table(&store).await;
+    let until = Interval {
+        start_ms: i64::MIN,
+        end_ms: 6 * DAY_MS,
+    };
+    assert_eq!(covered(&record).intervals(), [until, days(7, 9)]);
+    store.revert_push("t", "r2").await.unwrap();
+    let record = only_table(&store).await;
+    assert_eq!(covered(&record), covered(&before));
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use strandline_index::{CHUNK_DOCS, DocSelection};
 use strandline_proto::Result;
+use strandline_proto::coverage::Interval;
 use strandline_proto::schema::{Column, ColumnRole, Schema};
 use strandline_proto::time_format::TimeFormat;
 use strandline_proto::value::Value;
@@ -96,6 +97,32 @@ impl EventTime {
                 runs(rows, ms, run);
             }
         }
+    }
+
+    /// Which rows have times of an interval; those without a time have not.
+    pub fn within(&self, times: &dyn Array, interval: Interval) -> BooleanArray {
+        let mut within = Vec::with_capacity(times.len());
+        let is_within = |ms: i64| interval.start_ms <= ms && ms < interval.end_ms;
+        self.runs(times, |minute, run| {
+            let whole = minute.map_or(Some(false), |first| {
+                let last = first.saturating_add(MINUTE_MS - 1);
+                match (is_within(first), is_within(last)) {
+                    (true, true) => Some(true),
+                    (false, false) if last < interval.start_ms || interval.end_ms <= first => {
+                        Some(false)
+                    }
+                    _ => None,
+                }
+            });
+            match whole {
+                Some(whole) => within.extend(std::iter::repeat_n(whole, run.len())),
+                None => within.extend(run.map(|row| {
+                    let ms = self.format.to_ms(&value(times, row));
+                    ms.is_some_and(is_within)
+                })),
+            }
+        });
+        BooleanArray::from(within)
     }
 
     /// The rows of a segment by their minutes.
@@ -191,6 +218,10 @@ fn value(times: &dyn Array, row: usize) -> Value {
         ArrowType::Utf8 => Value::String(times.as_string::<i32>().value(row).to_owned()),
         ArrowType::Int64 => Value::Long(times.as_primitive::<Int64Type>().value(row)),
         ArrowType::Int32 => Value::Int(times.as_primitive::<Int32Type>().value(row)),
+        ArrowType::Timestamp(..) => match times.as_primitive_opt::<TimestampMillisecondType>() {
+            Some(times) => Value::Timestamp(times.value(row)),
+            None => Value::Null,
+        },
         _ => Value::Null,
     }
 }
@@ -278,6 +309,56 @@ mod tests {
         let times = StringArray::from(vec!["1970-01-01", "1970-01-01", "1970-01-02", "?"]);
         let expected = [(Some(0), 0..2), (Some(1_440), 2..3), (None, 3..4)];
         assert_eq!(runs_of(&days, &times), expected);
+    }
+
+    #[test]
+    fn rows_of_an_interval_are_told_to_the_millisecond() {
+        let instants = [
+            Some(0),
+            Some(59_999),
+            Some(60_000),
+            None,
+            Some(-1),
+            Some(-60_001),
+            Some(120_000),
+        ];
+        let millis = time("1:MILLISECONDS:EPOCH", DataType::Long);
+        let stamp = time("TIMESTAMP", DataType::Timestamp);
+        let longs = Int64Array::from(instants.to_vec());
+        let stamps: TimestampMillisecondArray = longs.iter().collect();
+        let ends = [
+            i64::MIN,
+            -60_001,
+            -60_000,
+            -1,
+            0,
+            1,
+            59_999,
+            60_000,
+            60_001,
+            120_000,
+            i64::MAX,
+        ];
+        for start_ms in ends {
+            for end_ms in ends {
+                let interval = Interval { start_ms, end_ms };
+                let expected: Vec<bool> = instants
+                    .iter()
+                    .map(|ms| ms.is_some_and(|ms| start_ms <= ms && ms < end_ms))
+                    .collect();
+                let expected = BooleanArray::from(expected);
+                assert_eq!(millis.within(&longs, interval), expected, "{interval:?}");
+                assert_eq!(stamp.within(&stamps, interval), expected, "{interval:?}");
+            }
+        }
+        let days = time("SIMPLE_DATE_FORMAT|yyyy-MM-dd", DataType::String);
+        let dates = StringArray::from(vec!["1970-01-01", "1970-01-02", "1970-01-03", "?"]);
+        let second = Interval {
+            start_ms: 86_400_000,
+            end_ms: 2 * 86_400_000,
+        };
+        let expected = BooleanArray::from(vec![false, true, false, false]);
+        assert_eq!(days.within(&dates, second), expected);
     }
 
     #[test]

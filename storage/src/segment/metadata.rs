@@ -50,6 +50,7 @@ impl SegmentMetadata {
             stored_as: None,
             moved: false,
             pushed_in: 0,
+            rebuilt: false,
         }
     }
 }

@@ -16,8 +16,9 @@ use strandline_proto::ids::OffsetRange;
 pub struct ArchivedStream {
     stream: Arc<dyn Stream>,
     archive: Archive,
-    /// The first offset of partitions' archives, once there is one: nothing comes before it any more.
-    first: Mutex<HashMap<u32, u64>>,
+    /// The first offset of partitions' archives, once there is one: nothing comes before it any more. With how many objects had
+    /// been removed then: another one may be the first when more have been since.
+    first: Mutex<HashMap<u32, (u64, u64)>>,
 }
 
 impl ArchivedStream {
@@ -30,14 +31,19 @@ impl ArchivedStream {
         }
     }
 
-    async fn first(&self, partition: u32) -> Result<Option<u64>> {
-        if let Some(first) = self.first.lock().get(&partition) {
+    /// The archive's first offset.
+    pub(crate) async fn first(&self, partition: u32) -> Result<Option<u64>> {
+        // Before they are listed: what is removed from here on is seen when it is asked again.
+        let removals = self.archive.removals();
+        if let Some((first, at)) = self.first.lock().get(&partition)
+            && *at == removals
+        {
             return Ok(Some(*first));
         }
         let objects = self.archive.objects(partition).await?;
         let first = objects.first().map(|object| object.offsets().start);
         if let Some(first) = first {
-            self.first.lock().insert(partition, first);
+            self.first.lock().insert(partition, (first, removals));
         }
         Ok(first)
     }

@@ -42,7 +42,7 @@ impl KafkaStream {
     ) -> Result<Self> {
         let target = Arc::new(Target::new(brokers, topic, properties)?);
         Ok(Self {
-            id: Arc::from(format!("kafka:{brokers}")),
+            id: Arc::from(stream_id(brokers)),
             target,
             environment,
         })
@@ -65,6 +65,11 @@ fn partition_number(target: &Target, partition: u32) -> Result<i32> {
             target.place()
         ))
     })
+}
+
+/// What partitions of a cluster's topics name it by.
+pub(crate) fn stream_id(brokers: &str) -> String {
+    format!("kafka:{brokers}")
 }
 
 #[async_trait]

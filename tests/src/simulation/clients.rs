@@ -1,5 +1,6 @@
-//! Those who send: a producer for each partition of the log, who repeats what was not acknowledged, and a job that pushes files
-//! and repeats its push until it knows what became of it. They live on when the server dies.
+//! Those who send: a producer for each partition of the log, who repeats what was not acknowledged, a job that pushes files
+//! and repeats its push until it knows what became of it, and an operator who has a range rebuilt and asks again until it is. They
+//! live on when the server dies.
 
 use super::executor::Executor;
 use super::life::Life;
@@ -10,9 +11,11 @@ use parking_lot::Mutex;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use strandline_proto::coverage::Interval;
 use strandline_proto::ids::Half;
 use strandline_proto::v1::{LoadOptions, LoadResult, PushMode, TimeInterval};
 use strandline_proto::{ErrorKind, Result};
+use strandline_server::host::rebuild::{Rebuilder, Rebuilt};
 use strandline_storage::stream::log::{AppendOutcome, LogMessage};
 
 /// An answer that is waited for.
@@ -209,6 +212,80 @@ impl Pushing {
                     | ErrorKind::SegmentGone => Ok(Outcome::Unknown),
                     ErrorKind::FailedPrecondition => Ok(Outcome::Refused),
                     _ => Err(format!("{id}: {e}")),
+                }
+            }
+        }
+    }
+}
+
+/// A range that is to be rebuilt.
+pub(super) struct Rebuilding {
+    interval: Interval,
+    waits: Option<Slot<Rebuilt>>,
+}
+
+impl Rebuilding {
+    pub(super) fn new((start_ms, end_ms): (i64, i64)) -> Self {
+        Self {
+            interval: Interval { start_ms, end_ms },
+            waits: None,
+        }
+    }
+
+    /// The server is gone, and with it the answer.
+    pub(super) fn is_gone(&mut self) {
+        self.waits = None;
+    }
+
+    /// Asks for it, when nothing is waited for; whether it did.
+    pub(super) fn go_on(
+        &mut self,
+        life: &Life,
+        executor: &Arc<Executor>,
+        machine: &Arc<Machine>,
+    ) -> bool {
+        if self.waits.is_some() {
+            return false;
+        }
+        let slot = Slot::default();
+        self.waits = Some(Arc::clone(&slot));
+        let rebuilder = Rebuilder {
+            loader: life.host().loader.clone(),
+            realtime: Arc::clone(&life.host().realtime),
+        };
+        let (tables_change, table) = (Arc::clone(life.tables_change()), life.table());
+        let (interval, server) = (self.interval, Arc::clone(machine));
+        let rebuild = async move {
+            let rebuilt = rebuilder.rebuild(table, interval, &tables_change).await;
+            tell(&server, &slot, rebuilt);
+        };
+        executor.start("rebuild", Box::pin(rebuild));
+        true
+    }
+
+    /// Whether it happened, as far as is known.
+    pub(super) fn hear(&mut self, machine: &Machine) -> std::result::Result<bool, Wrong> {
+        let Some(answer) = self.waits.as_ref().and_then(|slot| slot.lock().take()) else {
+            return Ok(false);
+        };
+        self.waits = None;
+        match answer {
+            Ok(rebuilt) => {
+                machine.note(format_args!("rebuilt {} rows", rebuilt.rows));
+                Ok(true)
+            }
+            Err(e) => {
+                machine.note(format_args!("rebuild: {e}"));
+                let may_fail = [
+                    ErrorKind::Unavailable,
+                    ErrorKind::ResourceExhausted,
+                    ErrorKind::SegmentGone,
+                    ErrorKind::Cancelled,
+                    ErrorKind::FailedPrecondition,
+                ];
+                match may_fail.contains(&e.kind()) {
+                    true => Ok(false),
+                    false => Err(format!("rebuild: {e}")),
                 }
             }
         }

@@ -152,6 +152,8 @@ pub(super) struct Life {
     table: &'static str,
     environment: Environment,
     restarting: Mutex<Option<TaskHandle>>,
+    /// As the engine's: one change of tables at a time.
+    tables_change: Arc<tokio::sync::Mutex<()>>,
     /// Of which version of the catalog the ledger was looked at.
     ledger_looked_at: Mutex<Option<CatalogVersion>>,
     _data: DataDir,
@@ -203,6 +205,7 @@ impl Life {
             table: scenario.table(),
             environment,
             restarting: Mutex::default(),
+            tables_change: Arc::default(),
             ledger_looked_at: Mutex::default(),
             _data: data,
         })
@@ -222,6 +225,10 @@ impl Life {
 
     pub(super) fn table(&self) -> &'static str {
         self.table
+    }
+
+    pub(super) fn tables_change(&self) -> &Arc<tokio::sync::Mutex<()>> {
+        &self.tables_change
     }
 
     pub(super) fn tails(&self) -> Vec<Arc<Tail>> {
@@ -256,7 +263,9 @@ impl Life {
         };
         let realtime = Arc::clone(&self.host.realtime);
         let clock = Arc::clone(&self.environment.clock);
+        let tables_change = Arc::clone(&self.tables_change);
         let restart = async move {
+            let _one_at_a_time = tables_change.lock().await;
             while realtime.restart(Arc::clone(&config)).await.is_err() {
                 clock.sleep(Duration::from_secs(1)).await;
             }

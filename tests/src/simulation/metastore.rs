@@ -335,6 +335,18 @@ impl Metastore for SimulatedMetastore {
         .await
     }
 
+    async fn ledger_minutes_of(
+        &self,
+        table: &str,
+        partition: &StreamPartition,
+        range: OffsetRange,
+    ) -> Result<MinuteCounts> {
+        self.ask("ledger minutes", async || {
+            self.sql.ledger_minutes_of(table, partition, range).await
+        })
+        .await
+    }
+
     async fn removed_segments(&self) -> Result<Vec<RemovedSegment>> {
         self.ask("removed segments", async || {
             self.sql.removed_segments().await

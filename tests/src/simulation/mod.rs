@@ -1,4 +1,4 @@
-//! A simulation: consume, seal, build, store, commit, take over, push, merge, give up, on the server's own code, with the clock,
+//! A simulation: consume, seal, build, store, commit, take over, push, rebuild of the archive, merge, give up, on the server's own code, with the clock,
 //! the disk, the stream, the tasks and all chance drawn from one seed.
 //!
 //! A life of the server ends at any point, by a kill or by the end of the power; file operations, transactions and the stream

@@ -2,7 +2,8 @@
 //! with them.
 //!
 //! A row of the stream answers from the moment that it is visible until it is too old, unless a push has declared its time
-//! complete; a row of a push answers where a push did. Which half, which segment, merged or taken over or not: that must
+//! complete; a row of a push answers where a push did. A range that is rebuilt is a push of the rows that the stream had of it at some
+//! moment between its beginning and its end. Which half, which segment, merged or taken over or not: that must
 //! never show.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,6 +63,18 @@ pub(super) struct Model {
     pub(super) sent: Vec<Vec<Sent>>,
     pushed: Pushed,
     pending: Option<(Push, bool)>,
+    rebuild: Option<Rebuild>,
+}
+
+/// A range that may be rebuilt at any moment, more than once.
+struct Rebuild {
+    interval: (i64, i64),
+    /// By partition: offsets before it were visible when it was asked for.
+    asked_at: BTreeMap<u32, u64>,
+    /// Rows of the range that were answered when it was looked last and it had not happened since.
+    answered: BTreeSet<Row>,
+    /// Whether it has happened for the last time.
+    is_done: bool,
 }
 
 impl Model {
@@ -71,6 +84,25 @@ impl Model {
             sent: Vec::new(),
             pushed: Pushed::default(),
             pending: None,
+            rebuild: None,
+        }
+    }
+
+    /// A range is to be rebuilt, which was asked for now.
+    pub(super) fn ask_for_rebuild(&mut self, interval: (i64, i64), visible: BTreeMap<u32, u64>) {
+        let rebuild = self.rebuild.get_or_insert(Rebuild {
+            interval,
+            asked_at: BTreeMap::new(),
+            answered: BTreeSet::new(),
+            is_done: false,
+        });
+        rebuild.asked_at = visible;
+    }
+
+    /// It was rebuilt, and is not asked for again.
+    pub(super) fn end_rebuild(&mut self) {
+        if let Some(rebuild) = &mut self.rebuild {
+            rebuild.is_done = true;
         }
     }
 
@@ -114,6 +146,9 @@ impl Model {
             }
         }
         let before = self.differences(&self.pushed, &answered, visible, latest_ms);
+        if let Some(rebuild) = self.rebuild.take() {
+            return self.check_rebuild(rebuild, before, (&answered, visible, latest_ms));
+        }
         let Some((push, was_seen)) = &mut self.pending else {
             return before;
         };
@@ -136,6 +171,60 @@ impl Model {
         }
     }
 
+    /// The same while a range may be rebuilt.
+    fn check_rebuild(
+        &mut self,
+        mut rebuild: Rebuild,
+        before: Result<(), String>,
+        (answered, visible, latest_ms): (&BTreeSet<Row>, &BTreeMap<u32, u64>, i64),
+    ) -> Result<(), String> {
+        let (start, end) = rebuild.interval;
+        let is_within = |row: &&Row| start <= row.1 && row.1 < end;
+        let of_stream = self.visible(visible);
+        let now: BTreeSet<Row> = answered.iter().filter(is_within).copied().collect();
+        if before.is_ok() && !rebuild.is_done {
+            rebuild.answered = now.intersection(&of_stream).copied().collect();
+            self.rebuild = Some(rebuild);
+            return Ok(());
+        }
+        let wrong = |what: String| match &before {
+            Ok(()) => Err(format!("after the rebuild of {start} to {end}: {what}")),
+            Err(before) => Err(format!("{before}; after the rebuild: {what}")),
+        };
+        if let Some(row) = now.difference(&of_stream).next() {
+            return wrong(format!("row {row:?} is answered, and is not of the stream"));
+        }
+        let kept_from = self.retention_ms.map_or(i64::MIN, |kept| latest_ms - kept);
+        let asked_at = self.visible(&rebuild.asked_at);
+        let asked_at = asked_at.iter().filter(is_within);
+        let mut wanted = asked_at.chain(&rebuild.answered);
+        if let Some(row) = wanted.find(|row| row.1 >= kept_from && !now.contains(row)) {
+            return wrong(format!("row {row:?} is not answered, and was read before"));
+        }
+        let after = self.pushed.after(&Push {
+            id: String::new(),
+            interval: rebuild.interval,
+            replaces: true,
+            rows: now.iter().copied().collect(),
+        });
+        if let Err(what) = self.differences(&after, answered, visible, latest_ms) {
+            return wrong(what);
+        }
+        self.pushed = after;
+        rebuild.answered = now;
+        self.rebuild = Some(rebuild).filter(|rebuild| !rebuild.is_done);
+        Ok(())
+    }
+
+    /// The rows of the stream at the offsets before some of each partition.
+    fn visible(&self, visible: &BTreeMap<u32, u64>) -> BTreeSet<Row> {
+        let of_stream = (0..).zip(&self.sent).flat_map(|(partition, sent)| {
+            let end = visible.get(&partition).copied().unwrap_or(0);
+            sent.iter().filter(move |s| s.offset < end)
+        });
+        of_stream.filter_map(|sent| sent.row).collect()
+    }
+
     fn differences(
         &self,
         pushed: &Pushed,
@@ -145,11 +234,7 @@ impl Model {
     ) -> Result<(), String> {
         let kept_from = self.retention_ms.map_or(i64::MIN, |kept| latest_ms - kept);
         let mut known = BTreeSet::new();
-        let of_stream = (0..).zip(&self.sent).flat_map(|(partition, sent)| {
-            let end = visible.get(&partition).copied().unwrap_or(0);
-            sent.iter().filter(move |s| s.offset < end)
-        });
-        let of_stream = of_stream.filter_map(|sent| sent.row);
+        let of_stream = self.visible(visible).into_iter();
         let of_stream = of_stream.filter(|(_, ms)| !pushed.covers(*ms));
         let of_pushes = pushed.rows.iter().map(|(n, ms)| (*n, *ms));
         for row in of_stream.chain(of_pushes) {

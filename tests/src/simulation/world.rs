@@ -1,7 +1,7 @@
 //! A table, those who send to it, and the lives of the server that holds it: one step after the other, drawn by the seed, and
 //! after each one everything is held against the model.
 
-use super::clients::{Appending, Outcome, Pushing};
+use super::clients::{Appending, Outcome, Pushing, Rebuilding};
 use super::executor::{Executor, Ran};
 use super::life::{Life, Opening, Setting};
 use super::machine::{Death, Faults, Machine, Point, Trace};
@@ -42,6 +42,7 @@ pub(super) struct World {
     life: Option<Life>,
     appending: Vec<Appending>,
     pushing: Option<Pushing>,
+    rebuilding: Option<((i64, i64), Rebuilding)>,
     queries: Arc<Queries>,
     /// What a client's files are in.
     clients: PathBuf,
@@ -96,6 +97,7 @@ impl World {
             life: None,
             appending,
             pushing: None,
+            rebuilding: None,
             queries: Arc::clone(queries),
             clients,
             shown: BTreeMap::new(),
@@ -228,6 +230,9 @@ impl World {
         if let Some(pushing) = &mut self.pushing {
             pushing.is_gone();
         }
+        if let Some((_, rebuilding)) = &mut self.rebuilding {
+            rebuilding.is_gone();
+        }
         self.machine.restore();
     }
 
@@ -328,10 +333,13 @@ impl World {
     }
 
     fn begin_push(&mut self) {
-        if !self.scenario.is_hybrid || self.pushing.is_some() {
+        if !self.scenario.is_hybrid || self.pushing.is_some() || self.rebuilding.is_some() {
             return;
         }
         let machine = Arc::clone(&self.machine);
+        if self.scenario.archives && machine.once_in(2) {
+            return self.begin_rebuild();
+        }
         let now_ms = self.executor.now_ms();
         let start = (now_ms - machine.below(7 * HOUR_MS as u64) as i64).div_euclid(HOUR_MS);
         let hours = 1 + machine.below(2) as i64;
@@ -353,6 +361,19 @@ impl World {
         let segment_rows_max = machine.one_of(&[0, 0, 3, 8]);
         self.pushing = Some(Pushing::new(&self.clients, &push, segment_rows_max));
         self.model.begin(push);
+    }
+
+    fn begin_rebuild(&mut self) {
+        let now_ms = self.executor.now_ms();
+        // Not at hours: rows of a period may be taken over while some of its times are rebuilt.
+        let start = now_ms - self.machine.below(7 * HOUR_MS as u64) as i64;
+        let interval = (
+            start,
+            start + 1 + self.machine.below(3 * HOUR_MS as u64) as i64,
+        );
+        self.machine
+            .note(format_args!("begins to rebuild {interval:?}"));
+        self.rebuilding = Some((interval, Rebuilding::new(interval)));
     }
 
     fn pin(&mut self) -> Result<(), Wrong> {
@@ -432,6 +453,11 @@ impl World {
         if let Some(pushing) = &mut self.pushing {
             pushing.go_on(life, &self.executor, &self.machine);
         }
+        if let Some((interval, rebuilding)) = &mut self.rebuilding
+            && rebuilding.go_on(life, &self.executor, &self.machine)
+        {
+            self.model.ask_for_rebuild(*interval, self.shown.clone());
+        }
         let until = self.executor.elapsed() + time;
         let ran = self.executor.run(turns, until);
         self.hear()?;
@@ -446,6 +472,12 @@ impl World {
     fn hear(&mut self) -> Result<(), Wrong> {
         for appending in &mut self.appending {
             appending.hear(&self.machine)?;
+        }
+        if let Some((_, rebuilding)) = &mut self.rebuilding
+            && rebuilding.hear(&self.machine)?
+        {
+            self.rebuilding = None;
+            self.model.end_rebuild();
         }
         let outcome = self.pushing.as_mut().map(|p| p.hear(&self.machine));
         match outcome.transpose()? {
@@ -534,7 +566,7 @@ impl World {
             }
         }
         Err(format!(
-            "not all is read and committed: {:?} of {:?}; appends {:?}; a push waits: {}; {}",
+            "not all is read and committed: {:?} of {:?}; appends {:?}; a push waits: {}, a rebuild: {}; {}",
             self.ledger
                 .lock()
                 .ranges
@@ -549,6 +581,7 @@ impl World {
                 .map(|a| a.acknowledged)
                 .collect::<Vec<_>>(),
             self.pushing.is_some(),
+            self.rebuilding.is_some(),
             self.life.as_ref().map(Life::status).unwrap_or_default()
         ))
     }
@@ -559,7 +592,7 @@ impl World {
             let (end, committed) = (self.model.end_of(partition), ledger.next_offset(partition));
             committed >= end
         });
-        all && self.pushing.is_none() && self.life.is_some()
+        all && self.pushing.is_none() && self.rebuilding.is_none() && self.life.is_some()
     }
 
     /// Everything that was sent is visible, and what could not be decoded is kept.

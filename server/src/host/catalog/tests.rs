@@ -112,6 +112,7 @@ fn segment(
         stored_as: None,
         moved: false,
         pushed_in: 0,
+        rebuilt: false,
         rows: 1,
         bytes: 1,
         schema_version: 1,
@@ -133,6 +134,7 @@ fn push(table: &str, name: &str, time_ms: (i64, i64), mode: PushType) -> PushOff
         }),
         replaces: None,
         keeps_replaced: false,
+        rebuilt: false,
         result_json: "{}".to_owned(),
     }
 }

@@ -123,6 +123,7 @@ impl Upkeep {
             half,
             origin,
             moved: first.moved,
+            rebuilt: first.rebuilt,
             // Nothing is left of it: then no segment takes its place.
             parts: if unneeded < rows { parts } else { Vec::new() },
         };
@@ -200,14 +201,14 @@ impl Upkeep {
 fn sort(segments: &mut [Arc<SegmentInfo>]) {
     segments.sort_by(|a, b| {
         let offsets = |s: &SegmentInfo| s.origin.clone().map(|(p, range)| (p, range.start));
-        let place = |s: &SegmentInfo| (s.moved, offsets(s), s.time_ms);
+        let place = |s: &SegmentInfo| (s.moved, s.rebuilt, offsets(s), s.time_ms);
         place(a).cmp(&place(b)).then_with(|| a.name.cmp(&b.name))
     });
 }
 
 /// Whether `next` may be in one segment with its neighbour.
 fn follows(last: &SegmentInfo, next: &SegmentInfo) -> bool {
-    last.moved == next.moved
+    (last.moved, last.rebuilt) == (next.moved, next.rebuilt)
         && match (&last.origin, &next.origin) {
             (None, None) => true,
             (Some((of, range)), Some((partition, next))) => {
@@ -272,6 +273,7 @@ mod tests {
             stored_as: None,
             moved: false,
             pushed_in: 0,
+            rebuilt: false,
         })
     }
 
@@ -289,6 +291,23 @@ mod tests {
         assert_eq!(len(&[300_000; 5]), None);
         assert_eq!(len(&[250_000; 5]), Some(4));
         assert_eq!(len(&vec![1; 1_000]), Some(SEGMENTS_MAX));
+    }
+
+    #[test]
+    fn rows_of_a_rebuilt_range_are_not_merged_with_pushed_ones() {
+        let mut segments = of_rows(&[10, 10, 10, 10, 10, 10]);
+        for segment in segments.iter_mut().skip(3) {
+            Arc::make_mut(segment).rebuilt = true;
+        }
+        sort(&mut segments);
+        assert_eq!(group(&segments), None);
+        let all = segments.iter().map(|s| {
+            Arc::new(SegmentInfo {
+                rebuilt: true,
+                ..SegmentInfo::clone(s)
+            })
+        });
+        assert_eq!(group(&all.collect::<Vec<_>>()).map(<[_]>::len), Some(6));
     }
 
     #[test]

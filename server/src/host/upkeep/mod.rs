@@ -1,9 +1,11 @@
 //! What is done to committed segments in the background, beside rewriting them for another config: rows too old are given up,
-//! the offline half takes over what the stream brought, small segments are merged, and what pushes replaced is let go.
+//! the offline half takes over what the stream brought, small segments are merged, what pushes replaced is let go, and so are archived
+//! messages.
 //!
 //! What is to be done follows from what the metastore holds, and each step is one transaction, so a process that is killed
 //! anywhere goes on where it was. One step at a time is done.
 
+mod archives;
 mod expire;
 mod merge;
 mod take_over;
@@ -46,6 +48,8 @@ pub enum Task {
     TakeOver,
     /// Small segments are merged.
     Merge,
+    /// Archived messages too old are given up.
+    TrimArchive,
 }
 
 impl Task {
@@ -55,6 +59,7 @@ impl Task {
             Self::Expire => "EXPIRE",
             Self::TakeOver => "TAKE_OVER",
             Self::Merge => "MERGE",
+            Self::TrimArchive => "TRIM_ARCHIVE",
         }
     }
 }
@@ -68,6 +73,8 @@ struct Progress {
     seen: HashMap<(String, SegmentName, u64), Duration>,
     /// How many rows of segments were superseded when it was looked which of them are needed.
     looked_at: HashMap<(String, SegmentName, u64), u64>,
+    /// When tables' archives were looked at, on the monotonic clock.
+    archives: HashMap<String, Duration>,
     /// Pairs of a segment's checksum and a period's start where it has no rows.
     empty: std::collections::HashSet<(u64, i64)>,
 }
@@ -165,7 +172,7 @@ impl Upkeep {
         }
         for record in &state.tables {
             let table = self.table(record);
-            for task in [Task::Expire, Task::TakeOver, Task::Merge] {
+            for task in [Task::Expire, Task::TakeOver, Task::Merge, Task::TrimArchive] {
                 if self.rests(&record.name, task) {
                     continue;
                 }
@@ -173,6 +180,7 @@ impl Upkeep {
                     Task::Expire => self.expire(&table).await,
                     Task::TakeOver => self.take_over(&table).await,
                     Task::Merge => self.merge(&table, &kept).await,
+                    Task::TrimArchive => self.trim_archives(&table).await,
                 };
                 match done {
                     Ok(None) => {}
@@ -253,6 +261,7 @@ impl Upkeep {
         looked_at.retain(|key, _| seen.contains_key(key));
         let names = |table: &String| tables.iter().any(|t| t.name == *table);
         progress.notes.retain(|(table, _), _| names(table));
+        progress.archives.retain(|table, _| names(table));
         if progress.empty.len() > 100_000 {
             progress.empty.clear();
         }

@@ -141,6 +141,7 @@ impl Upkeep {
             half: Half::Offline,
             origin: None,
             moved: true,
+            rebuilt: false,
             parts: taken.collect(),
         }];
         let reaches_out = |s: &&Arc<SegmentInfo>| {

@@ -136,14 +136,15 @@ impl Server {
     }
 
     async fn commit(&self) {
-        let committing = self.engine.force_commit("t");
-        tokio::pin!(committing);
+        self.passing(self.engine.force_commit("t")).await.unwrap();
+    }
+
+    /// Lets time pass until something is done.
+    async fn passing<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
         loop {
             tokio::select! {
-                done = &mut committing => {
-                    done.unwrap();
-                    return;
-                }
+                done = &mut work => return done,
                 () = self.pass(Duration::from_millis(250)) => {}
             }
         }
@@ -461,4 +462,111 @@ async fn a_paused_table_reads_nothing_until_it_is_resumed() {
     server
         .until("it is not read on", async || server.total().await.0 == 6)
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn days_that_were_taken_over_are_rebuilt_with_their_late_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let stream = r#""streamType": "log","#;
+    let archived = realtime("", TAKE_OVER).replace(
+        stream,
+        &format!("{stream} \"stream.log.archive\": \"true\","),
+    );
+    let mut server = Server::new(folder.path(), &[offline(""), archived]).await;
+    for number in 0..3 {
+        server
+            .append(&day(19_995 + number, number * 100, 100))
+            .await;
+    }
+    server.commit().await;
+    server
+        .until("days are not taken over", async || {
+            server.number("SELECT count(*) FROM t_OFFLINE").await == 300
+        })
+        .await;
+    // Late rows of such a day: some are taken over as well, some are not yet.
+    server.append(&day(19_996, 1_000, 10)).await;
+    let all = (310, (0..300).chain(1_000..1_010).sum::<i64>());
+    assert_eq!(server.total().await, all);
+    let rebuild = async || {
+        let rebuilding = server.engine.rebuild("t", 19_996 * DAY_MS, 19_998 * DAY_MS);
+        server.passing(rebuilding).await.unwrap()
+    };
+    let rebuilt = rebuild().await;
+    assert_eq!((rebuilt.messages, rebuilt.rows), (310, 210));
+    assert_eq!(server.total().await, all);
+    assert_eq!(server.number("SELECT count(*) FROM t_OFFLINE").await, 310);
+    let audit = server.engine.audit("t").await.unwrap();
+    assert!(audit.exact, "{audit:?}");
+    let boundary = server.engine.boundary("t").await.unwrap();
+    assert_eq!(boundary.hidden_realtime_rows, boundary.realtime_rows);
+
+    // The reversal brings back what was taken over, beside which late rows count.
+    let push_id = &rebuilt.push_id;
+    server.engine.revert_push("t", push_id).await.unwrap();
+    assert_eq!(server.total().await, all);
+    server
+        .until("late rows are not taken over", async || {
+            assert_eq!(server.total().await, all);
+            server.number("SELECT count(*) FROM t_REALTIME").await == 0
+        })
+        .await;
+    let audit = server.engine.audit("t").await.unwrap();
+    assert!(audit.exact, "{audit:?}");
+
+    // What comes behind a rebuilt range is hidden, of it and of no other day.
+    rebuild().await;
+    assert_eq!(server.total().await, all);
+    let mut late = day(19_996, 2_000, 5);
+    late.extend(day(19_995, 3_000, 5));
+    server.append(&late).await;
+    let (rows, sum) = (all.0 + 5, all.1 + (3_000..3_005).sum::<i64>());
+    assert_eq!(server.total().await, (rows, sum));
+    let boundary = server.engine.boundary("t").await.unwrap();
+    assert_eq!(boundary.hidden_realtime_rows, 5);
+    let audit = server.engine.audit("t").await.unwrap();
+    assert!(audit.exact, "{audit:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn archived_messages_go_with_their_age_and_later_days_are_rebuilt() {
+    let folder = tempfile::tempdir().unwrap();
+    let stream = r#""streamType": "log","#;
+    let options = r#""stream.log.archive": "true", "stream.log.archive.retention": "2d12h","#;
+    let archived = realtime("", "").replace(stream, &format!("{stream} {options}"));
+    let mut server = Server::new(folder.path(), &[offline(""), archived]).await;
+    let files = || {
+        let partition = folder.path().join("data/deep/.archive/t/log/t/0");
+        std::fs::read_dir(partition).unwrap().count()
+    };
+    // Each day brings rows of its own and one of the day before.
+    let mut sum = 0;
+    for number in 0..6 {
+        let of_day = 20_000 + number;
+        let mut rows = day(of_day, number * 100, 10);
+        rows.extend(day(of_day - 1, number * 100 + 50, 1));
+        sum += rows.iter().map(|(_, n)| n).sum::<i64>();
+        server.append(&rows).await;
+        server.commit().await;
+        server.clock.advance(Duration::from_secs(86_400));
+    }
+    server
+        .until("nothing is given up", async || files() == 2)
+        .await;
+    assert_eq!(server.total().await, (66, sum));
+    let note = "SELECT count(*) FROM system.upkeep WHERE task = 'TRIM_ARCHIVE'";
+    assert_eq!(server.number(note).await, 1);
+    let rebuild = async |from: i64, to: i64| {
+        let rebuilding = server.engine.rebuild("t", from * DAY_MS, to * DAY_MS);
+        server.passing(rebuilding).await
+    };
+    // The third day from the end has rows that are not archived any more, and those behind it have not.
+    let refused = rebuild(20_003, 20_006).await.unwrap_err();
+    let told = "offsets 0 to 44 were read and are not in the archive";
+    assert!(refused.message().contains(told), "{refused}");
+    let rebuilt = rebuild(20_004, 20_006).await.unwrap();
+    assert_eq!((rebuilt.messages, rebuilt.rows), (22, 21));
+    assert_eq!(server.total().await, (66, sum));
+    let audit = server.engine.audit("t").await.unwrap();
+    assert!(audit.exact, "{audit:?}");
 }

@@ -343,3 +343,23 @@ pub(super) async fn minutes(
     }
     Ok((record, all))
 }
+
+/// The counts by event time of those entries of a partition that have offsets of a range.
+pub(super) async fn minutes_of(
+    connection: &mut Connection,
+    table: &str,
+    partition: &StreamPartition,
+    range: OffsetRange,
+) -> Result<MinuteCounts> {
+    let common = of_partition!("SELECT *", "AND start_offset < $6 AND end_offset > $5");
+    let query = about(common, table, partition)
+        .bind(to_sql(range.start, "offset")?)
+        .bind(to_sql(range.end, "offset")?);
+    let mut all = MinuteCounts::default();
+    let mut rows = query.fetch(connection);
+    while let Some(row) = rows.try_next().await.map_err(|e| sql_error("read", &e))? {
+        all.merge(&read_minutes(&row)?);
+        all.bound(BUCKETS_MAX);
+    }
+    Ok(all)
+}

@@ -27,7 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use strandline_proto::catalog::SegmentInfo;
-use strandline_proto::ids::{CatalogVersion, Half, StreamPartition};
+use strandline_proto::ids::{CatalogVersion, Half, OffsetRange, StreamPartition};
 use strandline_proto::{Error, ErrorKind, Result};
 use write::{Mirror, begin};
 
@@ -426,6 +426,18 @@ impl Metastore for SqlMetastore {
         let mut read = self.read().await?;
         let minutes =
             ledger::minutes(&mut read, table, partition, (from_offset, buckets_max)).await?;
+        commit(read).await?;
+        Ok(minutes)
+    }
+
+    async fn ledger_minutes_of(
+        &self,
+        table: &str,
+        partition: &StreamPartition,
+        range: OffsetRange,
+    ) -> Result<MinuteCounts> {
+        let mut read = self.read().await?;
+        let minutes = ledger::minutes_of(&mut read, table, partition, range).await?;
         commit(read).await?;
         Ok(minutes)
     }

@@ -1,6 +1,6 @@
 //! Pushes into the offline half: done once, and undone.
 
-use super::segments::{Added, add_segment, live, remove, take};
+use super::segments::{Added, add_segment, largest_pushed, live, remove, take};
 use super::tables::{self, TableRow, read_segment};
 use super::write::Write;
 use super::{Connection, from_json, sealed, sql_error, text, to_json, to_sql, unsealed, unsigned};
@@ -163,6 +163,9 @@ pub(super) async fn push(
     }
     let before = table.coverage.clone();
     let mut present = live(write.connection(), &table.name, Half::Offline).await?;
+    if push.rebuilt {
+        table.coverage.remember_largest(largest_pushed(&present));
+    }
     let replaced = match (push.mode, &push.replaces) {
         (PushType::Refresh, _) => {
             // A segment that is pushed again unchanged stays.
@@ -222,7 +225,9 @@ pub(super) async fn push(
     }
     check_beside_moved(&table, push)?;
     let gone = release_replaced(write, &table.name, &replaced).await?;
-    table.coverage.changed_ms = Some(now_ms);
+    if !push.rebuilt {
+        table.coverage.changed_ms = Some(now_ms);
+    }
     table.set_version = version;
     tables::update(write, &table).await?;
     let change = PushChange {

@@ -254,10 +254,7 @@ pub(super) async fn change(
     if is_done {
         return Ok(Outcome::AlreadyDone(CatalogVersion(version.0 - 1)));
     }
-    let pushed_times = live_segments
-        .iter()
-        .filter(|s| s.half == Half::Offline && !s.moved);
-    let largest_ms = pushed_times.filter_map(|s| Some(s.time_ms?.1)).max();
+    let largest_ms = largest_pushed(&live_segments);
     if let ChangeReason::Moved { times, beside } = &change.reason {
         check_moved(&table, times, beside, &live_segments)?;
     }
@@ -292,6 +289,12 @@ pub(super) async fn change(
     table.set_version = version;
     tables::update(write, &table).await?;
     Ok(Outcome::Done(version))
+}
+
+/// The largest time of what pushes brought.
+pub(super) fn largest_pushed(live: &[SegmentInfo]) -> Option<i64> {
+    let pushed = live.iter().filter(|s| s.moves_boundary());
+    pushed.filter_map(|s| Some(s.time_ms?.1)).max()
 }
 
 /// Refuses to take over rows of times that pushes cover or have rows of: these would count as well.

@@ -290,3 +290,37 @@ fn blocks_end_where_no_range_goes_on() {
     assert_eq!(of(&[(0, 10), (10, 20), (5, 15), (20, 20)]), [(0, 20)]);
     assert_eq!(of(&[(0, 30), (10, 20), (40, 50)]), [(0, 30), (40, 50)]);
 }
+
+#[tokio::test]
+async fn minutes_of_some_offsets_are_those_of_their_entries() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    hybrid(&store).await;
+    for number in 0..4 {
+        let commit = commit(number, number as i64 * 100);
+        store.commit_realtime(commit).await.unwrap();
+    }
+    let of = async |start, end| {
+        let range = OffsetRange { start, end };
+        let of = partition(0);
+        let minutes = store.ledger_minutes_of("t", &of, range).await.unwrap();
+        let starts = minutes.buckets().map(|(b, _)| b.start_ms / MINUTE_MS);
+        (starts.collect::<Vec<_>>(), minutes)
+    };
+    assert_eq!(of(10, 20).await.0, [100, 101, 102]);
+    assert_eq!(of(19, 21).await.0, [100, 101, 102, 200, 201, 202]);
+    assert_eq!(of(40, 50).await.0, [0_i64; 0]);
+    let (_, minutes) = of(10, 20).await;
+    for (start, end, reaches) in [
+        (0, 100, false),
+        (0, 101, true),
+        (102, 103, true),
+        (103, 200, false),
+    ] {
+        let interval = Interval {
+            start_ms: start * MINUTE_MS,
+            end_ms: end * MINUTE_MS,
+        };
+        assert_eq!(minutes.reaches(interval), reaches, "{interval:?}");
+    }
+}
