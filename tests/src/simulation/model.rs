@@ -69,7 +69,9 @@ pub(super) struct Model {
 /// A range that may be rebuilt at any moment, more than once.
 struct Rebuild {
     interval: (i64, i64),
-    /// By partition: offsets before it were visible when it was asked for.
+    /// By partition: offsets before it were visible when it was asked for first. It may have happened since, and its answer been lost.
+    first_asked_at: BTreeMap<u32, u64>,
+    /// The same of the last time.
     asked_at: BTreeMap<u32, u64>,
     /// Rows of the range that were answered when it was looked last and it had not happened since.
     answered: BTreeSet<Row>,
@@ -92,6 +94,7 @@ impl Model {
     pub(super) fn ask_for_rebuild(&mut self, interval: (i64, i64), visible: BTreeMap<u32, u64>) {
         let rebuild = self.rebuild.get_or_insert(Rebuild {
             interval,
+            first_asked_at: visible.clone(),
             asked_at: BTreeMap::new(),
             answered: BTreeSet::new(),
             is_done: false,
@@ -195,7 +198,11 @@ impl Model {
             return wrong(format!("row {row:?} is answered, and is not of the stream"));
         }
         let kept_from = self.retention_ms.map_or(i64::MIN, |kept| latest_ms - kept);
-        let asked_at = self.visible(&rebuild.asked_at);
+        let asked_at = match rebuild.is_done {
+            true => &rebuild.asked_at,
+            false => &rebuild.first_asked_at,
+        };
+        let asked_at = self.visible(asked_at);
         let asked_at = asked_at.iter().filter(is_within);
         let mut wanted = asked_at.chain(&rebuild.answered);
         if let Some(row) = wanted.find(|row| row.1 >= kept_from && !now.contains(row)) {
