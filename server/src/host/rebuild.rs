@@ -39,6 +39,8 @@ const ROUND_MESSAGES_MIN: u64 = 20_000;
 /// How long a round waits until what was read is committed, and how often the last one looks.
 const REST_MAX: Duration = Duration::from_secs(120);
 const REST_PERIOD: Duration = Duration::from_millis(10);
+/// How often it is tried to publish what became of a push whose answer was lost.
+const SHOW_PAUSE: Duration = Duration::from_millis(200);
 
 /// What a rebuilt range was made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +130,9 @@ impl Rebuilder {
         let pushing = self.loader.push(&plan.offline, request, made);
         // Both futures are large.
         let ((read, kept), pushed) = tokio::join!(Box::pin(reading), Box::pin(pushing));
+        if pushed.is_err() && kept.is_some() {
+            self.show().await;
+        }
         // Only now may consumers go on, and the table change.
         drop(kept);
         let pushed = pushed?;
@@ -149,6 +154,21 @@ impl Rebuilder {
             "rebuilt"
         );
         Ok(rebuilt)
+    }
+
+    /// Publishes what the metastore has: a push may have been made of which only the answer was lost, and rows that come after it would
+    /// be seen until it is published, and then not any more.
+    async fn show(&self) {
+        let places = &self.loader.places;
+        let clock = &places.environment.clock;
+        let began = clock.monotonic();
+        while let Err(e) = places.publisher.publish().await {
+            if clock.monotonic().saturating_sub(began) > REST_MAX {
+                tracing::warn!(error = %e, "consumption goes on before it is known what became of a rebuilt range");
+                return;
+            }
+            clock.sleep(SHOW_PAUSE).await;
+        }
     }
 
     /// Looks whether the range can be rebuilt at all.
