@@ -75,12 +75,10 @@ impl Engine {
             .await?;
             hosted.hold(segment.name.clone(), segment.checksum, Held::Open(opened));
         }
-        let keys = PushedChange::begin(&self.loader.places, name, async || {
-            let state = self.metastore.state().await?;
-            let there = state.table(name).map(|table| table.segments.clone());
-            let stays = |s: &Arc<SegmentInfo>| !added.iter().any(|added| s.name.as_str() == added);
-            let stay = there.into_iter().flatten().filter(stays);
-            Ok(stay.chain(kept.iter().cloned().map(Arc::new)).collect())
+        let keys = PushedChange::begin(&self.loader.places, name, |_, there| {
+            let stays = |s: &&Arc<SegmentInfo>| !added.iter().any(|a| s.name.as_str() == a);
+            let stay = there.iter().filter(stays).cloned();
+            stay.chain(kept.iter().cloned().map(Arc::new)).collect()
         });
         let (keys, reverted) = match keys.await {
             Ok(keys) => (keys, self.metastore.revert_push(name, push_id).await),

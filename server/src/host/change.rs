@@ -291,12 +291,10 @@ impl<'a> Prepared<'a> {
 
 impl Prepared<'_> {
     async fn begin_pushed(&self, removed: &[Arc<SegmentInfo>]) -> Result<Option<PushedChange>> {
-        PushedChange::begin(self.places, self.table, async || {
-            let state = self.places.metastore.state().await?;
-            let there = state.table(self.table).map(|table| table.segments.clone());
-            let stays = |s: &Arc<SegmentInfo>| removed.iter().all(|r| r.name != s.name);
-            let stay = there.into_iter().flatten().filter(stays);
-            Ok(stay.chain(self.new.iter().cloned().map(Arc::new)).collect())
+        PushedChange::begin(self.places, self.table, |_, there| {
+            let stays = |s: &&Arc<SegmentInfo>| removed.iter().all(|r| r.name != s.name);
+            let stay = there.iter().filter(stays).cloned();
+            stay.chain(self.new.iter().cloned().map(Arc::new)).collect()
         })
         .await
     }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::coverage::Interval;
-use strandline_proto::ids::Half;
+use strandline_proto::ids::{CatalogVersion, Half};
 use strandline_proto::schema::{Column, ColumnRole, Schema};
 use strandline_proto::v1::{LoadOptions, LoadResult, PushMode, TimeInterval};
 use strandline_proto::{Error, ErrorKind, Result};
@@ -309,27 +309,20 @@ impl Loader {
     async fn keys_of(&self, push: &mut PushOffline) -> Result<Option<PushedChange>> {
         let table = push.table.clone();
         // Keys that the table's rows get later go by it, too.
-        let version = self.places.metastore.state().await?.version;
-        for segment in &mut push.segments {
-            segment.pushed_in = version.0 + 1;
-        }
-        PushedChange::begin(&self.places, &table, async || {
-            let state = self.places.metastore.state().await?;
-            for segment in &mut push.segments {
-                segment.pushed_in = state.version.0 + 1;
-            }
-            let there = state.table(&push.table).map(|table| table.segments.clone());
-            let stays = |s: &Arc<SegmentInfo>| {
+        number(push, self.places.metastore.state().await?.version);
+        PushedChange::begin(&self.places, &table, |version, there| {
+            number(push, version);
+            let stays = |s: &&Arc<SegmentInfo>| {
                 let mut removed = push.replaces.iter().flat_map(|r| &r.removed);
                 let is_pushed = push.segments.iter().any(|new| new.name == s.name);
                 // Everything else goes when the whole table is pushed.
                 let is_refreshed = s.half == Half::Offline && push.mode == PushType::Refresh;
                 !is_pushed && !is_refreshed && removed.all(|(name, _)| *name != s.name)
             };
-            let stay = there.into_iter().flatten().filter(stays);
+            let stay = there.iter().filter(stays).cloned();
             let rest = push.replaces.iter().flat_map(|r| &r.rest);
             let come = push.segments.iter().chain(rest).cloned().map(Arc::new);
-            Ok(stay.chain(come).collect())
+            stay.chain(come).collect()
         })
         .await
     }
@@ -382,6 +375,13 @@ pub(crate) async fn show_pushed(publisher: &Publisher, table: &str, pushed: Push
     publisher.close_segments(pushed.version, table, pushed.kept);
     publisher.retire_segments(pushed.version, table, pushed.removed);
     Ok(())
+}
+
+/// Has a push be the next after a version of the catalog.
+fn number(push: &mut PushOffline, version: CatalogVersion) {
+    for segment in &mut push.segments {
+        segment.pushed_in = version.0 + 1;
+    }
 }
 
 /// What a push answers, now and when it is repeated.

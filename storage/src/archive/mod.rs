@@ -169,6 +169,12 @@ pub fn covering(objects: &[ArchiveObject], offset: u64) -> Option<&ArchiveObject
     covering.max_by_key(|o| o.range.1)
 }
 
+/// Where the first of `objects` begins that begins behind `offset`.
+pub fn next_start(objects: &[ArchiveObject], offset: u64) -> Option<u64> {
+    let starts = objects.iter().map(|object| object.range.0);
+    starts.filter(|start| *start > offset).min()
+}
+
 /// The offsets of `wanted` that no object holds, in order.
 pub fn missing(objects: &[ArchiveObject], wanted: OffsetRange) -> Vec<OffsetRange> {
     let mut missing = Vec::new();

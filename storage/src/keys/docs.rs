@@ -49,10 +49,15 @@ struct Superseded {
     recent: Vec<(u64, DocId)>,
 }
 
+/// The word and the bit of a document.
+fn bit_of(doc: DocId) -> (usize, u64) {
+    ((doc / u64::BITS) as usize, 1 << (doc % u64::BITS))
+}
+
 impl Superseded {
     /// Whether the document counted before.
     fn add(&mut self, doc: DocId) -> bool {
-        let (at, bit) = ((doc / u64::BITS) as usize, 1_u64 << (doc % u64::BITS));
+        let (at, bit) = bit_of(doc);
         if self.words.len() <= at {
             let chunks = at / CHUNK_WORDS + 1;
             self.words.resize(chunks * CHUNK_WORDS, 0);
@@ -261,7 +266,7 @@ impl Marks {
 
     /// Marks a document, or takes its mark back.
     pub(super) fn set(&mut self, doc: DocId, mark: Mark, is_set: bool) {
-        let (at, bit) = ((doc / u64::BITS) as usize, 1_u64 << (doc % u64::BITS));
+        let (at, bit) = bit_of(doc);
         let words = match mark {
             Mark::Superseded => &mut self.superseded,
             Mark::Counted => &mut self.counted,
@@ -282,13 +287,7 @@ impl Marks {
 
     /// Applies the marks of a chunk to its words.
     pub(super) fn apply_to_chunk(&self, chunk: u32, words: &mut [u64; CHUNK_WORDS]) {
-        let start = chunk as usize * CHUNK_WORDS;
-        for (word, more) in words.iter_mut().zip(self.superseded.iter().skip(start)) {
-            *word |= more;
-        }
-        for (word, less) in words.iter_mut().zip(self.counted.iter().skip(start)) {
-            *word &= !less;
-        }
+        self.apply_from(chunk as usize * CHUNK_WORDS, words);
     }
 
     fn apply(&self, words: &mut Vec<u64>) {
@@ -296,10 +295,15 @@ impl Marks {
         if words.len() < needed {
             words.resize(needed, 0);
         }
-        for (word, more) in words.iter_mut().zip(&self.superseded) {
+        self.apply_from(0, words);
+    }
+
+    /// Applies the marks from the word `start` on.
+    fn apply_from(&self, start: usize, words: &mut [u64]) {
+        for (word, more) in words.iter_mut().zip(self.superseded.iter().skip(start)) {
             *word |= more;
         }
-        for (word, less) in words.iter_mut().zip(&self.counted) {
+        for (word, less) in words.iter_mut().zip(self.counted.iter().skip(start)) {
             *word &= !less;
         }
     }

@@ -129,11 +129,7 @@ impl Known {
 
     /// The row of the highest rank.
     pub(super) fn highest(&self, numbers: &HashSet<u32>) -> Option<&Entry> {
-        let highest = self.highest_pushed(numbers);
-        match (&self.stream, highest) {
-            (Some(stream), Some(pushed)) if stream.outranks(pushed) => Some(stream),
-            (stream, pushed) => pushed.or(stream.as_ref()),
-        }
+        higher(self.stream.as_ref(), self.highest_pushed(numbers))
     }
 
     /// The pushed row of the highest rank.
@@ -189,6 +185,17 @@ impl Known {
             is_first = false;
         }
         Ok(known)
+    }
+}
+
+/// Of a key's highest row of the stream and its highest pushed one, the one that counts.
+pub(super) fn higher<'a>(
+    stream: Option<&'a Entry>,
+    pushed: Option<&'a Entry>,
+) -> Option<&'a Entry> {
+    match (stream, pushed) {
+        (Some(stream), Some(pushed)) if stream.outranks(pushed) => Some(stream),
+        (stream, pushed) => pushed.or(stream),
     }
 }
 

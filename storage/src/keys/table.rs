@@ -7,7 +7,7 @@ mod settle;
 pub use pushed::PushedSegment;
 
 use super::docs::SegmentDocs;
-use super::entry::{Entry, Key, KeyMap, Known, Place};
+use super::entry::{Entry, Key, KeyMap, Known, Place, higher};
 use super::merge::Merger;
 use super::moves::Move;
 use super::rows::{KeyReader, KeyedRows};
@@ -28,7 +28,7 @@ use strandline_proto::ids::{SegmentName, StreamPartition};
 use strandline_proto::schema::Schema;
 use strandline_proto::{Error, Result};
 
-use pushed::{AllMarks, Pending};
+use pushed::{AllMarks, Pending, remark};
 
 /// The segment of a row that was deleted by a statement: no row is there, and older rows of its key do not come back.
 const NOWHERE: u32 = u32::MAX;
@@ -157,6 +157,8 @@ struct Live {
     forgotten_at: i64,
     /// Pushed segments that are about to come and go.
     pending: Option<Pending>,
+    /// Marks of these by the rows that are there.
+    marks: AllMarks,
 }
 
 /// What rows change.
@@ -254,6 +256,7 @@ impl TableKeys {
                 largest_time: i64::MIN,
                 forgotten_at: i64::MIN,
                 pending: None,
+                marks: AllMarks::new(),
             }),
             letting_go: RwLock::default(),
             settling: Mutex::default(),
@@ -472,11 +475,7 @@ impl TableKeys {
                     let entry = place.entry(row, row);
                     let known = self.known(key, &entry, (&changes, &live, &stored));
                     let pushed = pushed(key);
-                    let highest = match (known.as_ref(), pushed) {
-                        (Some(known), Some(pushed)) if known.outranks(pushed) => Some(known),
-                        (known, pushed) => pushed.or(known),
-                    };
-                    let before = highest.filter(|known| {
+                    let before = higher(known.as_ref(), pushed).filter(|known| {
                         !known.deleted && !entry.deleted && !known.outranks(&entry)
                     });
                     match before {
@@ -504,18 +503,25 @@ impl TableKeys {
         if self.config.supersedes() {
             self.supersede(&changes.superseded, version);
         }
-        if live.pending.is_some() {
+        let Live {
+            pending,
+            marks,
+            entries,
+            ..
+        } = &mut *live;
+        if let Some(pending) = pending {
             let segments = self.segments.read();
             for (key, entry) in &changes.entries {
                 let stored = stored.get(key);
-                let before = live.entries.get(key);
+                let before = entries.get(key);
                 let before = before.or(stored.and_then(|known| known.stream.as_ref()));
                 let before = before.and_then(|before| segments.located(before));
                 let pushed = stored.map_or(&[][..], |known| &known.pushed);
-                live.remark((before, entry), pushed, &segments);
+                let of_stream = (before, Some(entry.clone()));
+                remark(pending, marks, of_stream, pushed, &segments);
             }
         }
-        live.entries.extend(changes.entries);
+        entries.extend(changes.entries);
         self.publish(segment.partition(), next_offset);
         Ok(appended)
     }

@@ -2,7 +2,7 @@
 //! in it as far as it goes without a gap, so that little is read from the stream that would be archived again.
 
 use super::{Message, MessageBatch, PartitionReader, Stream};
-use crate::archive::{Archive, ArchiveObject, ObjectReader, covering};
+use crate::archive::{Archive, ArchiveObject, ObjectReader, covering, next_start};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
@@ -262,8 +262,7 @@ impl Reader {
             };
             return Ok(None);
         }
-        let later = self.objects.iter().map(|object| object.offsets().start);
-        let later = later.filter(|start| *start > next).min();
+        let later = next_start(&self.objects, next);
         let end = later.map_or(self.held_from, |start| start.min(self.held_from));
         self.next_offset = end;
         Ok(Some(OffsetRange { start: next, end }))

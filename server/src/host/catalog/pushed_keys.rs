@@ -5,7 +5,7 @@ use crate::host::added::Places;
 use crate::host::keys::HostedPlaces;
 use std::sync::Arc;
 use strandline_proto::catalog::{PushedNames, SegmentInfo};
-use strandline_proto::ids::{Half, SegmentName};
+use strandline_proto::ids::{CatalogVersion, Half, SegmentName};
 use strandline_proto::{Error, Result};
 use strandline_storage::environment::{blocking, in_background};
 use strandline_storage::keys::{PlaceReader, PushedSegment, TableKeys};
@@ -104,27 +104,24 @@ pub struct PushedChange {
 }
 
 impl PushedChange {
-    /// Prepares, where rows of a table have keys, that `wanted` says which are its segments. They are held already.
+    /// Prepares, where rows of a table have keys, that its segments are those that `wanted` makes of the catalog's version and of
+    /// those that are there. They are held already.
     ///
     /// # Errors
     /// `Unsupported` where a segment is to take the place of another one of its name, and what the store of keys meets.
     pub async fn begin(
         places: &Places,
         table: &str,
-        wanted: impl AsyncFnOnce() -> Result<Vec<Arc<SegmentInfo>>>,
+        wanted: impl FnOnce(CatalogVersion, &[Arc<SegmentInfo>]) -> Vec<Arc<SegmentInfo>>,
     ) -> Result<Option<Self>> {
         let publisher = &places.publisher;
         let Some(keys) = publisher.keys_of(table) else {
             return Ok(None);
         };
         let one_at_a_time = publisher.registry().table(table).keys_change().await;
-        let wanted = wanted().await?;
         let state = places.metastore.state().await?;
-        let there = state
-            .table(table)
-            .map(|t| &t.segments)
-            .into_iter()
-            .flatten();
+        let there = state.table(table).map_or(&[][..], |t| &t.segments);
+        let wanted = wanted(state.version, there);
         for there in there {
             let is_other =
                 |s: &&Arc<SegmentInfo>| s.name == there.name && s.checksum != there.checksum;

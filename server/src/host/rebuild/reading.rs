@@ -10,7 +10,7 @@ use std::sync::Arc;
 use strandline_proto::coverage::Interval;
 use strandline_proto::ids::{OffsetRange, StreamPartition};
 use strandline_proto::{Error, Result};
-use strandline_storage::archive::{Archive, ArchiveObject, covering};
+use strandline_storage::archive::{Archive, ArchiveObject, covering, next_start};
 use strandline_storage::config::{StreamConfig, StreamKind, TableConfig};
 use strandline_storage::decode::registry::SchemaRegistry;
 use strandline_storage::decode::{Decoded, Decoder, Stopped};
@@ -116,8 +116,7 @@ impl Reading {
         while next < committed.end {
             let Some(object) = covering(&self.objects, next).cloned() else {
                 // What nobody has; whether that may be was looked at before.
-                let later = self.objects.iter().map(|object| object.offsets().start);
-                let later = later.filter(|start| *start > next).min();
+                let later = next_start(&self.objects, next);
                 next = later.unwrap_or(committed.end).min(committed.end);
                 continue;
             };

@@ -49,8 +49,6 @@ pub(super) struct Pending {
     before: Arc<HashSet<u32>>,
     /// The numbers of those that will.
     pub(super) after: Arc<HashSet<u32>>,
-    /// By the rows that are there.
-    marks: AllMarks,
     /// Whether all keys of segments that come or go have been looked at.
     is_ready: bool,
 }
@@ -71,30 +69,6 @@ impl Pending {
                 of_segment.set(place.doc, mark, is_set);
             }
         }
-    }
-}
-
-impl Live {
-    /// Marks again what counts of a key: its row of the stream becomes another one.
-    pub(super) fn remark(
-        &mut self,
-        (before, after): (Option<Entry>, &Entry),
-        pushed: &[Entry],
-        segments: &Segments,
-    ) {
-        let Some(mut pending) = self.pending.take() else {
-            return;
-        };
-        let mut marks = std::mem::take(&mut pending.marks);
-        remark(
-            &pending,
-            &mut marks,
-            (before, Some(after.clone())),
-            pushed,
-            segments,
-        );
-        pending.marks = marks;
-        self.pending = Some(pending);
     }
 }
 
@@ -154,7 +128,11 @@ impl TableKeys {
     /// Forgets what was prepared.
     pub fn give_up(&self) {
         self.settling.lock().clear();
-        let pending = self.live.lock().pending.take();
+        let pending = {
+            let mut live = self.live.lock();
+            live.marks.clear();
+            live.pending.take()
+        };
         for docs in pending.iter().flat_map(|pending| &pending.added) {
             if let Err(e) = self.stored.forget(&docs.name, docs.number) {
                 tracing::warn!(segment = %docs.name, error = %e, "keys of a segment that was not added stay on disk until the next start");
@@ -190,6 +168,7 @@ impl TableKeys {
         let Some(pending) = live.pending.take() else {
             return Ok(());
         };
+        let all_marks = std::mem::take(&mut live.marks);
         let before = self.pinned.load_full();
         let version = before.version + 1;
         let oldest = self.oldest_pinned(version);
@@ -203,7 +182,7 @@ impl TableKeys {
                 segments.insert(docs);
             }
             segments.pushed = Arc::clone(&pending.after);
-            for (number, marks) in &pending.marks {
+            for (number, marks) in &all_marks {
                 if let Some(docs) = segments.by_number.get(number) {
                     docs.switch(version, oldest, marks);
                 }
@@ -287,14 +266,14 @@ impl TableKeys {
             removed,
             before,
             after: Arc::new(after),
-            marks: AllMarks::new(),
             is_ready: false,
         };
+        let mut marks = AllMarks::new();
         for (wanted, docs, reader) in &mut added {
             match open(&wanted.name) {
                 Ok(segment) => {
                     self.add_pushed(docs, wanted.offset(), &*segment, &pending.after)?;
-                    for marks in [&mut pending.marks, &mut *on_disk] {
+                    for marks in [&mut marks, &mut *on_disk] {
                         let all = Marks::all_superseded(segment.num_docs());
                         marks.insert(docs.number, all);
                     }
@@ -310,7 +289,9 @@ impl TableKeys {
         {
             // Batches that come in from here on find the entries of the segments that are added.
             let _alone = self.letting_go.write();
-            self.live.lock().pending = Some(pending);
+            let mut live = self.live.lock();
+            live.pending = Some(pending);
+            live.marks = marks;
         }
         for (_, _, reader) in &added {
             if let Some(segment) = reader {
@@ -398,11 +379,16 @@ impl TableKeys {
 
     fn mark_keys(&self, known: &KeyMap<Known>, on_disk: &mut AllMarks) {
         let mut live = self.live.lock();
-        let segments = self.segments.read();
-        let Some(mut pending) = live.pending.take() else {
+        let Live {
+            pending: Some(pending),
+            marks,
+            entries,
+            ..
+        } = &mut *live
+        else {
             return;
         };
-        let mut marks = std::mem::take(&mut pending.marks);
+        let segments = self.segments.read();
         for (key, known) in known {
             let located = |entry: &Entry| segments.located(entry);
             let mut known = Known {
@@ -410,12 +396,10 @@ impl TableKeys {
                 pushed: known.pushed.clone(),
             };
             pending.mark(on_disk, &known, &segments, true);
-            if let Some(newer) = live.entries.get(key) {
+            if let Some(newer) = entries.get(key) {
                 known.stream = located(newer);
             }
-            pending.mark(&mut marks, &known, &segments, true);
+            pending.mark(marks, &known, &segments, true);
         }
-        pending.marks = marks;
-        live.pending = Some(pending);
     }
 }
