@@ -46,6 +46,9 @@ pub struct Layer {
     /// Threads that scan segments [env: STRANDLINE_SCAN_THREADS] [default: one a processor]
     #[arg(long, value_name = "N")]
     pub scan_threads: Option<usize>,
+    /// Let memory be of huge pages: joins and groups of millions of keys may take a quarter less time, ingestion longer, and all more memory [env: STRANDLINE_HUGE_PAGES] [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub huge_pages: Option<bool>,
     /// Largest upload [env: STRANDLINE_UPLOAD_BYTES_MAX] [default: 16GiB]
     #[arg(long, value_name = "BYTES")]
     pub upload_bytes_max: Option<ByteSize>,
@@ -73,6 +76,7 @@ pub struct Config {
     pub query_memory_bytes_max: usize,
     pub query_timeout_ms: u64,
     pub scan_threads: usize,
+    pub huge_pages: bool,
     pub upload_bytes_max: u64,
     pub drain: Duration,
     pub log: String,
@@ -130,6 +134,7 @@ impl Layer {
             query_memory_bytes_max: read!("STRANDLINE_QUERY_MEMORY_BYTES_MAX"),
             query_timeout_ms: read!("STRANDLINE_QUERY_TIMEOUT_MS"),
             scan_threads: read!("STRANDLINE_SCAN_THREADS"),
+            huge_pages: read!("STRANDLINE_HUGE_PAGES"),
             upload_bytes_max: read!("STRANDLINE_UPLOAD_BYTES_MAX"),
             drain_ms: read!("STRANDLINE_DRAIN_MS"),
             log: get("STRANDLINE_LOG"),
@@ -158,6 +163,7 @@ impl Layer {
             query_memory_bytes_max: self.query_memory_bytes_max.or(lower.query_memory_bytes_max),
             query_timeout_ms: self.query_timeout_ms.or(lower.query_timeout_ms),
             scan_threads: self.scan_threads.or(lower.scan_threads),
+            huge_pages: self.huge_pages.or(lower.huge_pages),
             upload_bytes_max: self.upload_bytes_max.or(lower.upload_bytes_max),
             drain_ms: self.drain_ms.or(lower.drain_ms),
             log: self.log.or(lower.log),
@@ -214,6 +220,7 @@ impl Layer {
             query_memory_bytes_max,
             query_timeout_ms,
             scan_threads,
+            huge_pages: self.huge_pages.unwrap_or(false),
             upload_bytes_max: self.upload_bytes_max.map_or(16 << 30, |size| size.0),
             drain: Duration::from_millis(self.drain_ms.unwrap_or(10_000)),
             log: self.log.unwrap_or_else(|| "info".to_owned()),

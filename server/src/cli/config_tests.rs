@@ -24,6 +24,7 @@ fn flag_wins_over_environment_over_file_over_default() {
     let environment = environment(&[
         ("STRANDLINE_HTTP", "2001"),
         ("STRANDLINE_SCAN_THREADS", "4"),
+        ("STRANDLINE_HUGE_PAGES", "true"),
     ])
     .unwrap();
     let flags = Layer {
@@ -33,6 +34,7 @@ fn flag_wins_over_environment_over_file_over_default() {
     let config = flags.over(environment).over(file).resolve().unwrap();
     assert_eq!(config.http.port(), 3001);
     assert_eq!(config.scan_threads, 4);
+    assert!(config.huge_pages);
     assert_eq!(config.grpc.port(), 1002);
     assert_eq!(config.query_timeout_ms, 5);
     assert_eq!(config.log, "info");

@@ -95,6 +95,7 @@ pub type Outcome = std::result::Result<(), Failure>;
 
 /// Runs the process's command line.
 pub fn main() -> ExitCode {
+    crate::allocator::allow_huge_pages(false);
     ExitCode::from(run(std::env::args_os()))
 }
 

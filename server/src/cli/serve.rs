@@ -2,6 +2,7 @@
 
 use super::config::{Config, Layer};
 use super::{Failure, Outcome, logging, signals};
+use crate::allocator;
 use crate::engine::{Engine, EngineOptions};
 use crate::front::{FrontOptions, Listeners};
 use std::io::Write as _;
@@ -63,6 +64,9 @@ pub(crate) fn front_options(config: &Config) -> FrontOptions {
 pub(crate) async fn run(arguments: ServeArgs) -> Outcome {
     let config = arguments.resolve().map_err(Failure::Usage)?;
     logging::init(&config.log, config.log_format).map_err(Failure::Usage)?;
+    if config.huge_pages {
+        allocator::allow_huge_pages(true);
+    }
     let stop = signals::stop_on_signal()
         .map_err(|error| Error::unavailable(format!("signals can't be listened for: {error}")))?;
     let listeners = Listeners::bind(config.http, config.grpc)

@@ -219,6 +219,8 @@ async fn superseded_rows_are_left_out_in_time_and_deleted_keys_stay_away() {
         engine.force_commit("t").await.unwrap();
     }
     until(&engine, ALL, &[keys, keys, keys * rounds]).await;
+    // What came after a partition was told to commit is committed, too.
+    engine.force_commit("t").await.unwrap();
     // Hours go by; rows of the newest round are needed, and what deletes.
     for _ in 0..2_000 {
         let held = numbers(&engine, HELD).await[0];
@@ -275,6 +277,26 @@ async fn superseded_rows_are_left_out_in_time_and_deleted_keys_stay_away() {
             .shutdown()
             .await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_consuming_ones_superseded_are_left_out_once_these_are_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (options, time) = fast(folder.path());
+    let engine = create_with(options, UPSERT).await;
+    round(&engine, 0).await;
+    until(&engine, ALL, &[KEYS, KEYS, 0]).await;
+    engine.force_commit("t").await.unwrap();
+    round(&engine, 1).await;
+    until(&engine, ALL, &[KEYS, KEYS, KEYS]).await;
+    // Upkeep looks at the committed segments, all of whose rows are needed until those of the second round are committed.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(numbers(&engine, HELD).await, [KEYS * 2]);
+    engine.force_commit("t").await.unwrap();
+    until(&engine, HELD, &[KEYS]).await;
+    until(&engine, ALL, &[KEYS, KEYS, KEYS]).await;
+    time.store(true, Ordering::SeqCst);
+    engine.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

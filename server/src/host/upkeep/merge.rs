@@ -63,25 +63,27 @@ impl Upkeep {
             };
             let mut candidates: Vec<_> = table.settled.iter().filter(may_merge).cloned().collect();
             sort(&mut candidates);
-            let group = match group(&candidates) {
-                Some(group) => group.to_vec(),
-                None => match self.superseded(table, half) {
-                    Some(segment) => vec![segment],
+            let (group, superseded) = match group(&candidates) {
+                Some(group) => (group.to_vec(), None),
+                None => match self.superseded(table, half).await? {
+                    Some((segment, rows)) => (vec![segment], Some(rows)),
                     None => continue,
                 },
             };
-            if let Some(done) = self.merge_group(table, half, &group).await? {
+            if let Some(done) = self.merge_group(table, half, &group, superseded).await? {
                 return Ok(Some(done));
             }
         }
         Ok(None)
     }
 
+    /// Makes one segment of a group, or one again of which so many rows are superseded.
     async fn merge_group(
         &self,
         table: &Table<'_>,
         half: Half,
         group: &[Arc<SegmentInfo>],
+        superseded: Option<u64>,
     ) -> Result<Option<String>> {
         let name = &table.record.name;
         let Some(first) = group.first() else {
@@ -110,8 +112,7 @@ impl Upkeep {
                 take: needed.map_or(Take::All, Take::Docs),
             });
         }
-        if group.len() == 1 {
-            let superseded = self.superseded_rows(name, first);
+        if let Some(superseded) = superseded {
             let mut progress = self.progress.lock();
             let key = (name.clone(), first.name.clone(), first.checksum);
             progress.looked_at.insert(key, superseded);
@@ -147,33 +148,55 @@ impl Upkeep {
         )))
     }
 
-    /// A segment of which many rows are superseded, that was not looked at since about as many were.
-    fn superseded(&self, table: &Table<'_>, half: Half) -> Option<Arc<SegmentInfo>> {
+    /// A segment of which many rows are superseded by committed ones, and how many; none that was looked at since about as many
+    /// were.
+    async fn superseded(
+        &self,
+        table: &Table<'_>,
+        half: Half,
+    ) -> Result<Option<(Arc<SegmentInfo>, u64)>> {
         let name = &table.record.name;
-        let config = table.config(half)?;
-        config.keys.as_ref().filter(|keys| keys.supersedes())?;
+        let hosted = self.places.publisher.registry().table(name);
+        let supersedes = table
+            .config(half)
+            .filter(|config| config.keys.as_ref().is_some_and(|keys| keys.supersedes()));
+        let (Some(config), Some(keys)) = (supersedes, hosted.keys()) else {
+            return Ok(None);
+        };
         let now = self.places.environment.clock.monotonic();
         let wanted = config.spec.fingerprint();
-        let is_worth_it = |segment: &&Arc<SegmentInfo>| {
+        let is_worth_it = |superseded: u64, rows: u64| superseded * UNNEEDED_SHARE >= rows;
+        let mut candidates = Vec::new();
+        for segment in table.settled.iter().filter(|s| s.half == half) {
             let key = (name.clone(), segment.name.clone(), segment.checksum);
             let progress = self.progress.lock();
             let seen = progress.seen.get(&key).copied();
             let looked_at = progress.looked_at.get(&key).copied().unwrap_or(0);
             drop(progress);
-            let superseded = self.superseded_rows(name, segment);
-            segment.half == half
-                && segment.stored_as.as_ref().is_none_or(|is| *is == wanted)
+            let superseded = hosted.superseded(&segment.name).unwrap_or(0);
+            if segment.stored_as.as_ref().is_none_or(|is| *is == wanted)
                 && seen.is_some_and(|seen| now.saturating_sub(seen) >= REST)
-                && superseded > 0
-                && superseded * UNNEEDED_SHARE >= segment.rows
-                && superseded > looked_at + looked_at / 10
-        };
-        table.settled.iter().find(is_worth_it).cloned()
-    }
-
-    fn superseded_rows(&self, table: &str, segment: &SegmentInfo) -> u64 {
-        let hosted = self.places.publisher.registry().table(table);
-        hosted.superseded(&segment.name).unwrap_or(0)
+                && superseded > looked_at
+                && is_worth_it(superseded, segment.rows)
+            {
+                candidates.push((Arc::clone(segment), looked_at));
+            }
+        }
+        // Rows that only rows in memory supersede are needed until those are committed.
+        let spawner = &self.places.environment.spawner;
+        blocking(spawner, "look for superseded rows", move || {
+            for (segment, looked_at) in candidates {
+                let committed = keys.superseded_by_committed(&segment.name)?;
+                if let Some(superseded) = committed
+                    && is_worth_it(superseded, segment.rows)
+                    && superseded > looked_at + looked_at / 10
+                {
+                    return Ok(Some((segment, superseded)));
+                }
+            }
+            Ok(None)
+        })
+        .await
     }
 
     /// The rows of a segment that are needed, or all of them; none while it is not known which.

@@ -32,7 +32,7 @@ impl TableKeys {
         if !self.is_settled(name)? {
             return Ok(None);
         }
-        let mut unneeded = self.superseded_on_disk(&docs)?;
+        let mut unneeded = self.docs_on_disk(&docs)?.all_superseded();
         let has_pushed = self.has_pushed();
         if has_pushed || self.config.deleted.is_some() {
             let mut kept = HashSet::new();
@@ -55,6 +55,20 @@ impl TableKeys {
             unneeded.retain(|doc| !kept.contains(doc));
         }
         Ok(Some(docs_without(segment.num_docs(), &unneeded)))
+    }
+
+    /// How many rows of a committed segment committed or pushed rows supersede; none where not all of its rows are on disk yet.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn superseded_by_committed(&self, name: &SegmentName) -> Result<Option<u64>> {
+        let Some(docs) = self.docs(name) else {
+            return Ok(None);
+        };
+        if !self.is_settled(name)? {
+            return Ok(None);
+        }
+        Ok(Some(self.docs_on_disk(&docs)?.superseded()))
     }
 
     /// Whether all rows of a committed segment are on disk.
@@ -149,7 +163,11 @@ impl TableKeys {
             let Some(docs) = self.docs(name) else {
                 return Ok(older);
             };
-            for superseded in self.superseded_on_disk(&docs)?.chunks(READ_ROWS as usize) {
+            for superseded in self
+                .docs_on_disk(&docs)?
+                .all_superseded()
+                .chunks(READ_ROWS as usize)
+            {
                 let rows = self.rows_at(&**segment, superseded)?;
                 let of_keys = superseded.iter().zip(&rows.keys);
                 let of_keys = of_keys.filter(|(_, key)| keys.contains(*key));
@@ -205,11 +223,11 @@ impl TableKeys {
         Ok(())
     }
 
-    /// The rows of a segment that do not count by what is on disk.
-    fn superseded_on_disk(&self, docs: &SegmentDocs) -> Result<Vec<DocId>> {
+    /// The documents of a segment as they are by what is on disk.
+    fn docs_on_disk(&self, docs: &SegmentDocs) -> Result<SegmentDocs> {
         let on_disk = SegmentDocs::new(docs.name.clone(), docs.number);
         self.stored.restore(&on_disk)?;
-        Ok(on_disk.all_superseded())
+        Ok(on_disk)
     }
 
     /// Keys and ranks of some rows of a segment, which ascend.
