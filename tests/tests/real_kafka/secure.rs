@@ -267,7 +267,7 @@ async fn what_a_broker_or_its_certificate_refuses_is_named_and_no_row_is_lost() 
         (
             "nowhere",
             with(&[("ssl.ca.location", &nowhere)]),
-            &["ssl.ca.location", "nowhere.pem"],
+            &["ssl.ca.location failed"],
             right.clone(),
         ),
         (
