@@ -2,7 +2,9 @@
 # A real Apache Kafka (KRaft) for tests: one node, or a cluster of two small brokers with a controller of its own.
 #
 #   tests/kafka.sh start DIR             fetches the jars once, formats storage in DIR, starts one node, waits until it
-#                                        answers, and writes DIR/address (host:port) and DIR/pid
+#                                        answers, and writes DIR/address (host:port) and DIR/pid. It also listens with
+#                                        TLS and SCRAM-SHA-512: DIR/secure has the address of that, user, password,
+#                                        ca.pem, and stranger.pem, the certificate of somebody else
 #   tests/kafka.sh start-two DIR         two brokers, with DIR/address for whoever is always to reach them. Each broker
 #                                        tells others to come to a port that nobody listens at: DIR/1/relay and DIR/2/relay
 #                                        hold that address and the one at which the broker does listen, for a relay between
@@ -15,7 +17,7 @@
 set -euo pipefail
 
 version=4.1.0
-usage() { sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,17s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [ $# -ge 2 ] || usage
 action="$1"
 mkdir -p "$2"
@@ -46,12 +48,37 @@ free_port() {
   python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# Formats the storage of nodes, each a folder with its server.properties.
+# Makes what the listener with TLS and SCRAM needs: a key store with a certificate for 127.0.0.1, and what clients are told.
+secure() {
+  local secret="$1/secure" options
+  rm -rf "$secret"
+  (umask 077 && mkdir "$secret")
+  python3 -c 'import secrets; print(secrets.token_hex(16))' >"$secret/password"
+  echo strandline >"$secret/user"
+  options=(-storetype PKCS12 -storepass "$(cat "$secret/password")" -noprompt)
+  make_key() {
+    keytool -genkeypair "${options[@]}" -keyalg EC -groupname secp256r1 -validity 30 "$@" >>"$secret/keytool.out" 2>&1 ||
+      { cat "$secret/keytool.out" >&2; exit 1; }
+  }
+  make_key -keystore "$secret/keys.p12" -alias ca -dname CN=ca -ext bc:c
+  make_key -keystore "$secret/keys.p12" -alias broker -dname CN=broker -signer ca -ext san=ip:127.0.0.1
+  make_key -keystore "$secret/stranger.p12" -alias ca -dname CN=stranger -ext bc:c
+  keytool -exportcert -rfc "${options[@]}" -keystore "$secret/keys.p12" -alias ca >"$secret/ca.pem" 2>>"$secret/keytool.out"
+  keytool -exportcert -rfc "${options[@]}" -keystore "$secret/stranger.p12" -alias ca >"$secret/stranger.pem" 2>>"$secret/keytool.out"
+  # The broker shows the certificate of the one key that is left.
+  keytool -delete "${options[@]}" -keystore "$secret/keys.p12" -alias ca >>"$secret/keytool.out" 2>&1
+}
+
+# Formats the storage of nodes, each a folder with its server.properties, for users who may log in (name=..,password=..).
 format() {
-  local cluster node
+  local cluster node users=()
+  if [ "$1" = --user ]; then
+    users=(--add-scram "SCRAM-SHA-512=[$2]")
+    shift 2
+  fi
   cluster="$(java -cp "$class_path" kafka.tools.StorageTool random-uuid 2>/dev/null | tail -n 1)"
   for node in "$@"; do
-    java -cp "$class_path" kafka.tools.StorageTool format -t "$cluster" -c "$node/server.properties" >"$node/format.out" 2>&1 ||
+    java -cp "$class_path" kafka.tools.StorageTool format -t "$cluster" -c "$node/server.properties" ${users[@]+"${users[@]}"} >"$node/format.out" 2>&1 ||
       { cat "$node/format.out" >&2; exit 1; }
   done
 }
@@ -79,17 +106,25 @@ await() {
 
 start() {
   fetch
-  local broker controller
+  local broker tls controller password
   broker="$(free_port)"
+  tls="$(free_port)"
   controller="$(free_port)"
+  secure "$folder"
+  password="$(cat "$folder/secure/password")"
   cat >"$folder/server.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller
-listeners=PLAINTEXT://127.0.0.1:$broker,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=PLAINTEXT://127.0.0.1:$broker
+listeners=PLAINTEXT://127.0.0.1:$broker,SECURE://127.0.0.1:$tls,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$broker,SECURE://127.0.0.1:$tls
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SECURE:SASL_SSL,CONTROLLER:PLAINTEXT
+listener.name.secure.sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.secure.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.secure.ssl.keystore.type=PKCS12
+listener.name.secure.ssl.keystore.location=$folder/secure/keys.p12
+listener.name.secure.ssl.keystore.password=$password
 log.dirs=$folder/log
 offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1
@@ -97,11 +132,12 @@ transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
 auto.create.topics.enable=false
 PROPERTIES
-  format "$folder"
+  format --user "name=$(cat "$folder/secure/user"),password=$password" "$folder"
   launch "$folder" -Xmx512m
   await "$folder"
+  echo "127.0.0.1:$tls" >"$folder/secure/address"
   echo "127.0.0.1:$broker" >"$folder/address"
-  echo "Kafka $version at 127.0.0.1:$broker"
+  echo "Kafka $version at 127.0.0.1:$broker, with TLS and SCRAM at 127.0.0.1:$tls"
 }
 
 small=(-Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1)

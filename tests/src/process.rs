@@ -15,6 +15,7 @@ const READY_WITHIN: Duration = Duration::from_secs(90);
 #[derive(Debug)]
 pub struct Process {
     child: Child,
+    said: Arc<Mutex<String>>,
     /// `http://host:port` of gRPC.
     pub grpc: String,
     /// `http://host:port` of HTTP.
@@ -76,6 +77,7 @@ impl Process {
         });
         let mut process = Self {
             child,
+            said: Arc::clone(&said),
             grpc: String::new(),
             http: String::new(),
         };
@@ -118,6 +120,11 @@ impl Process {
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
+    }
+
+    /// What it wrote on standard error, of that the first 64 KiB.
+    pub fn said(&self) -> String {
+        self.said.lock().expect("no holder panics").clone()
     }
 
     /// Its number, for signals.

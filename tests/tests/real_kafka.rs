@@ -1,6 +1,7 @@
-//! Rows through a real Kafka: while the server is killed again and again, and from topics of several kinds.
+//! Rows through a real Kafka: while the server is killed again and again, from topics of several kinds, and over TLS with a login.
 //!
-//! Runs when `STRANDLINE_KAFKA` names a broker (host:port; `tests/kafka.sh start DIR` makes one).
+//! Runs when `STRANDLINE_KAFKA` names a broker (host:port; `tests/kafka.sh start DIR` makes one) and
+//! `STRANDLINE_KAFKA_SECURE` the folder that says how to log in there (DIR/secure).
 //! `STRANDLINE_KAFKA_PARTITIONS` (4), `STRANDLINE_KAFKA_ROWS` (a partition: 15,000), `STRANDLINE_KAFKA_KILLS` (6) and `STRANDLINE_KAFKA_SEED` lengthen it;
 //! `STRANDLINE_KAFKA_EACH_STEP` kills so many times before and after each step of a commit, and `STRANDLINE_KAFKA_KEYED=1`
 //! gives rows a key and sends each twice. `STRANDLINE_KAFKA_PROGRAM` names another build of `strandline-under-test`, say that of the release profile.
@@ -21,11 +22,18 @@ use strandline_tests::kills::{Plan, Progress, now_ms, run};
 use strandline_tests::process::Process;
 use strandline_tests::process::number_from;
 
-async fn create_topic(brokers: &str, topic: &str, partitions: u32) {
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .create()
-        .expect("a client can be made");
+#[path = "real_kafka/secure.rs"]
+mod secure;
+
+/// How to reach brokers that everybody may reach.
+fn open_to_all(brokers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers);
+    config
+}
+
+async fn create_topic(config: &ClientConfig, topic: &str, partitions: u32) {
+    let admin: AdminClient<DefaultClientContext> = config.create().expect("a client can be made");
     let partitions = i32::try_from(partitions).expect("few partitions");
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
     let made = admin
@@ -93,7 +101,7 @@ async fn rows_through_kafka_survive_kills_exactly() {
         },
     };
     let topic = format!("strandline-kills-{}", now_ms());
-    create_topic(&brokers, &topic, plan.partitions).await;
+    create_topic(&open_to_all(&brokers), &topic, plan.partitions).await;
     let stream = json!({
         "streamType": "kafka",
         "stream.kafka.topic.name": topic,
@@ -201,8 +209,8 @@ async fn two_topics_into_one_table_and_a_partition_that_comes_later() {
         format!("plain-{}", now_ms()),
         format!("packed-{}", now_ms()),
     );
-    create_topic(&brokers, &plain, 1).await;
-    create_topic(&brokers, &packed, 1).await;
+    create_topic(&open_to_all(&brokers), &plain, 1).await;
+    create_topic(&open_to_all(&brokers), &packed, 1).await;
     let producer: FutureProducer = ClientConfig::new()
         .set("bootstrap.servers", &brokers)
         .create()

@@ -360,6 +360,10 @@ fn property(
         "sasl.mechanism" => {
             properties.insert("sasl.mechanisms".to_owned(), value);
         }
+        // Java's word for none.
+        "ssl.endpoint.identification.algorithm" if value.is_empty() => {
+            properties.insert(property.to_owned(), "none".to_owned());
+        }
         "fetch.max.wait.ms" => {
             properties.insert("fetch.wait.max.ms".to_owned(), value);
         }

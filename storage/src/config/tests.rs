@@ -430,6 +430,7 @@ fn streams_are_read_with_their_thresholds_and_properties() {
         "stream.kafka.consumer.prop.auto.offset.reset": "largest", "stream.kafka.consumer.prop.fetch.min.bytes": "10",
         "security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN",
         "sasl.jaas.config": "org.apache.kafka.common.security.plain.PlainLoginModule required username=\"u\" password='p w';",
+        "ssl.endpoint.identification.algorithm": "",
         "realtime.segment.flush.threshold.rows": "0", "realtime.segment.flush.threshold.segment.size": "150M",
         "realtime.segment.flush.threshold.time": "1d12h", "made.up": 1}"#,
     )
@@ -452,7 +453,8 @@ fn streams_are_read_with_their_thresholds_and_properties() {
             ("sasl.mechanisms", "PLAIN"),
             ("sasl.password", "p w"),
             ("sasl.username", "u"),
-            ("security.protocol", "SASL_SSL")
+            ("security.protocol", "SASL_SSL"),
+            ("ssl.endpoint.identification.algorithm", "none")
         ]
     );
     assert_eq!(

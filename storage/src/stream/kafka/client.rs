@@ -14,6 +14,8 @@ use strandline_proto::{Error, ErrorKind, Result};
 
 /// How long a question to the brokers may take.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// How long what a client has told is taken in, after a question that failed.
+const TOLD_WITHIN: Duration = Duration::from_millis(20);
 
 /// Properties unless the table config says otherwise.
 const DEFAULTS: [(&str, &str); 11] = [
@@ -147,7 +149,7 @@ impl Target {
         let range = consumer.fetch_watermarks(&self.topic, partition, ANSWER_MAX);
         let reason = consumer.context().reason();
         range
-            .map_err(|e| self.error(&e, reason.as_deref()))
+            .map_err(|e| self.error(&e, reason.as_ref()))
             .and_then(|range| self.range(partition, range))
     }
 
@@ -172,16 +174,17 @@ impl Target {
         let client: BaseConsumer<Reports> = config
             .create_with_context(Reports::new(self.place()))
             .map_err(|e| self.error(&e, None))?;
-        let answer = question(&client);
-        // What went wrong with the connection is told as events.
-        while let Some(event) = client.poll(Duration::ZERO) {
-            drop(event);
-        }
-        answer.map_err(|e| self.error(&e, client.context().reason().as_deref()))
+        question(&client).map_err(|e| {
+            // What went wrong with the connection is told as events. A poll without time would end at a line for the log.
+            while let Some(event) = client.poll(TOLD_WITHIN) {
+                drop(event);
+            }
+            self.error(&e, client.context().reason().as_ref())
+        })
     }
 
     /// librdkafka's error as a user meets it.
-    pub(super) fn error(&self, error: &KafkaError, reason: Option<&str>) -> Error {
+    pub(super) fn error(&self, error: &KafkaError, reason: Option<&Reason>) -> Error {
         use RDKafkaErrorCode as Code;
         let place = self.place();
         if let KafkaError::ClientConfig(_, description, key, _) = error {
@@ -190,7 +193,20 @@ impl Target {
                 "{place}: the property {key:?} was refused: {description}"
             ));
         }
-        let kind = match error.rdkafka_error_code() {
+        // That nobody answered says less than why.
+        let code = match (error.rdkafka_error_code(), reason.and_then(|r| r.code)) {
+            (
+                Some(
+                    Code::AllBrokersDown
+                    | Code::BrokerTransportFailure
+                    | Code::MessageTimedOut
+                    | Code::OperationTimedOut,
+                ),
+                Some(why @ (Code::Authentication | Code::SSL)),
+            ) => Some(why),
+            (code, _) => code,
+        };
+        let kind = match code {
             Some(
                 Code::UnknownTopic
                 | Code::UnknownTopicOrPartition
@@ -210,15 +226,18 @@ impl Target {
                 _ => ErrorKind::Unavailable,
             },
         };
-        let what = match (error.rdkafka_error_code(), reason) {
-            (Some(code), Some(reason)) => format!("{code}: {reason}"),
+        let what = match (code, reason) {
+            (Some(code), Some(reason)) => format!("{code}: {}", reason.text),
             (Some(code), None) => code.to_string(),
             (None, _) => error.to_string(),
         };
-        let remedy = match kind {
-            ErrorKind::NotFound => "; create the topic, or correct the table config",
-            ErrorKind::FailedPrecondition => "; check the credentials in the table config",
-            ErrorKind::Unavailable => "; trying again",
+        let remedy = match (kind, code) {
+            (ErrorKind::NotFound, _) => "; create the topic, or correct the table config",
+            (ErrorKind::FailedPrecondition, _) => "; check the credentials in the table config",
+            (ErrorKind::Unavailable, Some(Code::SSL)) => {
+                "; check the properties ssl.* in the table config; trying again"
+            }
+            (ErrorKind::Unavailable, _) => "; trying again",
             _ => "",
         };
         Error::new(kind, format!("{place}: {what}{remedy}"))
@@ -231,10 +250,16 @@ pub(super) struct Reports {
     said: Mutex<Said>,
 }
 
+/// Why a connection fails, as librdkafka tells it.
+#[derive(Clone)]
+pub(super) struct Reason {
+    code: Option<RDKafkaErrorCode>,
+    pub(super) text: String,
+}
+
 #[derive(Default)]
 struct Said {
-    /// Why the connection fails.
-    reason: Option<String>,
+    reason: Option<Reason>,
     /// Where the partition was said to end.
     end: Option<u64>,
 }
@@ -248,7 +273,7 @@ impl Reports {
     }
 
     /// Why the connection failed last.
-    pub(super) fn reason(&self) -> Option<String> {
+    pub(super) fn reason(&self) -> Option<Reason> {
         self.said.lock().reason.clone()
     }
 
@@ -299,7 +324,10 @@ impl ClientContext for Reports {
             Some(RDKafkaErrorCode::AllBrokersDown) if said.reason.is_some() => {}
             _ => {
                 tracing::debug!(stream = self.place, %error, "{reason}");
-                said.reason = Some(reason.to_owned());
+                said.reason = Some(Reason {
+                    code: error.rdkafka_error_code(),
+                    text: reason.to_owned(),
+                });
             }
         }
     }

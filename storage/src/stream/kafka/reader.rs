@@ -161,7 +161,8 @@ impl KafkaReader {
         .await?;
         self.consumer = Some(consumer.clone());
         if self.next_offset == refused {
-            let reason = consumer.context().reason().unwrap_or_default();
+            let reason = consumer.context().reason().map(|r| r.text);
+            let reason = reason.unwrap_or_default();
             return Err(Error::unavailable(format!(
                 "{}: the broker refused offset {refused}, which it has: {reason}; trying again",
                 self.place()
@@ -333,7 +334,7 @@ impl PartitionReader for KafkaReader {
                     if !passing {
                         return Err(self
                             .target
-                            .error(&error, consumer.context().reason().as_deref())
+                            .error(&error, consumer.context().reason().as_ref())
                             .at(format!("partition {}", self.partition)));
                     }
                 }
