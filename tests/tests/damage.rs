@@ -147,6 +147,26 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// Waits until nothing changes in the folder of a server that has ended: what it did in the background may end later.
+async fn at_rest(folder: &Path) {
+    let state = || {
+        let mut all = Vec::new();
+        files(folder, &mut all);
+        let state = all.into_iter().map(|path| {
+            let seen = std::fs::metadata(&path).and_then(|file| Ok((file.len(), file.modified()?)));
+            (path, seen.ok())
+        });
+        state.collect::<Vec<_>>()
+    };
+    let (mut last, mut same) = (state(), 0);
+    while same < 5 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = state();
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+    }
+}
+
 fn copy(from: &Path, to: &Path) {
     let mut all = Vec::new();
     files(from, &mut all);
@@ -196,6 +216,7 @@ async fn damage_is_told_or_changes_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let whole = folder.path().join("whole");
     let answers = fill(&whole, folder.path()).await;
+    at_rest(&whole).await;
     let mut paths = Vec::new();
     files(&whole, &mut paths);
     paths.retain(|path| {
