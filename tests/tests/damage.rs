@@ -86,7 +86,7 @@ async fn append(engine: &Engine, topic: &str, rows: impl Iterator<Item = String>
     engine.append(request).await.expect("rows are appended");
 }
 
-/// Fills a data folder; all of its rows are in committed segments.
+/// Fills a data folder, at rest then; all of its rows are in committed segments.
 async fn fill(data: &Path, folder: &Path) -> Vec<String> {
     let engine = Engine::open(EngineOptions::new(data)).await.expect("opens");
     for schema in [SCHEMA, KEYED] {
@@ -130,6 +130,8 @@ async fn fill(data: &Path, folder: &Path) -> Vec<String> {
         answers.push(ask(&engine, question).await.expect(question));
     }
     engine.shutdown().await;
+    drop(engine);
+    at_rest(data).await;
     answers
 }
 
@@ -173,7 +175,9 @@ fn copy(from: &Path, to: &Path) {
     for path in all {
         let target = to.join(path.strip_prefix(from).expect("within"));
         std::fs::create_dir_all(target.parent().expect("a folder")).expect("made");
-        std::fs::copy(&path, &target).expect("copied");
+        if let Err(e) = std::fs::copy(&path, &target) {
+            panic!("{} is not copied: {e}", path.display());
+        }
     }
 }
 
@@ -216,7 +220,6 @@ async fn damage_is_told_or_changes_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let whole = folder.path().join("whole");
     let answers = fill(&whole, folder.path()).await;
-    at_rest(&whole).await;
     let mut paths = Vec::new();
     files(&whole, &mut paths);
     paths.retain(|path| {
