@@ -42,7 +42,6 @@ impl Upkeep {
         let name = &table.record.name;
         let kept = kept.iter().filter(|push| push.table == *name);
         let kept: HashSet<&str> = kept.flat_map(|p| &p.added).map(String::as_str).collect();
-        let now = self.places.environment.clock.monotonic();
         for half in [Half::Offline, Half::Realtime] {
             let Some(config) = table.config(half) else {
                 continue;
@@ -53,13 +52,10 @@ impl Upkeep {
             }
             let wanted = config.spec.fingerprint();
             let may_merge = |segment: &&Arc<SegmentInfo>| {
-                let key = (name.clone(), segment.name.clone(), segment.checksum);
-                let seen = self.progress.lock().seen.get(&key).copied();
                 segment.half == half
                     && segment.rows < ROWS_WANTED / 2
-                    && segment.stored_as.as_ref().is_none_or(|is| *is == wanted)
                     && !kept.contains(segment.name.as_str())
-                    && seen.is_some_and(|seen| now.saturating_sub(seen) >= REST)
+                    && self.has_rested(name, segment, &wanted)
             };
             let mut candidates: Vec<_> = table.settled.iter().filter(may_merge).cloned().collect();
             sort(&mut candidates);
@@ -148,6 +144,15 @@ impl Upkeep {
         )))
     }
 
+    /// Whether a segment is not new any more, and is stored as `wanted` says.
+    fn has_rested(&self, table: &str, segment: &SegmentInfo, wanted: &str) -> bool {
+        let key = (table.to_owned(), segment.name.clone(), segment.checksum);
+        let seen = self.progress.lock().seen.get(&key).copied();
+        let now = self.places.environment.clock.monotonic();
+        segment.stored_as.as_ref().is_none_or(|is| is == wanted)
+            && seen.is_some_and(|seen| now.saturating_sub(seen) >= REST)
+    }
+
     /// A segment of which many rows are superseded by committed ones, and how many; none that was looked at since about as many
     /// were.
     async fn superseded(
@@ -163,21 +168,17 @@ impl Upkeep {
         let (Some(config), Some(keys)) = (supersedes, hosted.keys()) else {
             return Ok(None);
         };
-        let now = self.places.environment.clock.monotonic();
         let wanted = config.spec.fingerprint();
         let is_worth_it = |superseded: u64, rows: u64| superseded * UNNEEDED_SHARE >= rows;
         let mut candidates = Vec::new();
         for segment in table.settled.iter().filter(|s| s.half == half) {
             let key = (name.clone(), segment.name.clone(), segment.checksum);
-            let progress = self.progress.lock();
-            let seen = progress.seen.get(&key).copied();
-            let looked_at = progress.looked_at.get(&key).copied().unwrap_or(0);
-            drop(progress);
+            let looked_at = self.progress.lock().looked_at.get(&key).copied();
+            let looked_at = looked_at.unwrap_or(0);
             let superseded = hosted.superseded(&segment.name).unwrap_or(0);
-            if segment.stored_as.as_ref().is_none_or(|is| *is == wanted)
-                && seen.is_some_and(|seen| now.saturating_sub(seen) >= REST)
-                && superseded > looked_at
+            if superseded > looked_at
                 && is_worth_it(superseded, segment.rows)
+                && self.has_rested(name, segment, &wanted)
             {
                 candidates.push((Arc::clone(segment), looked_at));
             }

@@ -71,7 +71,7 @@ struct Progress {
     failed: HashMap<(String, Task), Duration>,
     /// When segments were first seen, on the monotonic clock.
     seen: HashMap<(String, SegmentName, u64), Duration>,
-    /// How many rows of segments were superseded when it was looked which of them are needed.
+    /// How many rows of segments committed ones superseded when it was looked which of them are needed.
     looked_at: HashMap<(String, SegmentName, u64), u64>,
     /// When tables' archives were looked at, on the monotonic clock.
     archives: HashMap<String, Duration>,
