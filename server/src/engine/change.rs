@@ -4,7 +4,7 @@ use super::{Engine, quoted};
 use crate::host::catalog::PushedChange;
 use crate::host::change::{self, Planned, Take, has_changed};
 use crate::host::load::show_pushed;
-use crate::host::moved_keys::{DeletedRows, reader};
+use crate::host::moved_keys::reader;
 use crate::host::registry::Held;
 use crate::host::stored::open_stored;
 use arrow::array::AsArray;
@@ -23,6 +23,9 @@ use strandline_storage::backup::Manifest;
 use strandline_storage::environment::blocking;
 use strandline_storage::meta::{ChangeReason, Metastore, TableRecord};
 use strandline_storage::segment::merge::docs_without;
+
+/// Rows that a statement deletes, by segment.
+type DeletedRows = Vec<(Arc<SegmentInfo>, Vec<u32>)>;
 
 /// How often a change looks again at its segments, when these change under it.
 const ATTEMPTS_MAX: u32 = 20;
@@ -168,7 +171,6 @@ impl Engine {
         // Of what is in memory a segment is made first, which can be put in another one's place.
         if table.has_realtime && half != Some(Half::Offline) {
             self.force_commit(&table.name).await?;
-            self.wait_for_keys(&table.name).await?;
         }
         let exists = |h: Half| match h {
             Half::Offline => table.has_offline,
@@ -187,26 +189,39 @@ impl Engine {
         }
     }
 
-    /// Waits until the keys of all committed rows are on disk.
-    async fn wait_for_keys(&self, table: &str) -> Result<()> {
+    /// Waits until the keys of all rows of a table's segments are on disk: of those of others it would not be known that they
+    /// are deleted.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when its segments change meanwhile, `Unavailable` when it takes too long.
+    async fn wait_for_keys(&self, record: &TableRecord) -> Result<()> {
+        let table = &record.name;
         let Some(keys) = self.registry.table(table).keys() else {
             return Ok(());
         };
+        let realtime = record.segments.iter().filter(|s| s.half == Half::Realtime);
+        let mut waited_for: Vec<Arc<SegmentInfo>> = realtime.cloned().collect();
         for _ in 0..KEYS_WAITS_MAX {
-            let state = self.metastore.state().await?;
-            let segments = state.table(table).map(|table| table.segments.clone());
-            let keys = Arc::clone(&keys);
+            let (keys, segments) = (Arc::clone(&keys), waited_for);
             let spawner = &self.environment.spawner;
-            let are_settled = blocking(spawner, "look for keys", move || {
-                for segment in segments.into_iter().flatten() {
-                    if segment.half == Half::Realtime && !keys.is_settled(&segment.name)? {
-                        return Ok(false);
+            let not_settled = blocking(spawner, "look for keys", move || {
+                let mut left = Vec::new();
+                for segment in segments {
+                    if !keys.is_settled(&segment.name)? {
+                        left.push(segment);
                     }
                 }
-                Ok(true)
+                Ok(left)
             });
-            if are_settled.await? {
+            waited_for = not_settled.await?;
+            if waited_for.is_empty() {
                 return Ok(());
+            }
+            let state = self.metastore.state().await?;
+            let now = state.table(table);
+            let has = |s: &Arc<SegmentInfo>| now.is_some_and(|now| now.has(&s.name, s.checksum));
+            if let Some(gone) = waited_for.iter().find(|segment| !has(segment)) {
+                return Err(has_changed_meanwhile(table, gone));
             }
             self.environment.clock.sleep(KEYS_WAIT).await;
         }
@@ -224,6 +239,7 @@ impl Engine {
         let missing = || Error::not_found(format!("no table {table}"));
         let state = self.metastore.state().await?;
         let record = state.table(table).ok_or_else(missing)?;
+        self.wait_for_keys(record).await?;
         // The query sees these segments or newer ones, and these are still there after it: what it found is of these, or of
         // rows that have come since.
         self.publisher.publish().await?;
@@ -236,10 +252,7 @@ impl Engine {
         let now = later.table(table).ok_or_else(missing)?;
         let of_halves = || record.segments.iter().filter(|s| halves.contains(&s.half));
         if let Some(gone) = of_halves().find(|s| !now.has(&s.name, s.checksum)) {
-            return Err(Error::precondition(format!(
-                "table {table}: segment {} has changed meanwhile",
-                gone.name
-            )));
+            return Err(has_changed_meanwhile(table, gone));
         }
         let mut removed = Vec::new();
         let mut planned = Vec::new();
@@ -256,6 +269,11 @@ impl Engine {
             let of_segment = going.entry(segment.name.clone()).or_default();
             of_segment.extend(docs);
         }
+        let mut deleted: HashMap<_, _> = deleted
+            .into_iter()
+            .map(|(segment, docs)| (segment.name.clone(), docs))
+            .collect();
+        let has_keys = self.registry.table(table).keys().is_some();
         for segment in of_halves() {
             let Some(mut docs) = going.remove(&segment.name) else {
                 continue;
@@ -266,11 +284,11 @@ impl Engine {
             if docs.is_empty() {
                 continue;
             }
-            if (docs.len() as u64) < segment.rows {
-                planned.push(Planned::part_of(
-                    segment,
-                    Take::Docs(docs_without(rows, &docs)),
-                ));
+            // Where rows have keys, one without rows may remember which were deleted.
+            if (docs.len() as u64) < segment.rows || has_keys {
+                let left = Take::Docs(docs_without(rows, &docs));
+                let deleted = deleted.remove(&segment.name).unwrap_or_default();
+                planned.push(Planned::deleting(segment, left, deleted));
             }
             removed.push(Arc::clone(segment));
         }
@@ -280,9 +298,7 @@ impl Engine {
         let places = &self.loader.places;
         let reason = ChangeReason::Deleted;
         let left = Some(change::deleted as change::Left);
-        let prepared = change::Prepared::new(places, table, planned).await?;
-        let prepared = prepared.deleting(deleted);
-        prepared.apply(&removed, reason, left).await?;
+        change::apply(places, table, &removed, planned, reason, left).await?;
         Ok(number)
     }
 
@@ -360,4 +376,11 @@ impl Engine {
 
 fn rows(each: impl Iterator<Item = u64>) -> u64 {
     each.sum()
+}
+
+fn has_changed_meanwhile(table: &str, gone: &SegmentInfo) -> Error {
+    Error::precondition(format!(
+        "table {table}: segment {} has changed meanwhile",
+        gone.name
+    ))
 }

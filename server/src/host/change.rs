@@ -6,7 +6,7 @@
 
 use super::added::{Added, Places};
 use super::catalog::PushedChange;
-use super::moved_keys::{DeletedRows, KeysChange, Moving};
+use super::moved_keys::{KeysChange, Moving};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,14 +19,17 @@ use strandline_proto::{Error, ErrorKind, Result};
 use strandline_storage::config::TableConfig;
 use strandline_storage::deep_store::Finished;
 use strandline_storage::environment::{Files, blocking, in_background};
+use strandline_storage::keys::TableKeys;
 use strandline_storage::meta::minutes::MinuteCounts;
 use strandline_storage::meta::{
     ChangeReason, ChangeSegments, IngestCounts, LeftRows, SegmentContent,
 };
+use strandline_storage::segment::adapted::adapt;
 use strandline_storage::segment::builder::SegmentBuilder;
 use strandline_storage::segment::event_time::{EventTime, RowsByMinute};
 use strandline_storage::segment::immutable::ImmutableSegment;
 use strandline_storage::segment::merge::{Source, add_rows, docs_by_time};
+use strandline_storage::segment::{DeletedKey, SegmentReader};
 
 /// What a segment in the making may hold in memory before it is cut, in bytes.
 const BYTES_MAX: usize = 192 << 20;
@@ -39,6 +42,8 @@ pub struct Part {
     pub source: Arc<SegmentInfo>,
     /// Which of its rows.
     pub take: Take,
+    /// Rows besides whose keys are to be remembered as deleted, ascending.
+    pub deleted: Vec<DocId>,
 }
 
 /// Which rows of a segment.
@@ -70,6 +75,11 @@ pub struct Planned {
 impl Planned {
     /// Some rows of a segment, which stay where they are.
     pub fn part_of(source: &Arc<SegmentInfo>, take: Take) -> Self {
+        Self::deleting(source, take, Vec::new())
+    }
+
+    /// The same where others are deleted whose keys are to be remembered, ascending.
+    pub fn deleting(source: &Arc<SegmentInfo>, take: Take, deleted: Vec<DocId>) -> Self {
         Self {
             half: source.half,
             origin: source.origin.clone(),
@@ -78,6 +88,7 @@ impl Planned {
             parts: vec![Part {
                 source: Arc::clone(source),
                 take,
+                deleted,
             }],
         }
     }
@@ -126,12 +137,18 @@ pub async fn build(
         let hosted = places.publisher.registry().table(table);
         let mut sources = Vec::with_capacity(planned.parts.len());
         let pushed_in = planned.parts.iter().map(|part| part.source.pushed_in).max();
-        for Part { source, take } in planned.parts {
+        for part in planned.parts {
+            let Part {
+                source,
+                take,
+                deleted,
+            } = part;
             let segment = hosted.open(&source.name, source.checksum)?;
             sources.push(OpenPart {
                 segment,
                 version: source.schema_version,
                 take,
+                deleted,
             });
         }
         let run = &places.environment.random.uuid().simple().to_string()[..12];
@@ -146,6 +163,7 @@ pub async fn build(
             moved: planned.moved,
             pushed_in: pushed_in.unwrap_or_default(),
             rebuilt: planned.rebuilt,
+            keys: hosted.keys().filter(|_| planned.half == Half::Realtime),
         };
         let built = blocking(&places.environment.spawner, "merge segments", move || {
             in_background(|| job.run(sources))
@@ -169,7 +187,6 @@ pub struct Prepared<'a> {
     new: Vec<SegmentInfo>,
     /// Where rows have keys.
     moving: Option<Moving>,
-    deleted: DeletedRows,
 }
 
 impl<'a> Prepared<'a> {
@@ -189,7 +206,6 @@ impl<'a> Prepared<'a> {
                 added,
                 new,
                 moving,
-                deleted: Vec::new(),
             }),
             Err(e) => {
                 added.discard().await;
@@ -201,11 +217,6 @@ impl<'a> Prepared<'a> {
     /// The segments.
     pub fn segments(&self) -> &[SegmentInfo] {
         &self.new
-    }
-
-    /// Has older rows of the keys of `deleted` not count instead of these.
-    pub fn deleting(self, deleted: DeletedRows) -> Self {
-        Self { deleted, ..self }
     }
 
     /// Puts them in the place of `removed`, and shows that. Realtime rows that are not in them leave their half: `left` gives
@@ -252,7 +263,6 @@ impl<'a> Prepared<'a> {
                 self.table,
                 removed,
                 (&self.new, self.moving.take()),
-                std::mem::take(&mut self.deleted),
             );
             Ok((keys.await?, None))
         };
@@ -276,6 +286,9 @@ impl<'a> Prepared<'a> {
                 return Err(e);
             }
         };
+        if let Some(keys) = &keys {
+            keys.note_made();
+        }
         publisher.publish().await?;
         if let Some(pushed) = pushed {
             pushed.shown();
@@ -460,6 +473,7 @@ struct OpenPart {
     segment: Arc<ImmutableSegment>,
     version: u32,
     take: Take,
+    deleted: Vec<DocId>,
 }
 
 struct Job {
@@ -473,6 +487,8 @@ struct Job {
     moved: bool,
     pushed_in: u64,
     rebuilt: bool,
+    /// Of the rows, where they have any.
+    keys: Option<Arc<TableKeys>>,
 }
 
 impl Job {
@@ -483,15 +499,17 @@ impl Job {
             segment,
             version,
             take,
+            deleted,
         } in sources
         {
             let docs = self.docs(&segment, take)?;
-            if docs.as_ref().is_some_and(Vec::is_empty) || segment.info().rows == 0 {
-                continue;
-            }
+            let remembered = self.remembered(&segment, version, &deleted)?;
             let coming = docs
                 .as_ref()
                 .map_or(segment.info().rows, |d| d.len() as u64);
+            if coming == 0 && remembered.is_empty() {
+                continue;
+            }
             let is_full = |builder: &SegmentBuilder| {
                 builder.rows() + coming > ROWS_MAX || builder.bytes_estimate() >= BYTES_MAX
             };
@@ -507,6 +525,7 @@ impl Job {
                     current.insert(SegmentBuilder::new(spec, &name, self.half, origin)?)
                 }
             };
+            builder.remember(remembered);
             let schema = &self.config.spec.schema;
             let source = Source {
                 segment: &segment,
@@ -523,6 +542,22 @@ impl Job {
         }
         self.cut(&mut current, &mut built)?;
         Ok(built)
+    }
+
+    /// The deleted keys that are to be remembered instead of by `segment`.
+    fn remembered(
+        &self,
+        segment: &Arc<ImmutableSegment>,
+        version: u32,
+        deleted: &[DocId],
+    ) -> Result<Vec<DeletedKey>> {
+        let Some(keys) = &self.keys else {
+            return Ok(Vec::new());
+        };
+        let name = &segment.info().name;
+        let segment = Arc::clone(segment) as Arc<dyn SegmentReader>;
+        let adapted = adapt(segment, version, &self.config.spec.schema, &self.lineage);
+        keys.remembered(name, &*adapted, deleted)
     }
 
     fn docs(&self, segment: &ImmutableSegment, take: Take) -> Result<Option<Vec<DocId>>> {

@@ -10,7 +10,7 @@ use strandline_proto::{Error, Result};
 use strandline_storage::config::TableConfig;
 use strandline_storage::environment::{Environment, blocking};
 use strandline_storage::keys::{KeyStore, PlaceReader, TableKeys};
-use strandline_storage::meta::TableRecord;
+use strandline_storage::meta::{Metastore, TableRecord};
 use strandline_storage::segment::SegmentReader;
 use strandline_storage::segment::adapted::adapt;
 use tokio::sync::OnceCell;
@@ -18,6 +18,7 @@ use tokio::sync::OnceCell;
 /// The store of keys; it is made when the first table needs it.
 pub struct Keys {
     registry: Arc<Registry>,
+    metastore: Arc<dyn Metastore>,
     folder: PathBuf,
     memory_bytes_max: u64,
     environment: Environment,
@@ -28,12 +29,14 @@ impl Keys {
     /// Keys in `folder`, of which the store may take so much memory, in bytes.
     pub fn new(
         registry: Arc<Registry>,
+        metastore: Arc<dyn Metastore>,
         folder: PathBuf,
         memory_bytes_max: u64,
         environment: Environment,
     ) -> Self {
         Self {
             registry,
+            metastore,
             folder,
             memory_bytes_max,
             environment,
@@ -45,13 +48,9 @@ impl Keys {
         let open = || async {
             let (folder, memory) = (self.folder.clone(), self.memory_bytes_max);
             let random = &self.environment.random;
-            let mut secret = [0; 16];
-            for (bytes, random) in secret
-                .chunks_mut(8)
-                .zip([random.next_u64(), random.next_u64()])
-            {
-                bytes.copy_from_slice(&random.to_le_bytes());
-            }
+            let new = [random.next_u64(), random.next_u64()].map(u64::to_le_bytes);
+            let new = std::array::from_fn(|at| new[at / 8][at % 8]);
+            let secret = self.metastore.keys_secret(new).await?;
             let open = move || KeyStore::open(&folder, memory, secret).map(Arc::new);
             blocking(&self.environment.spawner, "open keys", open).await
         };

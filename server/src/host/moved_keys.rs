@@ -6,7 +6,6 @@ use super::keys::{HostedPlaces, partition_number};
 use super::registry::HostedTable;
 use std::sync::Arc;
 use std::time::Duration;
-use strandline_index::DocId;
 use strandline_proto::catalog::SegmentInfo;
 use strandline_proto::ids::{CatalogVersion, Half, OffsetRange, SegmentName, StreamPartition};
 use strandline_proto::{Error, Result};
@@ -33,7 +32,7 @@ impl Moving {
     pub fn new(planned: &[Planned]) -> Result<Self> {
         let of_stream = planned.iter().filter(|p| p.half == Half::Realtime);
         let moving = of_stream.map(|planned| {
-            let from = planned.parts.iter().map(|Part { source, take }| {
+            let from = planned.parts.iter().map(|Part { source, take, .. }| {
                 let docs = match take {
                     Take::All => None,
                     Take::Docs(docs) => Some(docs.clone()),
@@ -60,9 +59,6 @@ impl Moving {
     }
 }
 
-/// Rows that a statement deletes, by segment.
-pub type DeletedRows = Vec<(Arc<SegmentInfo>, Vec<DocId>)>;
-
 /// A change of a table's segments, of which its keys know.
 pub struct KeysChange<'a> {
     places: &'a Places,
@@ -73,7 +69,6 @@ pub struct KeysChange<'a> {
     moves: Vec<(SegmentName, From)>,
     /// Segments whose rows go nowhere.
     gone: Vec<SegmentName>,
-    deleted: Vec<(SegmentName, Arc<dyn SegmentReader>, Vec<DocId>)>,
     _one_at_a_time: OwnedMutexGuard<()>,
 }
 
@@ -88,7 +83,6 @@ impl<'a> KeysChange<'a> {
         table: &'a str,
         removed: &[Arc<SegmentInfo>],
         (made, moving): (&[SegmentInfo], Option<Moving>),
-        deleted: DeletedRows,
     ) -> Result<Option<Self>> {
         let hosted = places.publisher.registry().table(table);
         let (Some(keys), Some(moving)) = (hosted.keys(), moving) else {
@@ -114,20 +108,15 @@ impl<'a> KeysChange<'a> {
             names.push(segment.name.clone());
         }
         let gone = names;
-        let mut change = Self {
+        let change = Self {
             places,
             table,
             keys,
             hosted,
             moves,
             gone,
-            deleted: Vec::new(),
             _one_at_a_time: one_at_a_time,
         };
-        for (segment, docs) in deleted {
-            let reader = change.reader(&segment.name)?;
-            change.deleted.push((segment.name.clone(), reader, docs));
-        }
         change.settle().await?;
         for (at, (to, from)) in change.moves.iter().enumerate() {
             if let Err(e) = change.keys.begin_move(to, from.clone()) {
@@ -167,6 +156,12 @@ impl<'a> KeysChange<'a> {
         }
     }
 
+    /// The change was made.
+    pub fn note_made(&self) {
+        let made: Vec<_> = self.moves.iter().map(|(to, _)| to.clone()).collect();
+        self.keys.note_moved(&made);
+    }
+
     /// The change was made at `version`, and is shown. What can't be done now is done before the next change, or at the next start.
     pub async fn finish(self, version: CatalogVersion) {
         if let Err(e) = self.try_finish(version).await {
@@ -176,14 +171,6 @@ impl<'a> KeysChange<'a> {
 
     async fn try_finish(&self, version: CatalogVersion) -> Result<()> {
         let environment = &self.places.environment;
-        for (name, reader, docs) in &self.deleted {
-            let (keys, name, reader) = (Arc::clone(&self.keys), name.clone(), Arc::clone(reader));
-            let docs = docs.clone();
-            blocking(&environment.spawner, "delete keys", move || {
-                keys.delete(&name, &*reader, &docs)
-            })
-            .await?;
-        }
         for (to, _) in &self.moves {
             self.settle_move(to).await?;
         }

@@ -96,6 +96,7 @@ impl Host {
         publisher.publish().await?;
         let keys = Arc::new(Keys::new(
             Arc::clone(&registry),
+            Arc::clone(&metastore),
             keys,
             (memory_bytes_max / 8) as u64,
             environment.clone(),

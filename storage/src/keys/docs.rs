@@ -113,6 +113,16 @@ impl SegmentDocs {
         superseded.count += added;
     }
 
+    /// Those of some documents that count now.
+    pub(super) fn counted(&self, docs: Vec<DocId>) -> Vec<DocId> {
+        let states = self.states.read();
+        let counts = |doc: &DocId| {
+            let (at, bit) = bit_of(*doc);
+            states.now.words.get(at).is_none_or(|word| word & bit == 0)
+        };
+        docs.into_iter().filter(counts).collect()
+    }
+
     /// The documents that do not count now, ascending.
     pub(super) fn all_superseded(&self) -> Vec<DocId> {
         let states = self.states.read();

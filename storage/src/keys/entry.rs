@@ -33,13 +33,23 @@ impl Hasher for FirstBits {
 /// A comparison value in bytes that compare as the values do.
 pub(super) type Comparison = SmallVec<[u8; 16]>;
 
+/// The place in a segment of a row that was deleted from it, and whose key it remembers. Nothing is there.
+pub(super) const NO_DOC: DocId = DocId::MAX;
+
 /// Where a row is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     /// The number of its segment in the table's keys.
     pub(super) segment: u32,
-    /// Its place in the segment.
+    /// Its place in the segment, or [`NO_DOC`].
     pub(super) doc: DocId,
+}
+
+impl Place {
+    /// Whether there is a row.
+    pub(super) fn has_row(&self) -> bool {
+        self.doc != NO_DOC
+    }
 }
 
 /// The row of a key that has the highest rank.

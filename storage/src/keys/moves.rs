@@ -1,10 +1,15 @@
 //! Rows of committed segments that go into another one, in their order and some of them not: for a while a query may look at
 //! either.
+//!
+//! Of a row that does not go along nothing is known any more once the move was made, or else, where rows supersede others, that
+//! it was deleted, which `to` remembers: a row that is known of a key is left behind only by a statement that deletes it.
 
 use super::docs::SegmentDocs;
-use super::entry::Place;
+use super::entry::{NO_DOC, Place};
+use crate::segment::merge::docs_without;
 use hashbrown::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use strandline_index::DocId;
 
 /// What goes into another segment.
@@ -47,11 +52,30 @@ pub(super) struct Move {
     from: Vec<(Arc<SegmentDocs>, DocId, Kept)>,
     /// Places in `from` by the segments' numbers.
     numbers: HashMap<u32, usize>,
+    /// Whether `to` remembers which keys' rows were left behind.
+    remembers: bool,
+    is_made: AtomicBool,
+}
+
+/// What became of a row.
+pub(super) enum Moved {
+    /// It is in another place.
+    To(Place),
+    /// Its move may be given up, and then it does not go along.
+    Stays,
+    /// It was deleted.
+    Deleted(Place),
+    /// Nothing is known of it.
+    Gone,
 }
 
 impl Move {
     /// Rows that do not count in the segments they come from do not count in `to` from here on.
-    pub(super) fn new(to: Arc<SegmentDocs>, from: Vec<(Arc<SegmentDocs>, Kept)>) -> Self {
+    pub(super) fn new(
+        to: Arc<SegmentDocs>,
+        from: Vec<(Arc<SegmentDocs>, Kept)>,
+        remembers: bool,
+    ) -> Self {
         let mut base = 0;
         let from = from.into_iter().map(|(docs, kept)| {
             let first = base;
@@ -62,7 +86,13 @@ impl Move {
         let from: Vec<_> = from.collect();
         let numbers = from.iter().enumerate();
         let numbers = numbers.map(|(at, (docs, ..))| (docs.number, at)).collect();
-        Self { to, from, numbers }
+        Self {
+            to,
+            from,
+            numbers,
+            remembers,
+            is_made: AtomicBool::new(false),
+        }
     }
 
     /// The segments that rows come from.
@@ -70,13 +100,36 @@ impl Move {
         self.from.iter().map(|(docs, ..)| docs)
     }
 
-    /// Where a row is that was in one of the segments, or that it is not kept; none for another segment's row.
-    pub(super) fn after(&self, before: Place) -> Option<Option<Place>> {
+    /// The rows that do not go along and count.
+    pub(super) fn left_behind(&self) -> Vec<Place> {
+        let of_segments = self.from.iter().filter_map(|(docs, _, kept)| {
+            let left = docs.counted(docs_without(kept.rows, kept.docs.as_ref()?));
+            Some(left.into_iter().map(|doc| docs.place(doc)))
+        });
+        of_segments.flatten().collect()
+    }
+
+    /// Rows that are not kept are gone from here on.
+    pub(super) fn note_made(&self) {
+        self.is_made.store(true, Ordering::Release);
+    }
+
+    /// What became of a row that was in one of the segments; none for another segment's row.
+    pub(super) fn after(&self, before: Place) -> Option<Moved> {
         let (_, base, kept) = self.from.get(*self.numbers.get(&before.segment)?)?;
-        Some(kept.rank(before.doc).map(|rank| Place {
+        let at = |doc| Place {
             segment: self.to.number,
-            doc: base + rank,
-        }))
+            doc,
+        };
+        if !before.has_row() {
+            return Some(Moved::To(at(NO_DOC)));
+        }
+        Some(match kept.rank(before.doc) {
+            Some(rank) => Moved::To(at(base + rank)),
+            None if !self.is_made.load(Ordering::Acquire) => Moved::Stays,
+            None if self.remembers => Moved::Deleted(at(NO_DOC)),
+            None => Moved::Gone,
+        })
     }
 
     /// Where a row of `to` was.

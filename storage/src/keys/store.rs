@@ -22,7 +22,7 @@ use strandline_proto::ids::SegmentName;
 use strandline_proto::{Error, ErrorKind, Result};
 
 /// The layout of what is stored; another one is made again.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// A key for what is of no table and no segment, whose names have no such character.
 const OWN: &str = "\0";
 /// Entries that are removed, or looked at, in one step.
@@ -111,10 +111,11 @@ impl Open {
 }
 
 impl KeyStore {
-    /// Opens the store in a folder, or makes it. One that can't be read is made again: its content comes from segments.
+    /// Opens the store in a folder, or makes it. One that can't be read, or whose keys were hashed with another secret, is made
+    /// again: its content comes from segments.
     ///
     /// `memory_bytes_max`: for what it has read, in bytes; what it is about to write takes some 50 MiB a table besides.
-    pub fn open(folder: &Path, memory_bytes_max: u64, new_secret: [u8; 16]) -> Result<Self> {
+    pub fn open(folder: &Path, memory_bytes_max: u64, secret: [u8; 16]) -> Result<Self> {
         let io = |what, e| Error::precondition(format!("cannot {what} {}: {e}", folder.display()));
         let remove = |why: &str| {
             tracing::warn!(folder = %folder.display(), why, "the keys' store can't be read; it is made again from segments");
@@ -126,7 +127,7 @@ impl KeyStore {
             remove("the process that opened it before ended meanwhile")?;
         }
         std::fs::write(&opening, []).map_err(|e| io("open", e))?;
-        let open = || Self::open_there(folder, memory_bytes_max, new_secret);
+        let open = || Self::open_there(folder, memory_bytes_max, secret);
         let opened = match std::panic::catch_unwind(open) {
             Ok(Err(e)) if e.kind() != ErrorKind::ResourceExhausted => Err(e.message().to_owned()),
             Ok(opened) => Ok(opened),
@@ -144,21 +145,20 @@ impl KeyStore {
         opened
     }
 
-    fn open_there(folder: &Path, memory_bytes_max: u64, new_secret: [u8; 16]) -> Result<Self> {
+    fn open_there(folder: &Path, memory_bytes_max: u64, secret: [u8; 16]) -> Result<Self> {
         let open = Open::new(folder, memory_bytes_max).map_err(failed)?;
-        let secret = match open.tables.get(OWN).map_err(failed)? {
-            Some(secret) => secret
-                .as_ref()
-                .try_into()
-                .map_err(|_| Error::data_loss("the keys' secret is damaged"))?,
+        match open.tables.get(OWN).map_err(failed)? {
+            Some(known) if *known == secret => {}
+            Some(_) => {
+                return Err(Error::data_loss("its keys were hashed with another secret"));
+            }
             None => {
-                open.tables.insert(OWN, new_secret).map_err(failed)?;
+                open.tables.insert(OWN, secret).map_err(failed)?;
                 open.database
                     .persist(PersistMode::SyncAll)
                     .map_err(failed)?;
-                new_secret
             }
-        };
+        }
         Ok(Self {
             folder: folder.to_owned(),
             memory_bytes_max,

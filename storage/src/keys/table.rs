@@ -9,7 +9,7 @@ pub use pushed::PushedSegment;
 use super::docs::SegmentDocs;
 use super::entry::{Entry, Key, KeyMap, Known, Place, higher};
 use super::merge::Merger;
-use super::moves::Move;
+use super::moves::{Move, Moved};
 use super::rows::{KeyReader, KeyedRows};
 use super::store::{KeyStore, Noted, StoredKeys};
 use crate::config::{KeyRule, KeysConfig};
@@ -30,8 +30,6 @@ use strandline_proto::{Error, Result};
 
 use pushed::{AllMarks, Pending, remark};
 
-/// The segment of a row that was deleted by a statement: no row is there, and older rows of its key do not come back.
-const NOWHERE: u32 = u32::MAX;
 /// Rows of a committed segment that are put in the order of their keys together.
 const SETTLED_ROWS: u32 = 1 << 20;
 /// Of these, how many go to disk together, but for the rows of one key: few enough for the store to keep up with merging what is new.
@@ -102,17 +100,6 @@ struct Segments {
 }
 
 impl Segments {
-    /// Where a row is by now; none when it is gone.
-    fn newest(&self, place: Place) -> Option<Place> {
-        if place.segment == NOWHERE {
-            return Some(place);
-        }
-        match self.moves.iter().find_map(|moved| moved.after(place)) {
-            Some(moved) => moved,
-            None => self.by_number.contains_key(&place.segment).then_some(place),
-        }
-    }
-
     /// Where a row was that is about to be somewhere else.
     fn before(&self, place: Place) -> Option<Place> {
         let moved = self.moves.iter().find(|m| m.to.number == place.segment)?;
@@ -122,9 +109,20 @@ impl Segments {
 
     /// What is known of a key, with the place where the row is by now; none when it is gone.
     fn located(&self, entry: &Entry) -> Option<Entry> {
-        let place = self.newest(entry.place)?;
+        let before = entry.place;
+        let moved = self.moves.iter().find_map(|moved| moved.after(before));
+        let (place, deleted) = match moved {
+            Some(Moved::To(place)) => (place, entry.deleted),
+            Some(Moved::Deleted(place)) => (place, true),
+            Some(Moved::Gone) => return None,
+            Some(Moved::Stays) | None if self.by_number.contains_key(&before.segment) => {
+                (before, entry.deleted)
+            }
+            Some(Moved::Stays) | None => return None,
+        };
         Some(Entry {
             place,
+            deleted,
             ..entry.clone()
         })
     }
@@ -208,7 +206,9 @@ impl Changes {
 /// Adds which of two rows does not count: the newest of the stream or the highest that was pushed.
 fn stand_beside(entry: &Entry, pushed: Option<&Entry>, superseded: &mut Vec<Place>) {
     match pushed {
-        Some(pushed) if pushed.outranks(entry) => superseded.push(entry.place),
+        Some(pushed) if pushed.outranks(entry) => {
+            superseded.extend(entry.place.has_row().then_some(entry.place));
+        }
         Some(pushed) if !pushed.deleted => superseded.push(pushed.place),
         _ => {}
     }
@@ -218,14 +218,14 @@ fn stand_beside(entry: &Entry, pushed: Option<&Entry>, superseded: &mut Vec<Plac
 fn outranks(entry: &Entry, known: Option<&Entry>, superseded: &mut Vec<Place>) -> bool {
     if let Some(known) = known {
         if known.outranks(entry) {
-            superseded.push(entry.place);
+            superseded.extend(entry.place.has_row().then_some(entry.place));
             return false;
         }
         if known.place != entry.place && !known.deleted {
             superseded.push(known.place);
         }
     }
-    if entry.deleted {
+    if entry.deleted && entry.place.has_row() {
         superseded.push(entry.place);
     }
     true

@@ -3,12 +3,12 @@
 use super::{Kept, KeyStore, KeysPin, PlaceReader, PushedSegment, TableKeys};
 use crate::config::{TableConfig, parse_schema, parse_table};
 use crate::environment::Environment;
-use crate::segment::SegmentReader;
 use crate::segment::arrow::read_array;
 use crate::segment::builder::SegmentBuilder;
 use crate::segment::consuming::ConsumingSegment;
 use crate::segment::immutable::ImmutableSegment;
 use crate::segment::merge::{Source, add_rows};
+use crate::segment::{DeletedKey, SegmentReader};
 use ::arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray, RecordBatch, StringArray,
 };
@@ -429,7 +429,8 @@ impl Table {
         of: usize,
         from: &[Arc<ImmutableSegment>],
         kept: &[Vec<DocId>],
-    ) -> Arc<ImmutableSegment> {
+        deleted: &[DocId],
+    ) -> Option<Arc<ImmutableSegment>> {
         self.segments += 1;
         let name = format!("m{}", self.segments);
         let range = OffsetRange {
@@ -439,7 +440,12 @@ impl Table {
         let origin = Some((partition(of), range));
         let spec = Arc::clone(&self.config.spec);
         let mut builder = SegmentBuilder::new(spec, &name, Half::Realtime, origin).unwrap();
+        let mut is_empty = true;
         for (segment, kept) in from.iter().zip(kept) {
+            let of = SegmentName::new(segment.name());
+            let remembered = self.keys().remembered(&of, &**segment, deleted).unwrap();
+            is_empty &= remembered.is_empty() && kept.is_empty();
+            builder.remember(remembered);
             let source = Source {
                 segment,
                 version: 1,
@@ -450,7 +456,7 @@ impl Table {
         }
         let path = self.folder.path().join(&name);
         builder.finish(&Environment::real().files, &path).unwrap();
-        ImmutableSegment::open(&path).unwrap()
+        (!is_empty).then(|| ImmutableSegment::open(&path).unwrap())
     }
 
     /// Has committed segments of a partition that follow each other become one, with what is needed of them. `crash`: after which
@@ -470,6 +476,9 @@ impl Table {
         let from: Vec<_> = (of_partition.iter())
             .map(|at| Arc::clone(&self.committed[*at].1))
             .collect();
+        if from.is_empty() {
+            return;
+        }
         let mut kept = Vec::new();
         for segment in &from {
             let name = SegmentName::new(segment.name());
@@ -478,10 +487,9 @@ impl Table {
                 None => return,
             }
         }
-        if kept.iter().all(Vec::is_empty) {
+        let Some(to) = self.build(of, &from, &kept, &[]) else {
             return;
-        }
-        let to = self.build(of, &from, &kept);
+        };
         let name = SegmentName::new(to.name());
         let moved = from.iter().zip(&kept).map(|(segment, docs)| {
             let kept = Kept {
@@ -509,6 +517,7 @@ impl Table {
         }
         self.committed
             .insert(of_partition[0], (of, Arc::clone(&to)));
+        self.keys().note_moved(std::slice::from_ref(&name));
         between(self, &before);
         match crash {
             Some(_) => self.open(),
@@ -521,8 +530,8 @@ impl Table {
         self.keys().end_move(name).unwrap();
     }
 
-    /// Deletes the rows of keys that count, as a statement does.
-    fn delete(&mut self, keys: &[i64]) {
+    /// Deletes the rows of keys that count, as a statement does, while messages are taken that were not read.
+    fn delete(&mut self, keys: &[i64], most: usize, end: End) {
         for of in 0..self.stream.len() {
             self.commit(of, true);
         }
@@ -584,13 +593,13 @@ impl Table {
                 .position(|(_, s)| s.name() == segment.name())
                 .unwrap();
             let name = &names[at];
-            if kept.is_empty() {
+            let from = [Arc::clone(segment)];
+            let to = self.build(*of, &from, std::slice::from_ref(&kept), &gone[at]);
+            let Some(to) = to else {
                 self.committed.remove(place);
-                self.keys().delete(name, &**segment, &gone[at]).unwrap();
                 self.keys().forget([name].into_iter()).unwrap();
                 continue;
-            }
-            let to = self.build(*of, &[Arc::clone(segment)], std::slice::from_ref(&kept));
+            };
             let new = SegmentName::new(to.name());
             let of_segment = Kept {
                 rows: segment.num_docs(),
@@ -599,14 +608,36 @@ impl Table {
             self.keys()
                 .begin_move(&new, vec![(name.clone(), of_segment)])
                 .unwrap();
+            self.take(*of, most);
+            if end == End::GivenUp {
+                self.take(1 - *of, most);
+                self.keys().give_up_move(&new);
+                return;
+            }
             self.committed[place] = (*of, Arc::clone(&to));
-            self.keys().delete(name, &**segment, &gone[at]).unwrap();
-            self.finish(&new, &to, *of);
+            self.keys().note_moved(std::slice::from_ref(&new));
+            self.take(1 - *of, most);
+            if end == End::Finished {
+                self.finish(&new, &to, *of);
+            }
         }
         for (k, rank) in ranks {
             self.deleted.insert(k, rank);
         }
+        if end == End::Killed {
+            self.open();
+        }
     }
+}
+
+/// How a statement that deletes ends.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Finished,
+    /// With the process, before the keys on disk follow.
+    Killed,
+    /// Before the metastore knows of it.
+    GivenUp,
 }
 
 fn random_rows(random: &mut StdRng) -> Vec<Vec<Row>> {
@@ -652,8 +683,7 @@ fn each_version_has_the_newest_row_of_each_key_whatever_comes_and_crashes() {
                 19 => {
                     pins.clear();
                     table.keys = None;
-                    // With it goes which rows of deleted keys came too late.
-                    if random.random_bool(0.5) && table.deleted.is_empty() {
+                    if random.random_bool(0.5) {
                         std::fs::remove_dir_all(table.store()).unwrap();
                     }
                     table.open();
@@ -662,7 +692,24 @@ fn each_version_has_the_newest_row_of_each_key_whatever_comes_and_crashes() {
                     // Nobody looks at older versions: their rows are gone.
                     pins.clear();
                     let gone: Vec<i64> = (0..3).map(|_| random.random_range(0..25)).collect();
-                    table.delete(&gone);
+                    for of in 0..2 {
+                        table.stream[of].extend(random_rows(&mut random));
+                        let of_gone = gone.iter().map(|k| Row {
+                            k: *k,
+                            at: Some(random.random_range(0..30)),
+                            n: Some(random.random_range(0..1_000_000)),
+                            ..Row::default()
+                        });
+                        let of_gone: Vec<_> = of_gone.map(|row| vec![row]).collect();
+                        table.stream[of].extend(of_gone);
+                    }
+                    let most = [0, 3, 100][random.random_range(0..3)];
+                    let end = match random.random_range(0..10) {
+                        0..2 => End::Killed,
+                        2..4 => End::GivenUp,
+                        _ => End::Finished,
+                    };
+                    table.delete(&gone, most, end);
                 }
                 _ => {
                     let which = (of, random.random_range(0..3), random.random_range(1..4));
@@ -985,6 +1032,63 @@ fn a_version_that_nobody_looks_at_is_gone() {
     table.append(0, of_one_key(4), 9);
     let pin = table.keys().pin().unwrap();
     assert_eq!(table.visible(&pin), [(1, Some(1), Some(4))]);
+}
+
+#[test]
+fn what_segments_remember_of_deleted_keys_is_read_by_later_versions() {
+    let mut table = Table::new(r#""upsertConfig": {"mode": "FULL"}"#, 1);
+    table.append(0, of_one_key(1), 9);
+    table.commit(0, true);
+    let segment = Arc::clone(&table.committed[0].1);
+    let name = SegmentName::new(segment.name());
+    let remembered = table.keys().remembered(&name, &*segment, &[0]).unwrap();
+    // They are in segments for good: other bytes for the same values would have late rows count.
+    let expected = DeletedKey {
+        key: 0x7c78220b9cf492540868df70da9e8bc0_u128.to_le_bytes(),
+        comparison: [1, 128, 0, 0, 0, 0, 0, 0, 1].into_iter().collect(),
+        offset: 0,
+        time: 0,
+    };
+    assert_eq!(remembered, [expected]);
+}
+
+#[test]
+fn a_row_that_is_about_to_be_deleted_is_there_until_it_is() {
+    for is_made in [false, true] {
+        let mut table = Table::new(r#""upsertConfig": {"mode": "FULL"}"#, 1);
+        table.append(0, of_one_key(1), 9);
+        table.commit(0, true);
+        let segment = Arc::clone(&table.committed[0].1);
+        let to = table.build(0, &[Arc::clone(&segment)], &[vec![]], &[0]);
+        let to = SegmentName::new(to.unwrap().name());
+        let none = Kept {
+            rows: 1,
+            docs: Some(Vec::new()),
+        };
+        let from = vec![(SegmentName::new(segment.name()), none)];
+        table.keys().begin_move(&to, from).unwrap();
+        if is_made {
+            table.keys().note_moved(std::slice::from_ref(&to));
+        }
+        table.append(0, of_one_key(2), 9);
+        let pin = table.keys().pin().unwrap();
+        // Of who looks at the segment that it was in.
+        assert_eq!(table.visible(&pin), [(1, Some(1), Some(2))]);
+        table.keys().give_up_move(&to);
+    }
+}
+
+#[test]
+fn keys_that_were_hashed_with_another_secret_are_made_again() {
+    let mut table = Table::new(r#""upsertConfig": {"mode": "FULL"}"#, 1);
+    table.append(0, of_one_key(1), 9);
+    table.commit(0, true);
+    table.keys = None;
+    drop(KeyStore::open(&table.store(), 8 << 20, [8; 16]).unwrap());
+    table.open();
+    table.append(0, of_one_key(2), 9);
+    let pin = table.keys().pin().unwrap();
+    assert_eq!(table.visible(&pin), [(1, Some(1), Some(2))]);
 }
 
 #[test]

@@ -569,6 +569,9 @@ pub trait Metastore: Send + Sync {
         range: OffsetRange,
     ) -> Result<MinuteCounts>;
 
+    /// What keys of rows are hashed with, for as long as there are segments: `new`, unless there is one already.
+    async fn keys_secret(&self, new: [u8; 16]) -> Result<[u8; 16]>;
+
     /// Segments that were replaced or dropped and not forgotten yet, without those that are kept.
     async fn removed_segments(&self) -> Result<Vec<RemovedSegment>>;
     /// Forgets removed segments, before their files are deleted. Ones that are in use or kept are left alone.

@@ -1255,6 +1255,26 @@ async fn a_commit_is_one_though_the_database_ended_transactions_by_itself() {
 }
 
 #[tokio::test]
+async fn keys_are_hashed_with_one_secret_for_all_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    assert_eq!(store.keys_secret([1; 16]).await.unwrap(), [1; 16]);
+    assert_eq!(store.keys_secret([2; 16]).await.unwrap(), [1; 16]);
+    store.close().await;
+    let store = open(dir.path()).await;
+    assert_eq!(store.keys_secret([3; 16]).await.unwrap(), [1; 16]);
+    store.close().await;
+    let path = dir.path().join("meta.sqlite");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let text = b"01010101010101010101010101010101";
+    let at = bytes.windows(text.len()).position(|found| found == text);
+    bytes[at.unwrap()] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let error = open(dir.path()).await.keys_secret([4; 16]).await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::DataLoss);
+}
+
+#[tokio::test]
 async fn a_document_in_which_a_bit_has_flipped_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;

@@ -3,7 +3,7 @@
 
 use super::arrow::physical_type;
 use super::widened::{WidenedColumn, widens};
-use super::{SegmentReader, SegmentStarTree, ValidDocs};
+use super::{DeletedKeys, SegmentReader, SegmentStarTree, ValidDocs};
 use std::collections::HashMap;
 use std::sync::Arc;
 use strandline_index::text::TextPostings;
@@ -157,6 +157,10 @@ impl SegmentReader for AdaptedSegment {
         } else {
             self.inner.star_trees()
         }
+    }
+
+    fn deleted_keys(&self) -> DeletedKeys {
+        self.inner.deleted_keys()
     }
 
     fn valid_docs(&self) -> Option<Arc<dyn ValidDocs>> {

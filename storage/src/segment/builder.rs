@@ -1,5 +1,6 @@
 //! Builds an immutable segment from batches of rows.
 
+use super::DeletedKey;
 use super::growing::GrowingRows;
 use super::spec::SegmentSpec;
 use super::write::{RowsToWrite, SegmentIdentity, write_segment};
@@ -39,6 +40,7 @@ impl SegmentBuilder {
                 name: SegmentName::new(name),
                 half,
                 origin,
+                deleted_keys: Vec::new(),
             },
             rows,
             threads: 1,
@@ -75,6 +77,11 @@ impl SegmentBuilder {
             )));
         }
         self.rows.append(batch, Some(offsets), self.threads)
+    }
+
+    /// Has the segment remember keys whose rows were deleted.
+    pub fn remember(&mut self, deleted: impl IntoIterator<Item = DeletedKey>) {
+        self.identity.deleted_keys.extend(deleted);
     }
 
     /// Rows added.

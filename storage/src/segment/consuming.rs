@@ -193,6 +193,7 @@ impl ConsumingSegment {
             name: self.source.name.clone(),
             half: Half::Realtime,
             origin: Some((self.source.partition.clone(), range)),
+            deleted_keys: Vec::new(),
         };
         let rows = RowsToWrite {
             spec: self.growing.spec().clone(),

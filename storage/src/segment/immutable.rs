@@ -1,14 +1,15 @@
 //! The immutable segment: a segment file, mapped, verified as a whole and then only read.
 
-use super::SegmentReader;
 use super::arrow::physical_type;
 use super::consuming::append_i64;
 use super::file::{
-    METADATA_KIND, OFFSETS_COLUMN, SectionId, SegmentFile, TRUNCATED_COLUMNS, WHOLE_SEGMENT, damage,
+    DELETED_KEYS_KIND, METADATA_KIND, OFFSETS_COLUMN, SectionId, SegmentFile, TRUNCATED_COLUMNS,
+    WHOLE_SEGMENT, damage,
 };
 use super::json::Coverage;
 use super::metadata::SegmentMetadata;
 use super::star_tree::SegmentStarTree;
+use super::{DeletedKeys, SegmentReader};
 use hashbrown::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub struct ImmutableSegment {
     columns: HashMap<String, StoredColumn>,
     offsets: Option<Arc<ImmutableColumn>>,
     star_trees: Vec<Arc<SegmentStarTree>>,
+    deleted_keys: DeletedKeys,
 }
 
 /// A column, the bounds of its whole numbers when it is single-valued, and its text index.
@@ -123,6 +125,10 @@ impl ImmutableSegment {
             let tree = SegmentStarTree::open(file, &metadata.name.0, number, tree)?;
             star_trees.push(Arc::new(tree));
         }
+        let deleted_keys = file.section(SectionId {
+            column: WHOLE_SEGMENT,
+            kind: DELETED_KEYS_KIND,
+        });
         Ok(Self {
             info: metadata.info(file.bytes(), file.checksum()),
             schema: Arc::new(metadata.schema),
@@ -131,6 +137,7 @@ impl ImmutableSegment {
             columns,
             offsets,
             star_trees,
+            deleted_keys: DeletedKeys::open(deleted_keys.unwrap_or_default())?,
         })
     }
 
@@ -193,6 +200,10 @@ impl SegmentReader for ImmutableSegment {
 
     fn star_trees(&self) -> &[Arc<SegmentStarTree>] {
         &self.star_trees
+    }
+
+    fn deleted_keys(&self) -> DeletedKeys {
+        self.deleted_keys.clone()
     }
 
     fn offsets(&self, docs: DocSelection<'_>, out: &mut Vec<i64>) {

@@ -5,6 +5,7 @@ pub mod arrow;
 pub mod builder;
 pub mod consuming;
 pub mod counted;
+mod deleted;
 pub mod event_time;
 mod file;
 mod growing;
@@ -22,6 +23,7 @@ mod values;
 pub mod widened;
 mod write;
 
+pub use deleted::{DeletedKey, DeletedKeys};
 pub use file::{FORMAT_VERSION, TEMPORARY_SUFFIX};
 pub use growing::SEGMENT_ROWS_MAX;
 pub use metadata::scalar_value;
@@ -62,6 +64,10 @@ pub trait SegmentReader: Send + Sync {
     /// Its star-trees.
     fn star_trees(&self) -> &[Arc<SegmentStarTree>] {
         &[]
+    }
+    /// Keys whose rows were deleted from it, or from segments whose rows went into it.
+    fn deleted_keys(&self) -> DeletedKeys {
+        DeletedKeys::default()
     }
     /// Documents that count (upsert, delete); none: all do.
     fn valid_docs(&self) -> Option<Arc<dyn ValidDocs>> {

@@ -1,7 +1,9 @@
 //! Pinned rows become a segment file: sorted, one column after the other.
 
+use super::deleted::{DeletedKey, stored};
 use super::file::{
-    METADATA_KIND, OFFSETS_COLUMN, SectionId, SegmentFileWriter, TRUNCATED_COLUMNS, WHOLE_SEGMENT,
+    DELETED_KEYS_KIND, METADATA_KIND, OFFSETS_COLUMN, SectionId, SegmentFileWriter,
+    TRUNCATED_COLUMNS, WHOLE_SEGMENT,
 };
 use super::growing::column_options;
 use super::json::json_section;
@@ -32,6 +34,7 @@ pub(super) struct SegmentIdentity {
     pub(super) name: SegmentName,
     pub(super) half: Half,
     pub(super) origin: Option<(StreamPartition, OffsetRange)>,
+    pub(super) deleted_keys: Vec<DeletedKey>,
 }
 
 /// Rows as they are read: columns in schema order, the stream offsets of a segment with an origin.
@@ -171,6 +174,13 @@ pub(super) fn write_segment(
         let written = rewrite_column(&*offsets, order.as_deref(), &raw)
             .map_err(|e| column_error("$offset", &e))?;
         write_sections(&mut writer, OFFSETS_COLUMN, &written)?;
+    }
+    if !identity.deleted_keys.is_empty() {
+        let id = SectionId {
+            column: WHOLE_SEGMENT,
+            kind: DELETED_KEYS_KIND,
+        };
+        writer.section(id, &stored(identity.deleted_keys))?;
     }
     let metadata = SegmentMetadata {
         name: identity.name,

@@ -246,6 +246,11 @@ impl Metastore for SimulatedMetastore {
         .await
     }
 
+    async fn keys_secret(&self, new: [u8; 16]) -> Result<[u8; 16]> {
+        self.transact("keys' secret", async || self.sql.keys_secret(new).await)
+            .await
+    }
+
     async fn kept_pushes(&self) -> Result<Vec<KeptPush>> {
         self.ask("kept pushes", async || self.sql.kept_pushes().await)
             .await

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use strandline_broker::QueryRequest;
 use strandline_proto::ids::{OffsetRange, StreamPartition};
@@ -617,10 +618,13 @@ async fn every_minute_adds_up_at_any_moment_while_rows_come() {
     let folder = tempfile::tempdir().unwrap();
     let upsert = r#""upsertConfig": {"mode": "FULL", "comparisonColumns": ["n"]},"#;
     let server = Server::new(folder.path(), &[realtime(upsert)]).await;
-    let (rounds, messages) = (200_i64, 30_i64);
+    let messages = 30_i64;
     let engine = Arc::clone(&server.engine);
+    let looks = Arc::new(AtomicU64::new(0));
+    let looked = Arc::clone(&looks);
     let coming = tokio::spawn(async move {
-        for round in 0..rounds {
+        let mut round = 0_i64;
+        while round < 200 || looked.load(Ordering::SeqCst) < 3 {
             let message = |number: i64| {
                 let ms = 19_999 * DAY_MS + (round + number) % 50 * 10_000;
                 let n = round * messages + number;
@@ -640,17 +644,17 @@ async fn every_minute_adds_up_at_any_moment_while_rows_come() {
             if round % 60 == 59 {
                 engine.force_commit("t").await.unwrap();
             }
+            round += 1;
         }
+        round
     });
     // The filter leaves out the rows of one message.
     let filtered = 2;
-    let mut looks = 0;
     while !coming.is_finished() {
         server.shown().await;
-        looks += 1;
+        looks.fetch_add(1, Ordering::SeqCst);
     }
-    coming.await.unwrap();
-    assert!(looks > 2, "{looks} looks");
+    let rounds = coming.await.unwrap();
     let all = format!(
         "SELECT count(*) FROM (SELECT sum(messages_read) AS read, sum(rows_indexed) AS indexed FROM system.ingestion_audit) WHERE read = {} AND indexed = {}",
         rounds * messages,

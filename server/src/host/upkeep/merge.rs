@@ -106,6 +106,7 @@ impl Upkeep {
             parts.push(Part {
                 source: Arc::clone(source),
                 take: needed.map_or(Take::All, Take::Docs),
+                deleted: Vec::new(),
             });
         }
         if let Some(superseded) = superseded {
@@ -121,8 +122,7 @@ impl Upkeep {
             origin,
             moved: first.moved,
             rebuilt: first.rebuilt,
-            // Nothing is left of it: then no segment takes its place.
-            parts: if unneeded < rows { parts } else { Vec::new() },
+            parts,
         };
         let (reason, left) = match unneeded {
             0 => (ChangeReason::Merged, None),

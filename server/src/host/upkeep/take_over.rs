@@ -136,6 +136,7 @@ impl Upkeep {
         let taken = removed.iter().map(|source| Part {
             source: Arc::clone(source),
             take: Take::Inside(intervals.clone()),
+            deleted: Vec::new(),
         });
         let mut planned = vec![Planned {
             half: Half::Offline,

@@ -1,12 +1,12 @@
 //! Segments of which rows go into others, or go.
 
-use super::{NOWHERE, READ_ROWS, TableKeys};
+use super::{KeysPin, READ_ROWS, STORED_ROWS, TableKeys};
 use crate::keys::docs::SegmentDocs;
-use crate::keys::entry::{Entry, Key, Known, Place};
+use crate::keys::entry::{Key, NO_DOC, Place};
 use crate::keys::moves::{Kept, Move};
 use crate::keys::rows::KeyedRows;
-use crate::segment::SegmentReader;
 use crate::segment::merge::{column_or_default, docs_without};
+use crate::segment::{DeletedKey, SegmentReader};
 use hashbrown::HashSet;
 use std::sync::Arc;
 use strandline_index::{DocId, DocSelection};
@@ -96,7 +96,10 @@ impl TableKeys {
         let from = from.collect::<Result<Vec<_>>>();
         match from {
             Ok(from) => {
-                segments.moves.push(Arc::new(Move::new(to, from)));
+                let remembers = self.config.supersedes();
+                segments
+                    .moves
+                    .push(Arc::new(Move::new(to, from, remembers)));
                 Ok(())
             }
             Err(e) => {
@@ -104,6 +107,26 @@ impl TableKeys {
                 Err(e)
             }
         }
+    }
+
+    /// The metastore names the segments that rows were to go into: those that did not go along are gone. Who looks at the
+    /// segments that they were in does not see them from here on, as rows that come now do not supersede them.
+    pub fn note_moved(&self, to: &[SegmentName]) {
+        let moves = self.segments.read().moves.clone();
+        let made = moves.iter().filter(|moved| to.contains(&moved.to.name));
+        let left: Vec<Place> = made.clone().flat_map(|m| m.left_behind()).collect();
+        let _nothing_comes = self.live.lock();
+        if self.config.supersedes() && !left.is_empty() {
+            let before = self.pinned.load_full();
+            let version = before.version + 1;
+            self.supersede(&left, version);
+            self.pin_next(KeysPin {
+                version,
+                watermarks: before.watermarks.clone(),
+                pushed: before.pushed,
+            });
+        }
+        made.for_each(|moved| moved.note_made());
     }
 
     /// Forgets a segment that rows were to go into.
@@ -178,49 +201,52 @@ impl TableKeys {
         older.collect()
     }
 
-    /// Has keys be known as deleted whose rows a statement has deleted, so that rows that rank below these do not count. Called
-    /// before the segment that has the other rows is settled, or the old one is forgotten.
+    /// What a segment that takes the place of a committed one has to remember: the keys of rows that are deleted, and those that
+    /// this one remembers and of which no row has come since. Without rows that supersede others there is nothing to remember.
     ///
     /// # Errors
     /// Those of the store, and of reading the segment.
-    pub fn delete(
+    pub fn remembered(
         &self,
         name: &SegmentName,
         segment: &dyn SegmentReader,
         deleted: &[DocId],
-    ) -> Result<()> {
-        let Some(docs) = self.docs(name).filter(|_| self.config.supersedes()) else {
-            return Ok(());
-        };
-        let _one_at_a_time = self.settling.lock();
-        for deleted in deleted.chunks(READ_ROWS as usize) {
-            let rows = self.rows_at(segment, deleted)?;
-            let mut keys: Vec<(&Key, DocId)> =
-                rows.keys.iter().zip(deleted.iter().copied()).collect();
-            keys.sort_unstable();
-            self.stored.take(keys.len(), |stored| {
-                for (key, doc) in keys {
-                    // By its place on disk: it has no other one any more.
-                    let known = stored.get(key)?;
-                    let Known { stream, pushed } = known;
-                    let Some(known) = stream.filter(|known| known.place == docs.place(doc)) else {
-                        continue;
-                    };
-                    let gone = Entry {
-                        place: Place {
-                            segment: NOWHERE,
-                            doc,
-                        },
-                        deleted: true,
-                        ..known
-                    };
-                    let stream = Some(gone);
-                    stored.insert(key, &Known { stream, pushed })?;
-                }
-                Ok(())
-            })?;
+    ) -> Result<Vec<DeletedKey>> {
+        if !self.config.supersedes() {
+            return Ok(Vec::new());
         }
-        Ok(())
+        let mut remembered = Vec::with_capacity(deleted.len());
+        let before = segment.deleted_keys();
+        match self.docs(name) {
+            Some(docs) if self.is_settled(name)? => {
+                let place = docs.place(NO_DOC);
+                for piece in before.pieces(STORED_ROWS) {
+                    let keys: Vec<&Key> = piece.iter().map(|deleted| &deleted.key).collect();
+                    let known = self.stored.entries(&keys)?;
+                    let is_known = |deleted: &DeletedKey| {
+                        let known = known.get(&deleted.key)?.stream.as_ref()?;
+                        Some(self.located(known)?.place == place)
+                    };
+                    let stands = |deleted: &DeletedKey| is_known(deleted) == Some(true);
+                    remembered.extend(piece.into_iter().filter(stands));
+                }
+            }
+            _ => remembered.extend(before.iter()),
+        }
+        let mut offsets = Vec::new();
+        for docs in deleted.chunks(READ_ROWS as usize) {
+            let rows = self.rows_at(segment, docs)?;
+            offsets.clear();
+            segment.offsets(DocSelection::Docs(docs), &mut offsets);
+            let of_keys = rows.keys.iter().zip(&offsets).enumerate();
+            remembered.extend(of_keys.map(|(row, (key, offset))| DeletedKey {
+                key: *key,
+                comparison: rows.comparison(row),
+                offset: *offset as u64,
+                time: rows.time(row),
+            }));
+        }
+        Ok(remembered)
     }
 
     /// The documents of a segment as they are by what is on disk.

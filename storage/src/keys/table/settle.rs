@@ -2,11 +2,11 @@
 
 use super::pushed::{AllMarks, remark};
 use super::{READ_ROWS, Rows, SETTLED_ROWS, STORED_ROWS, TableKeys, outranks, stand_beside};
-use crate::keys::entry::{Entry, Key, Known, Place};
+use crate::keys::entry::{Entry, Key, Known, NO_DOC, Place};
 use crate::keys::rows::KeyedRows;
 use crate::keys::store::Noted;
-use crate::segment::SegmentReader;
 use crate::segment::merge::column_or_default;
+use crate::segment::{DeletedKeys, SegmentReader};
 use std::ops::Range;
 use std::sync::Arc;
 use strandline_index::{DocId, DocSelection};
@@ -79,8 +79,9 @@ impl TableKeys {
             offset: None,
         };
         self.in_pieces(segment, origin, |rows, together| {
-            self.store(rows, together, &mut marks)
+            self.store(|row| rows.entry(row), together, &mut marks)
         })?;
+        self.settle_deleted(&segment.deleted_keys(), origin, &mut marks)?;
         let largest_time = self.live.lock().largest_time;
         self.stored
             .note(&docs, Noted::Whole, (next, largest_time))?;
@@ -118,8 +119,47 @@ impl TableKeys {
         Ok(())
     }
 
-    /// Brings some rows to disk, whose keys ascend.
-    fn store(&self, rows: &Settling, keys: &[KeyedRow], marks: &mut AllMarks) -> Result<()> {
+    /// Brings the keys to disk whose rows were deleted.
+    fn settle_deleted(
+        &self,
+        deleted: &DeletedKeys,
+        origin: Origin,
+        marks: &mut AllMarks,
+    ) -> Result<()> {
+        let place = Place {
+            segment: origin.segment,
+            doc: NO_DOC,
+        };
+        for piece in deleted.pieces(STORED_ROWS) {
+            if self.config.forgets() {
+                let times = piece.iter().map(|deleted| deleted.time);
+                let mut live = self.live.lock();
+                live.largest_time = times.fold(live.largest_time, i64::max);
+            }
+            let keys: Vec<KeyedRow> = (piece.iter().map(|deleted| deleted.key).zip(0..)).collect();
+            let entry = |row: u32| {
+                let deleted = piece.get(row as usize)?;
+                Some(Entry {
+                    comparison: deleted.comparison.clone(),
+                    partition: origin.partition,
+                    offset: deleted.offset,
+                    place,
+                    deleted: true,
+                    time: deleted.time,
+                })
+            };
+            self.store(entry, &keys, marks)?;
+        }
+        Ok(())
+    }
+
+    /// Brings some rows to disk, whose keys ascend. `entry`: of each.
+    fn store(
+        &self,
+        entry: impl Fn(u32) -> Option<Entry>,
+        keys: &[KeyedRow],
+        marks: &mut AllMarks,
+    ) -> Result<()> {
         let numbers = Arc::clone(&self.segments.read().pushed);
         let after = {
             let live = self.live.lock();
@@ -142,7 +182,7 @@ impl TableKeys {
                 let before = known.stream.take().and_then(|known| self.located(&known));
                 let mut newest = before.clone();
                 let mut is_new = false;
-                for entry in of_key.iter().filter_map(|(_, row)| rows.entry(*row)) {
+                for entry in of_key.iter().filter_map(|(_, row)| entry(*row)) {
                     newest = newest.filter(|known| self.remembers(known, &entry));
                     // The first row of a key is not taken the place of, but may have moved.
                     let is_moved = newest.as_ref().is_some_and(|k| k.place == entry.place);

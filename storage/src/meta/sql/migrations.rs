@@ -97,6 +97,8 @@ const STEPS: &[&[&str]] = &[
         "ALTER TABLE partitions ADD COLUMN ledger_offset BIGINT NOT NULL DEFAULT 0",
         "UPDATE partitions SET ledger_offset = next_offset",
     ],
+    // Segments remember deleted keys by their hashes.
+    &["ALTER TABLE catalog ADD COLUMN keys_secret TEXT"],
 ];
 
 /// Brings the store to the newest version, or says that a newer Strandline wrote it.

@@ -442,6 +442,12 @@ impl Metastore for SqlMetastore {
         Ok(minutes)
     }
 
+    async fn keys_secret(&self, new: [u8; 16]) -> Result<[u8; 16]> {
+        let mut write = self.write().await?;
+        let secret = tables::keys_secret(&mut write, new).await?;
+        write.finish(secret).await.map(Outcome::into_inner)
+    }
+
     async fn removed_segments(&self) -> Result<Vec<RemovedSegment>> {
         let mut read = self.read().await?;
         let removed = segments::removed(&mut read).await?;

@@ -1,5 +1,6 @@
 //! Schemas and tables, and loading everything.
 
+use super::realtime::{hex, unhex};
 use super::write::Write;
 use super::{
     Connection, SqlRow, catalog_version, from_json, sealed, sql_error, text, to_json, to_sql,
@@ -401,6 +402,30 @@ pub(super) fn read_segment(row: &SqlRow) -> Result<SegmentInfo> {
         &text(row, "info_json")?,
         &format!("segment {}", text(row, "name")?),
     )
+}
+
+/// What keys are hashed with; `new` from now on where there was nothing.
+pub(super) async fn keys_secret(write: &mut Write<'_>, new: [u8; 16]) -> Result<Outcome<[u8; 16]>> {
+    let row = sqlx::query("SELECT keys_secret FROM catalog WHERE id = 1")
+        .fetch_one(write.connection())
+        .await
+        .map_err(|e| sql_error("read", &e))?;
+    let stored: Option<String> = row
+        .try_get("keys_secret")
+        .map_err(|e| sql_error("read", &e))?;
+    let Some(stored) = stored else {
+        sqlx::query("UPDATE catalog SET keys_secret = $1 WHERE id = 1")
+            .bind(sealed(&hex(&new)))
+            .execute(write.connection())
+            .await
+            .map_err(|e| sql_error("write", &e))?;
+        return Ok(Outcome::Done(new));
+    };
+    let secret = unhex(unsealed(&stored, "the keys' secret")?)?;
+    let secret = <[u8; 16]>::try_from(&secret[..]).map_err(|_| {
+        Error::data_loss("metastore: the keys' secret can't be read; restore a backup")
+    })?;
+    Ok(Outcome::AlreadyDone(secret))
 }
 
 /// Everything; records in the order of their names, bytewise.

@@ -30,7 +30,7 @@
 //!           24   8  magic "STRNDEND"
 //! ```
 //!
-//! Kinds of the whole segment: 1 metadata (JSON, `segment/metadata.rs`). Kinds of a column, that of the
+//! Kinds of the whole segment: 1 metadata (JSON, `segment/metadata.rs`), 2 deleted keys (`segment/deleted.rs`). Kinds of a column, that of the
 //! offsets and of star-trees included: `strandline_index::column::SectionKind`, from 1; that of nodes: 1. A reader passes over kinds it does
 //! not know, so that indexes can be added without a new version.
 //!
@@ -67,6 +67,8 @@ pub(crate) const OFFSETS_COLUMN: u32 = u32::MAX - 1;
 pub(crate) const TRUNCATED_COLUMNS: u32 = 1 << 30;
 /// The kind of the metadata section.
 pub(crate) const METADATA_KIND: u16 = 1;
+/// The kind of the section of deleted keys.
+pub(crate) const DELETED_KEYS_KIND: u16 = 2;
 
 /// What a section is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

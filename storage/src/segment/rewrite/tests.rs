@@ -1,10 +1,10 @@
 use super::rewrite_segment;
 use crate::environment::{Environment, Files};
-use crate::segment::SegmentReader;
 use crate::segment::builder::SegmentBuilder;
 use crate::segment::immutable::ImmutableSegment;
 use crate::segment::json::JsonSpec;
 use crate::segment::spec::{ColumnSpec, Encoding, SegmentSpec, StarMeasure, StarTreeSpec};
+use crate::segment::{DeletedKey, SegmentReader};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -98,9 +98,19 @@ fn built(spec: &Arc<SegmentSpec>, folder: &Path, name: &str) -> Arc<ImmutableSeg
     builder
         .push_with_offsets(&batch, &(10..3_010).collect::<Vec<_>>())
         .unwrap();
+    builder.remember([deleted_key()]);
     let path = folder.join(name);
     builder.finish(&files(), &path).unwrap();
     ImmutableSegment::open(&path).unwrap()
+}
+
+fn deleted_key() -> DeletedKey {
+    DeletedKey {
+        key: [3; 16],
+        comparison: [1, 2, 3].into_iter().collect(),
+        offset: 17,
+        time: 0,
+    }
 }
 
 fn files() -> Arc<dyn Files> {
@@ -138,11 +148,28 @@ fn a_rewritten_segment_is_the_one_that_the_spec_gives() {
     assert_eq!(found.count(), expected.count() as u64);
     assert!(source.text("note").is_none());
     assert_eq!(rewritten.star_trees().len(), 1);
+    let deleted: Vec<_> = rewritten.deleted_keys().iter().collect();
+    assert_eq!(deleted, [deleted_key()]);
     assert_eq!(offsets(&rewritten), offsets(&source));
     // And back again.
     let path = folder.path().join("back");
     let back = rewrite_segment(&rewritten, &plain(), &files(), &path).unwrap();
     assert_eq!(&back, source.info());
+}
+
+#[test]
+fn a_segment_without_rows_has_all_indexes_and_remembers() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut builder = SegmentBuilder::new(indexed(), "s", Half::Offline, None).unwrap();
+    builder.remember([deleted_key()]);
+    let path = folder.path().join("empty");
+    builder.finish(&files(), &path).unwrap();
+    let empty = ImmutableSegment::open(&path).unwrap();
+    assert_eq!(empty.num_docs(), 0);
+    let path = folder.path().join("rewritten");
+    let info = rewrite_segment(&empty, &plain(), &files(), &path).unwrap();
+    let rewritten = ImmutableSegment::open(&path).unwrap();
+    assert_eq!((info.rows, rewritten.deleted_keys().iter().count()), (0, 1));
 }
 
 #[test]
