@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use strandline_proto::ids::{SegmentName, StreamPartition};
 use strandline_proto::schema::Schema;
 use strandline_storage::config::{TableConfig, parse_schema, parse_table};
-use strandline_storage::keys::{KeyStore, PlaceReader, TableKeys};
+use strandline_storage::keys::{CommittedSegment, KeyStore, PlaceReader, TableKeys};
 use strandline_storage::segment::SegmentReader;
 use strandline_storage::segment::consuming::ConsumingSegment;
 
@@ -201,7 +201,7 @@ fn measure(options: &Options, folder: &Path) -> Result<Measured, Box<dyn Error>>
         topic: Arc::from("t"),
         partition: 0,
     };
-    let open = |store: &Arc<KeyStore>, segments: &[(SegmentName, Arc<dyn SegmentReader>)]| {
+    let open = |store: &Arc<KeyStore>, segments: &[CommittedSegment]| {
         TableKeys::open(store, ("t", &schema), &of_keys, segments, |_| 0)
     };
     let store = open_store()?;
@@ -236,7 +236,7 @@ fn measure(options: &Options, folder: &Path) -> Result<Measured, Box<dyn Error>>
     let spec = Arc::clone(&config.spec);
     let empty = ConsumingSegment::new("none", spec, partition, 0)?.view();
     let readers: Vec<_> = (segments.iter())
-        .map(|name| (name.clone(), Arc::clone(&empty)))
+        .map(|name| (name.clone(), Some(Arc::clone(&empty))))
         .collect();
     let started = Instant::now();
     let store = open_store()?;

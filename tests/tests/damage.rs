@@ -95,7 +95,7 @@ async fn fill(data: &Path, folder: &Path) -> Vec<String> {
     for half in ["OFFLINE", "REALTIME"] {
         engine.create_table(&config(half)).await.expect("a table");
     }
-    let keyed = r#"{"tableName": "u", "tableType": "REALTIME", "upsertConfig": {"mode": "FULL"},
+    let keyed = r#"{"tableName": "u", "tableType": "REALTIME", "upsertConfig": {"mode": "FULL", "comparisonColumns": ["v"]},
         "ingestionConfig": {"streamIngestionConfig": {"streamConfigMaps": [{"streamType": "log", "stream.log.topic.name": "u"}]}}}"#;
     engine.create_table(keyed).await.expect("a table");
     for part in 0..2 {
@@ -112,8 +112,9 @@ async fn fill(data: &Path, folder: &Path) -> Vec<String> {
             .expect("loads");
     }
     append(&engine, "t", (250..400).map(|n| row(n, n / 100))).await;
-    for round in 0..3 {
-        let row = |k| format!(r#"{{"k": {k}, "v": {round}}}"#);
+    // In the last round rows that come late, of keys of which some were deleted.
+    for (round, v) in [0, 1, 2, -1].into_iter().enumerate() {
+        let row = |k| format!(r#"{{"k": {k}, "v": {v}}}"#);
         append(&engine, "u", (0..100).map(row)).await;
         for _ in 0..500 {
             let read = ask(&engine, "SELECT sum(messages_read) FROM system.ingestion").await;
@@ -123,6 +124,13 @@ async fn fill(data: &Path, folder: &Path) -> Vec<String> {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         engine.force_commit("u").await.expect("commits");
+        if v == 1 {
+            let deleted = engine.delete_rows("u", Some("k >= 60")).await;
+            assert_eq!(deleted.expect("deletes"), 40);
+        } else if v == 2 {
+            let deleted = engine.delete_rows("u", Some("k >= 40")).await;
+            assert_eq!(deleted.expect("deletes"), 60);
+        }
     }
     engine.force_commit("t").await.expect("commits");
     let mut answers = Vec::new();

@@ -156,7 +156,8 @@ impl Engine {
     }
 
     /// Deletes the rows of `T`, `T_OFFLINE` or `T_REALTIME`, hidden ones included, for which `predicate` is true, or all; gives
-    /// their number. Rows that come from the stream while this runs may stay.
+    /// their number. Rows that come from the stream while this runs may stay; where rows have keys, those that rank below a deleted
+    /// one of their key do not count, whenever they come.
     pub async fn delete_rows(&self, name: &str, predicate: Option<&str>) -> Result<u64> {
         let (table, half) = self.table_and_half(name)?;
         if table.pushed.is_some() && table.has_offline {

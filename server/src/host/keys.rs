@@ -81,18 +81,19 @@ impl Keys {
         let hosted = self.registry.table(&config.name);
         let mut segments = Vec::new();
         for segment in record.segments.iter().filter(|s| s.half == Half::Realtime) {
-            match hosted.open(&segment.name, segment.checksum) {
+            let schema = &config.spec.schema;
+            let reader = match hosted.open(&segment.name, segment.checksum) {
                 Ok(open) => {
-                    let version = segment.schema_version;
-                    let schema = &config.spec.schema;
-                    let reader = adapt(open, version, schema, &record.schema.lineage);
-                    segments.push((segment.name.clone(), reader));
+                    let lineage = &record.schema.lineage;
+                    Some(adapt(open, segment.schema_version, schema, lineage))
                 }
-                // Queries that need it fail; what it supersedes is not known.
+                // Queries that need it fail. Of rows that it supersedes is known what is on disk.
                 Err(e) => {
                     tracing::error!(table = %config.name, segment = %segment.name, error = %e, "keys without a segment");
+                    None
                 }
-            }
+            };
+            segments.push((segment.name.clone(), reader));
         }
         let of_config = Arc::clone(config);
         let open = move || {

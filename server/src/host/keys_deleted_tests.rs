@@ -17,14 +17,30 @@ struct Server {
 }
 
 impl Server {
+    async fn new(keys: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (options, time) = fast(folder.path());
+        Self {
+            engine: Some(create_with(options, keys).await),
+            folder,
+            time,
+            sent: 0,
+            all: [0; 3],
+        }
+    }
+
     fn engine(&self) -> &Arc<Engine> {
         self.engine.as_ref().unwrap()
     }
 
     /// Sends rows, waits until they are read, and looks at what counts.
     async fn send(&mut self, partition: u32, keys: std::ops::Range<i64>, v: i64) {
+        self.send_at(partition, keys, v, 1).await;
+    }
+
+    async fn send_at(&mut self, partition: u32, keys: std::ops::Range<i64>, v: i64, ms: i64) {
         self.sent += keys.end - keys.start;
-        let row = |k| format!(r#"{{"k": {k}, "v": {v}, "ms": 1}}"#);
+        let row = |k| format!(r#"{{"k": {k}, "v": {v}, "ms": {ms}}}"#);
         append(self.engine(), partition, keys.map(row)).await;
         self.look().await;
     }
@@ -64,6 +80,11 @@ impl Server {
         }
     }
 
+    async fn end(mut self) {
+        self.time.store(true, Ordering::SeqCst);
+        self.engine.take().unwrap().shutdown().await;
+    }
+
     /// Has hours go by until there are so few segments.
     async fn until_merged(&self, most: i64) {
         let segments = "SELECT count(*) FROM system.segments WHERE NOT consuming";
@@ -79,17 +100,9 @@ impl Server {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn late_rows_of_deleted_keys_never_count() {
-    let folder = tempfile::tempdir().unwrap();
-    let (options, time) = fast(folder.path());
-    let engine = create_with(options, UPSERT).await;
-    let mut server = Server {
-        folder,
-        engine: Some(engine),
-        time,
-        sent: 0,
-        all: [100, 100, 5_000],
-    };
+    let mut server = Server::new(UPSERT).await;
     let s = &mut server;
+    s.all = [100, 100, 5_000];
     s.send(0, 0..100, 50).await;
     s.commit().await;
     s.all = [90, 90, 4_500];
@@ -131,6 +144,30 @@ async fn late_rows_of_deleted_keys_never_count() {
     s.send(0, 20..30, 9).await;
     s.commit().await;
     s.restart().await;
-    s.time.store(true, Ordering::SeqCst);
-    s.engine.take().unwrap().shutdown().await;
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_not_laid_onto_deleted_ones() {
+    let partial = r#""upsertConfig": {"mode": "PARTIAL", "comparisonColumns": ["ms"],
+        "partialUpsertStrategies": {"v": "INCREMENT"}}"#;
+    let mut server = Server::new(partial).await;
+    let s = &mut server;
+    s.all = [20, 20, 100];
+    s.send_at(0, 0..20, 5, 10).await;
+    s.commit().await;
+    s.all = [20, 20, 160];
+    s.send_at(0, 0..20, 3, 11).await;
+    s.all = [10, 10, 80];
+    s.delete(Some("k < 10"), 10).await;
+    s.send_at(1, 0..10, 100, 9).await;
+    s.all = [15, 15, 85];
+    s.send_at(0, 0..5, 1, 12).await;
+    s.restart().await;
+    s.commit().await;
+    s.restart().await;
+    s.all = [15, 15, 90];
+    s.send_at(1, 0..5, 1, 13).await;
+    s.restart().await;
+    server.end().await;
 }

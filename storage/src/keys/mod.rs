@@ -17,6 +17,9 @@
 //! Pushed segments, whose rows rank above those of the stream that have the same comparison value, come and go in one step, which
 //! makes a version as well: then rows may count again that pushed ones had superseded.
 //!
+//! A row that a statement deletes goes on to rank: the segment that takes the place of its segment remembers the key, and on disk
+//! the entry names a place in that segment where there is no row. So rows that rank below do not count, whenever they come.
+//!
 //! Rows keep their places when a consuming segment becomes an immutable one, so nothing changes then. When rows of committed
 //! segments go into another one, places of the old segments stand for those of the new one until what is on disk names these.
 
@@ -31,7 +34,7 @@ mod table;
 pub use docs::SegmentDocs;
 pub use moves::Kept;
 pub use store::KeyStore;
-pub use table::{Appended, KeysPin, PlaceReader, PushedSegment, TableKeys};
+pub use table::{Appended, CommittedSegment, KeysPin, PlaceReader, PushedSegment, TableKeys};
 
 #[cfg(test)]
 mod tests;

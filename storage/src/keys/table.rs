@@ -61,6 +61,9 @@ pub struct Appended {
     pub merged: Option<RecordBatch>,
 }
 
+/// A committed segment of a table; of one that can't be read is known what is on disk.
+pub type CommittedSegment = (SegmentName, Option<Arc<dyn SegmentReader>>);
+
 /// Where rows are read that came earlier.
 pub trait PlaceReader {
     /// A segment of the table, as `schema` reads it.
@@ -243,7 +246,7 @@ impl TableKeys {
         store: &Arc<KeyStore>,
         (table, schema): (&str, &Schema),
         config: &Arc<KeysConfig>,
-        segments: &[(SegmentName, Arc<dyn SegmentReader>)],
+        segments: &[CommittedSegment],
         partition_number: impl Fn(&StreamPartition) -> u32,
     ) -> Result<Self> {
         let keys = Self {
@@ -275,15 +278,14 @@ impl TableKeys {
             let mut all = keys.segments.write();
             all.next = known.next;
             for (name, reader) in segments {
-                match known.segments.get(name) {
-                    Some((number, noted)) => {
-                        all.add(SegmentDocs::new(name.clone(), *number));
-                        if *noted != Noted::Whole {
-                            missing.push((name, reader));
-                        }
-                    }
-                    None => missing.push((name, reader)),
+                let noted = known.segments.get(name);
+                let is_whole = noted.is_some_and(|(_, noted)| *noted == Noted::Whole);
+                if let Some((number, _)) = noted
+                    && (is_whole || reader.is_some())
+                {
+                    all.add(SegmentDocs::new(name.clone(), *number));
                 }
+                missing.extend(reader.iter().filter(|_| !is_whole).map(|r| (name, r)));
             }
         }
         let mut pushed = HashSet::new();

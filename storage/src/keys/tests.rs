@@ -1,6 +1,6 @@
 //! Keys against a model: what counts of the rows that are visible at each version that is looked at.
 
-use super::{Kept, KeyStore, KeysPin, PlaceReader, PushedSegment, TableKeys};
+use super::{CommittedSegment, Kept, KeyStore, KeysPin, PlaceReader, PushedSegment, TableKeys};
 use crate::config::{TableConfig, parse_schema, parse_table};
 use crate::environment::Environment;
 use crate::segment::arrow::read_array;
@@ -174,14 +174,24 @@ impl Table {
 
     /// Opens the table as after a crash: what was not committed is gone.
     fn open(&mut self) {
+        self.open_without(0);
+    }
+
+    /// The same when the last `unreadable` committed segments can't be read.
+    fn open_without(&mut self, unreadable: usize) {
         self.keys = None;
         self.consuming.clear();
         let store = Arc::new(KeyStore::open(&self.store(), 8 << 20, [7; 16]).unwrap());
-        let segments: Vec<(SegmentName, Arc<dyn SegmentReader>)> = self
-            .committed
-            .iter()
-            .map(|(_, s)| (SegmentName::new(s.name()), Arc::clone(s) as _))
-            .collect();
+        let readable = self.committed.len() - unreadable;
+        let committed = self.committed.iter().enumerate();
+        let segments = committed.map(|(at, (_, s))| {
+            let reader = Arc::clone(s) as Arc<dyn SegmentReader>;
+            (
+                SegmentName::new(s.name()),
+                Some(reader).filter(|_| at < readable),
+            )
+        });
+        let segments: Vec<CommittedSegment> = segments.collect();
         let config = self.config.keys.as_ref().unwrap();
         let schema = &self.config.spec.schema;
         let keys = TableKeys::open(&store, ("t", schema), config, &segments, |p| p.partition);
@@ -1076,6 +1086,30 @@ fn a_row_that_is_about_to_be_deleted_is_there_until_it_is() {
         assert_eq!(table.visible(&pin), [(1, Some(1), Some(2))]);
         table.keys().give_up_move(&to);
     }
+}
+
+#[test]
+fn what_a_segment_that_cannot_be_read_supersedes_does_not_count() {
+    let of = |at: i64| {
+        let mut messages = of_one_key(at);
+        messages[0][0].at = Some(at);
+        messages
+    };
+    let mut table = Table::new(r#""upsertConfig": {"mode": "FULL"}"#, 1);
+    table.append(0, of(1), 9);
+    table.commit(0, true);
+    table.append(0, of(5), 9);
+    table.commit(0, true);
+    table.open_without(1);
+    table.append(0, of(4), 9);
+    table.commit(0, true);
+    for (_, segment) in [&table.committed[0], &table.committed[2]] {
+        let docs = table.keys().docs(&SegmentName::new(segment.name()));
+        assert_eq!(docs.unwrap().superseded(), 1);
+    }
+    table.open();
+    let pin = table.keys().pin().unwrap();
+    assert_eq!(table.visible(&pin), [(1, Some(5), Some(5))]);
 }
 
 #[test]

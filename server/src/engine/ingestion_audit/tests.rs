@@ -241,7 +241,9 @@ impl Server {
     }
 
     async fn number(&self, sql: &str) -> i64 {
-        let answer = self.engine.query(QueryRequest::new(sql)).await;
+        // It may look again after a while.
+        let asked = self.engine.query(QueryRequest::new(sql));
+        let answer = self.during(asked).await;
         let answer = answer.unwrap_or_else(|e| panic!("{sql}: {e}"));
         let batches: Vec<_> = answer.batches.try_collect().await.unwrap();
         let batch = batches.iter().find(|b| b.num_rows() > 0).unwrap();
