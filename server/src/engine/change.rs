@@ -10,7 +10,7 @@ use crate::host::stored::open_stored;
 use arrow::array::AsArray;
 use arrow::datatypes::Int32Type;
 use futures::TryStreamExt;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +24,8 @@ use strandline_storage::environment::blocking;
 use strandline_storage::meta::{ChangeReason, Metastore, TableRecord};
 use strandline_storage::segment::merge::docs_without;
 
-/// Rows that a statement deletes, by segment.
-type DeletedRows = Vec<(Arc<SegmentInfo>, Vec<u32>)>;
+/// Documents by segment.
+type DocsBySegment = BTreeMap<SegmentName, Vec<u32>>;
 
 /// How often a change looks again at its segments, when these change under it.
 const ATTEMPTS_MAX: u32 = 20;
@@ -261,19 +261,14 @@ impl Engine {
             let mut docs = docs.remove(segment.name.as_str())?;
             docs.sort_unstable();
             docs.dedup();
-            Some((Arc::clone(segment), docs))
+            Some((segment.name.clone(), docs))
         });
-        let deleted: DeletedRows = deleted.collect();
-        let number = deleted.iter().map(|(_, docs)| docs.len() as u64).sum();
+        let mut deleted: DocsBySegment = deleted.collect();
+        let number = rows(deleted.values().map(|docs| docs.len() as u64));
         let mut going = self.older_rows(table, record, &deleted).await?;
-        for (segment, docs) in &deleted {
-            let of_segment = going.entry(segment.name.clone()).or_default();
-            of_segment.extend(docs);
+        for (name, docs) in &deleted {
+            going.entry(name.clone()).or_default().extend(docs);
         }
-        let mut deleted: HashMap<_, _> = deleted
-            .into_iter()
-            .map(|(segment, docs)| (segment.name.clone(), docs))
-            .collect();
         let has_keys = self.registry.table(table).keys().is_some();
         for segment in of_halves() {
             let Some(mut docs) = going.remove(&segment.name) else {
@@ -308,24 +303,20 @@ impl Engine {
         &self,
         table: &str,
         record: &TableRecord,
-        deleted: &DeletedRows,
-    ) -> Result<HashMap<SegmentName, Vec<u32>>> {
+        deleted: &DocsBySegment,
+    ) -> Result<DocsBySegment> {
         let hosted = self.registry.table(table);
         let keys = hosted.keys().filter(|keys| keys.config().supersedes());
         let Some(keys) = keys.filter(|_| !deleted.is_empty()) else {
-            return Ok(HashMap::new());
+            return Ok(DocsBySegment::new());
         };
-        let places = &self.loader.places;
-        let open = |segment: &Arc<SegmentInfo>| {
-            let reader = reader(places, table, &hosted, &segment.name)?;
-            Ok((segment.name.clone(), reader))
-        };
+        let open = |name: &SegmentName| reader(&self.loader.places, table, &hosted, name);
         let realtime = record.segments.iter().filter(|s| s.half == Half::Realtime);
-        let all = realtime.map(open).collect::<Result<Vec<_>>>()?;
-        let of = deleted.iter().map(|(segment, docs)| {
-            let (_, reader) = open(segment)?;
-            Ok((reader, docs.clone()))
-        });
+        let all = realtime.map(|s| Ok((s.name.clone(), open(&s.name)?)));
+        let all = all.collect::<Result<Vec<_>>>()?;
+        let of = deleted
+            .iter()
+            .map(|(name, docs)| Ok((open(name)?, docs.clone())));
         let of = of.collect::<Result<Vec<_>>>()?;
         let spawner = &self.environment.spawner;
         blocking(spawner, "look for older rows", move || {

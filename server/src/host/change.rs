@@ -138,18 +138,8 @@ pub async fn build(
         let mut sources = Vec::with_capacity(planned.parts.len());
         let pushed_in = planned.parts.iter().map(|part| part.source.pushed_in).max();
         for part in planned.parts {
-            let Part {
-                source,
-                take,
-                deleted,
-            } = part;
-            let segment = hosted.open(&source.name, source.checksum)?;
-            sources.push(OpenPart {
-                segment,
-                version: source.schema_version,
-                take,
-                deleted,
-            });
+            let segment = hosted.open(&part.source.name, part.source.checksum)?;
+            sources.push((segment, part));
         }
         let run = &places.environment.random.uuid().simple().to_string()[..12];
         let job = Job {
@@ -468,14 +458,6 @@ async fn rows_by_minute(
     }
 }
 
-/// A [`Part`] whose segment is open.
-struct OpenPart {
-    segment: Arc<ImmutableSegment>,
-    version: u32,
-    take: Take,
-    deleted: Vec<DocId>,
-}
-
 struct Job {
     files: Arc<dyn Files>,
     staging: PathBuf,
@@ -492,18 +474,17 @@ struct Job {
 }
 
 impl Job {
-    fn run(self, sources: Vec<OpenPart>) -> Result<Vec<(SegmentInfo, PathBuf)>> {
+    /// `sources`: parts, each with its segment.
+    fn run(
+        self,
+        sources: Vec<(Arc<ImmutableSegment>, Part)>,
+    ) -> Result<Vec<(SegmentInfo, PathBuf)>> {
         let mut built = Vec::new();
         let mut current: Option<SegmentBuilder> = None;
-        for OpenPart {
-            segment,
-            version,
-            take,
-            deleted,
-        } in sources
-        {
-            let docs = self.docs(&segment, take)?;
-            let remembered = self.remembered(&segment, version, &deleted)?;
+        for (segment, part) in sources {
+            let version = part.source.schema_version;
+            let docs = self.docs(&segment, part.take)?;
+            let remembered = self.remembered(&segment, version, &part.deleted)?;
             let coming = docs
                 .as_ref()
                 .map_or(segment.info().rows, |d| d.len() as u64);

@@ -48,9 +48,8 @@ impl Keys {
         let open = || async {
             let (folder, memory) = (self.folder.clone(), self.memory_bytes_max);
             let random = &self.environment.random;
-            let new = [random.next_u64(), random.next_u64()].map(u64::to_le_bytes);
-            let new = std::array::from_fn(|at| new[at / 8][at % 8]);
-            let secret = self.metastore.keys_secret(new).await?;
+            let new = u128::from(random.next_u64()) << 64 | u128::from(random.next_u64());
+            let secret = self.metastore.keys_secret(new.to_le_bytes()).await?;
             let open = move || KeyStore::open(&folder, memory, secret).map(Arc::new);
             blocking(&self.environment.spawner, "open keys", open).await
         };

@@ -1,5 +1,6 @@
 //! What is known of a key: its row of the highest rank, and where that is.
 
+use bytes::Buf;
 use hashbrown::HashSet;
 use smallvec::SmallVec;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -102,22 +103,20 @@ impl Entry {
     }
 
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let short = || Error::data_loss("an entry of the keys is too short");
+        let short = |_| Error::data_loss("an entry of the keys is too short");
         let mut rest = bytes;
-        let flags = take::<1>(&mut rest).ok_or_else(short)?;
-        let mut number = || take::<4>(&mut rest).map(u32::from_le_bytes);
-        let segment = number().ok_or_else(short)?;
-        let doc = number().ok_or_else(short)?;
-        let partition = number().ok_or_else(short)?;
-        let offset = take::<8>(&mut rest).ok_or_else(short)?;
-        let time = take::<8>(&mut rest).ok_or_else(short)?;
+        let flags = rest.try_get_u8().map_err(short)?;
+        let place = Place {
+            segment: rest.try_get_u32_le().map_err(short)?,
+            doc: rest.try_get_u32_le().map_err(short)?,
+        };
         Ok(Self {
+            partition: rest.try_get_u32_le().map_err(short)?,
+            offset: rest.try_get_u64_le().map_err(short)?,
+            place,
+            deleted: flags == 1,
+            time: rest.try_get_i64_le().map_err(short)?,
             comparison: SmallVec::from_slice(rest),
-            partition,
-            offset: u64::from_le_bytes(offset),
-            place: Place { segment, doc },
-            deleted: flags == [1],
-            time: i64::from_le_bytes(time),
         })
     }
 }
@@ -183,10 +182,8 @@ impl Known {
         let mut known = Self::default();
         let mut is_first = true;
         while !rest.is_empty() {
-            let length = take::<4>(&mut rest).ok_or_else(short)?;
-            let length = u32::from_le_bytes(length) as usize;
-            let (entry, behind) = rest.split_at_checked(length).ok_or_else(short)?;
-            rest = behind;
+            let length = rest.try_get_u32_le().map_err(|_| short())?;
+            let entry = rest.split_off(..length as usize).ok_or_else(short)?;
             match is_first {
                 true if entry.is_empty() => {}
                 true => known.stream = Some(Entry::from_bytes(entry)?),
@@ -213,12 +210,6 @@ pub(super) fn higher<'a>(
 const OF_SEVERAL: u8 = 2;
 /// Bytes of an entry before its comparison value.
 const FIXED_BYTES: usize = 29;
-
-fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
-    let (first, rest) = bytes.split_first_chunk::<N>()?;
-    *bytes = rest;
-    Some(*first)
-}
 
 #[cfg(test)]
 mod tests {

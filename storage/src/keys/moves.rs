@@ -57,12 +57,10 @@ pub(super) struct Move {
     is_made: AtomicBool,
 }
 
-/// What became of a row.
+/// What became of a row that does not stay where it was.
 pub(super) enum Moved {
     /// It is in another place.
     To(Place),
-    /// Its move may be given up, and then it does not go along.
-    Stays,
     /// It was deleted.
     Deleted(Place),
     /// Nothing is known of it.
@@ -114,7 +112,8 @@ impl Move {
         self.is_made.store(true, Ordering::Release);
     }
 
-    /// What became of a row that was in one of the segments; none for another segment's row.
+    /// What became of a row that was in one of the segments; none for another segment's row, and for one that does not go along
+    /// while the move may be given up.
     pub(super) fn after(&self, before: Place) -> Option<Moved> {
         let (_, base, kept) = self.from.get(*self.numbers.get(&before.segment)?)?;
         let at = |doc| Place {
@@ -124,12 +123,12 @@ impl Move {
         if !before.has_row() {
             return Some(Moved::To(at(NO_DOC)));
         }
-        Some(match kept.rank(before.doc) {
-            Some(rank) => Moved::To(at(base + rank)),
-            None if !self.is_made.load(Ordering::Acquire) => Moved::Stays,
-            None if self.remembers => Moved::Deleted(at(NO_DOC)),
-            None => Moved::Gone,
-        })
+        match kept.rank(before.doc) {
+            Some(rank) => Some(Moved::To(at(base + rank))),
+            None if !self.is_made.load(Ordering::Acquire) => None,
+            None if self.remembers => Some(Moved::Deleted(at(NO_DOC))),
+            None => Some(Moved::Gone),
+        }
     }
 
     /// Where a row of `to` was.

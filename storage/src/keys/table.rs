@@ -117,11 +117,8 @@ impl Segments {
         let (place, deleted) = match moved {
             Some(Moved::To(place)) => (place, entry.deleted),
             Some(Moved::Deleted(place)) => (place, true),
-            Some(Moved::Gone) => return None,
-            Some(Moved::Stays) | None if self.by_number.contains_key(&before.segment) => {
-                (before, entry.deleted)
-            }
-            Some(Moved::Stays) | None => return None,
+            None if self.by_number.contains_key(&before.segment) => (before, entry.deleted),
+            Some(Moved::Gone) | None => return None,
         };
         Some(Entry {
             place,
@@ -209,9 +206,7 @@ impl Changes {
 /// Adds which of two rows does not count: the newest of the stream or the highest that was pushed.
 fn stand_beside(entry: &Entry, pushed: Option<&Entry>, superseded: &mut Vec<Place>) {
     match pushed {
-        Some(pushed) if pushed.outranks(entry) => {
-            superseded.extend(entry.place.has_row().then_some(entry.place));
-        }
+        Some(pushed) if pushed.outranks(entry) => superseded.push(entry.place),
         Some(pushed) if !pushed.deleted => superseded.push(pushed.place),
         _ => {}
     }
@@ -221,14 +216,14 @@ fn stand_beside(entry: &Entry, pushed: Option<&Entry>, superseded: &mut Vec<Plac
 fn outranks(entry: &Entry, known: Option<&Entry>, superseded: &mut Vec<Place>) -> bool {
     if let Some(known) = known {
         if known.outranks(entry) {
-            superseded.extend(entry.place.has_row().then_some(entry.place));
+            superseded.push(entry.place);
             return false;
         }
         if known.place != entry.place && !known.deleted {
             superseded.push(known.place);
         }
     }
-    if entry.deleted && entry.place.has_row() {
+    if entry.deleted {
         superseded.push(entry.place);
     }
     true

@@ -1254,6 +1254,16 @@ async fn a_commit_is_one_though_the_database_ended_transactions_by_itself() {
     assert!(stored.schema("after").is_some());
 }
 
+/// Flips a bit of the first place where a text is in a file.
+fn flip_bit_of(path: &Path, text: &str) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let at = bytes
+        .windows(text.len())
+        .position(|found| found == text.as_bytes());
+    bytes[at.unwrap()] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
 #[tokio::test]
 async fn keys_are_hashed_with_one_secret_for_all_time() {
     let dir = tempfile::tempdir().unwrap();
@@ -1264,12 +1274,7 @@ async fn keys_are_hashed_with_one_secret_for_all_time() {
     let store = open(dir.path()).await;
     assert_eq!(store.keys_secret([3; 16]).await.unwrap(), [1; 16]);
     store.close().await;
-    let path = dir.path().join("meta.sqlite");
-    let mut bytes = std::fs::read(&path).unwrap();
-    let text = b"01010101010101010101010101010101";
-    let at = bytes.windows(text.len()).position(|found| found == text);
-    bytes[at.unwrap()] ^= 1;
-    std::fs::write(&path, bytes).unwrap();
+    flip_bit_of(&dir.path().join("meta.sqlite"), &"01".repeat(16));
     let error = open(dir.path()).await.keys_secret([4; 16]).await;
     assert_eq!(error.unwrap_err().kind(), ErrorKind::DataLoss);
 }
@@ -1284,11 +1289,7 @@ async fn a_document_in_which_a_bit_has_flipped_is_told() {
         .unwrap();
     store.close().await;
     let path = dir.path().join("meta.sqlite");
-    let mut bytes = std::fs::read(&path).unwrap();
-    let text = b"upsertConfig";
-    let at = bytes.windows(text.len()).position(|found| found == text);
-    bytes[at.unwrap()] ^= 1;
-    std::fs::write(&path, bytes).unwrap();
+    flip_bit_of(&path, "upsertConfig");
     let error = SqlMetastore::open(&path, Arc::new(ManualClock::new(NOW))).await;
     let error = error.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::DataLoss);

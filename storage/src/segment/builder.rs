@@ -1,9 +1,9 @@
 //! Builds an immutable segment from batches of rows.
 
-use super::DeletedKey;
 use super::growing::GrowingRows;
 use super::spec::SegmentSpec;
 use super::write::{RowsToWrite, SegmentIdentity, write_segment};
+use super::{DeletedKey, DeletedKeys};
 use crate::environment::Files;
 use ::arrow::array::RecordBatch;
 use std::path::Path;
@@ -20,6 +20,7 @@ use strandline_proto::{Error, Result};
 pub struct SegmentBuilder {
     identity: SegmentIdentity,
     rows: GrowingRows,
+    deleted_keys: Vec<DeletedKey>,
     threads: usize,
 }
 
@@ -40,9 +41,10 @@ impl SegmentBuilder {
                 name: SegmentName::new(name),
                 half,
                 origin,
-                deleted_keys: Vec::new(),
+                deleted_keys: DeletedKeys::default(),
             },
             rows,
+            deleted_keys: Vec::new(),
             threads: 1,
         })
     }
@@ -81,7 +83,7 @@ impl SegmentBuilder {
 
     /// Has the segment remember keys whose rows were deleted.
     pub fn remember(&mut self, deleted: impl IntoIterator<Item = DeletedKey>) {
-        self.identity.deleted_keys.extend(deleted);
+        self.deleted_keys.extend(deleted);
     }
 
     /// Rows added.
@@ -110,6 +112,10 @@ impl SegmentBuilder {
         };
         // Columns are let go one by one as they are written, which takes that nothing else holds them.
         drop(self.rows);
-        write_segment(files, path, self.identity, rows)
+        let identity = SegmentIdentity {
+            deleted_keys: DeletedKeys::of(self.deleted_keys),
+            ..self.identity
+        };
+        write_segment(files, path, identity, rows)
     }
 }

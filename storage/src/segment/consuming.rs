@@ -7,10 +7,10 @@
 //! *Invariant*: offsets never fall from row to row, so that the rows below an offset are a prefix. Rows of one message share its
 //! offset and come in one batch: a view up to an offset has all of them or none.
 
-use super::SegmentReader;
 use super::growing::GrowingRows;
 use super::spec::SegmentSpec;
 use super::write::{RowsToWrite, SegmentIdentity, write_segment};
+use super::{DeletedKeys, SegmentReader};
 use crate::environment::Files;
 use ::arrow::array::RecordBatch;
 use arc_swap::ArcSwap;
@@ -193,7 +193,7 @@ impl ConsumingSegment {
             name: self.source.name.clone(),
             half: Half::Realtime,
             origin: Some((self.source.partition.clone(), range)),
-            deleted_keys: Vec::new(),
+            deleted_keys: DeletedKeys::default(),
         };
         let rows = RowsToWrite {
             spec: self.growing.spec().clone(),

@@ -6,10 +6,10 @@
 //! ```
 //! All numbers are little-endian.
 
+use super::file::damage;
+use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 use strandline_proto::Result;
-
-use super::file::damage;
 
 /// Bytes of an entry before its comparison value.
 const FIXED_BYTES: usize = 36;
@@ -29,14 +29,30 @@ pub struct DeletedKey {
 
 /// The deleted keys of a segment, ascending, as they are stored.
 #[derive(Clone, Debug, Default)]
-pub struct DeletedKeys(bytes::Bytes);
+pub struct DeletedKeys(Bytes);
 
 impl DeletedKeys {
-    /// What was [stored](stored).
+    /// Some deleted keys, in any order; of several rows of a key the one counts that ranks highest.
+    pub(super) fn of(mut keys: Vec<DeletedKey>) -> Self {
+        keys.sort_unstable();
+        let mut bytes = Vec::with_capacity(keys.len() * (FIXED_BYTES + 9));
+        for of_key in keys.chunk_by(|a, b| a.key == b.key) {
+            if let Some(highest) = of_key.last() {
+                bytes.extend(highest.key);
+                bytes.extend(highest.offset.to_le_bytes());
+                bytes.extend(highest.time.to_le_bytes());
+                bytes.extend((highest.comparison.len() as u32).to_le_bytes());
+                bytes.extend(&highest.comparison);
+            }
+        }
+        Self(bytes.into())
+    }
+
+    /// What was stored.
     ///
     /// # Errors
     /// `DataLoss` when it can't be that.
-    pub(super) fn open(bytes: bytes::Bytes) -> Result<Self> {
+    pub(super) fn open(bytes: Bytes) -> Result<Self> {
         let mut rest = &bytes[..];
         let mut last: Option<[u8; 16]> = None;
         while !rest.is_empty() {
@@ -51,6 +67,11 @@ impl DeletedKeys {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// What is to be stored.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
     }
 
     /// So many at a time.
@@ -69,42 +90,20 @@ impl DeletedKeys {
     }
 }
 
-/// The bytes of some deleted keys in any order; of several rows of a key the one counts that ranks highest.
-pub(super) fn stored(mut keys: Vec<DeletedKey>) -> Vec<u8> {
-    keys.sort_unstable();
-    let mut bytes = Vec::with_capacity(keys.len() * (FIXED_BYTES + 9));
-    for of_key in keys.chunk_by(|a, b| a.key == b.key) {
-        if let Some(highest) = of_key.last() {
-            bytes.extend(highest.key);
-            bytes.extend(highest.offset.to_le_bytes());
-            bytes.extend(highest.time.to_le_bytes());
-            bytes.extend((highest.comparison.len() as u32).to_le_bytes());
-            bytes.extend(&highest.comparison);
-        }
-    }
-    bytes
-}
-
 /// The first entry, which is taken off.
 fn first(rest: &mut &[u8]) -> Option<DeletedKey> {
-    let key = take(rest)?;
-    let offset = u64::from_le_bytes(take(rest)?);
-    let time = i64::from_le_bytes(take(rest)?);
-    let length = u32::from_le_bytes(take(rest)?) as usize;
-    let (comparison, behind) = rest.split_at_checked(length)?;
-    *rest = behind;
+    let mut key = [0; 16];
+    rest.try_copy_to_slice(&mut key).ok()?;
+    let offset = rest.try_get_u64_le().ok()?;
+    let time = rest.try_get_i64_le().ok()?;
+    let length = rest.try_get_u32_le().ok()?;
+    let comparison = rest.split_off(..length as usize)?;
     Some(DeletedKey {
         key,
         comparison: SmallVec::from_slice(comparison),
         offset,
         time,
     })
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (first, behind) = rest.split_first_chunk::<N>()?;
-    *rest = behind;
-    Some(*first)
 }
 
 #[cfg(test)]
@@ -133,12 +132,12 @@ mod tests {
                 u64::MAX,
             ),
         ];
-        let bytes = stored(keys.clone());
+        let bytes = DeletedKeys::of(keys.clone()).bytes().to_vec();
         let back = DeletedKeys::open(bytes.clone().into()).unwrap();
         let back: Vec<_> = back.iter().collect();
         assert_eq!(back, [keys[1].clone(), keys[4].clone(), keys[2].clone()]);
         assert!(
-            DeletedKeys::open(stored(Vec::new()).into())
+            DeletedKeys::open(DeletedKeys::of(Vec::new()).0)
                 .unwrap()
                 .is_empty()
         );
@@ -150,8 +149,8 @@ mod tests {
             );
         }
         // Not in order.
-        let (low, high) = (stored(vec![key(1, b"", 1)]), stored(vec![key(2, b"", 1)]));
-        assert!(DeletedKeys::open([&high[..], &low].concat().into()).is_err());
-        assert!(DeletedKeys::open([&low[..], &low].concat().into()).is_err());
+        let [low, high] = [1, 2].map(|first| DeletedKeys::of(vec![key(first, b"", 1)]));
+        assert!(DeletedKeys::open([high.bytes(), low.bytes()].concat().into()).is_err());
+        assert!(DeletedKeys::open([low.bytes(), low.bytes()].concat().into()).is_err());
     }
 }

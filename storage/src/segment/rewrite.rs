@@ -47,7 +47,7 @@ pub fn rewrite_segment(
         name: info.name.clone(),
         half: info.half,
         origin: info.origin.clone(),
-        deleted_keys: segment.deleted_keys().iter().collect(),
+        deleted_keys: segment.deleted_keys(),
     };
     write_segment(files, path, identity, rows)
 }

@@ -1,6 +1,6 @@
 //! Pinned rows become a segment file: sorted, one column after the other.
 
-use super::deleted::{DeletedKey, stored};
+use super::DeletedKeys;
 use super::file::{
     DELETED_KEYS_KIND, METADATA_KIND, OFFSETS_COLUMN, SectionId, SegmentFileWriter,
     TRUNCATED_COLUMNS, WHOLE_SEGMENT,
@@ -34,7 +34,7 @@ pub(super) struct SegmentIdentity {
     pub(super) name: SegmentName,
     pub(super) half: Half,
     pub(super) origin: Option<(StreamPartition, OffsetRange)>,
-    pub(super) deleted_keys: Vec<DeletedKey>,
+    pub(super) deleted_keys: DeletedKeys,
 }
 
 /// Rows as they are read: columns in schema order, the stream offsets of a segment with an origin.
@@ -180,7 +180,7 @@ pub(super) fn write_segment(
             column: WHOLE_SEGMENT,
             kind: DELETED_KEYS_KIND,
         };
-        writer.section(id, &stored(identity.deleted_keys))?;
+        writer.section(id, identity.deleted_keys.bytes())?;
     }
     let metadata = SegmentMetadata {
         name: identity.name,

@@ -215,24 +215,7 @@ impl TableKeys {
         if !self.config.supersedes() {
             return Ok(Vec::new());
         }
-        let mut remembered = Vec::with_capacity(deleted.len());
-        let before = segment.deleted_keys();
-        match self.docs(name) {
-            Some(docs) if self.is_settled(name)? => {
-                let place = docs.place(NO_DOC);
-                for piece in before.pieces(STORED_ROWS) {
-                    let keys: Vec<&Key> = piece.iter().map(|deleted| &deleted.key).collect();
-                    let known = self.stored.entries(&keys)?;
-                    let is_known = |deleted: &DeletedKey| {
-                        let known = known.get(&deleted.key)?.stream.as_ref()?;
-                        Some(self.located(known)?.place == place)
-                    };
-                    let stands = |deleted: &DeletedKey| is_known(deleted) == Some(true);
-                    remembered.extend(piece.into_iter().filter(stands));
-                }
-            }
-            _ => remembered.extend(before.iter()),
-        }
+        let mut remembered = self.still_deleted(name, segment)?;
         let mut offsets = Vec::new();
         for docs in deleted.chunks(READ_ROWS as usize) {
             let rows = self.rows_at(segment, docs)?;
@@ -247,6 +230,34 @@ impl TableKeys {
             }));
         }
         Ok(remembered)
+    }
+
+    /// The keys that a committed segment remembers and of which no row has come since.
+    fn still_deleted(
+        &self,
+        name: &SegmentName,
+        segment: &dyn SegmentReader,
+    ) -> Result<Vec<DeletedKey>> {
+        let deleted = segment.deleted_keys();
+        let docs = self.docs(name);
+        let Some(docs) = docs.filter(|_| !deleted.is_empty()) else {
+            return Ok(deleted.iter().collect());
+        };
+        if !self.is_settled(name)? {
+            return Ok(deleted.iter().collect());
+        }
+        let place = docs.place(NO_DOC);
+        let mut still = Vec::new();
+        for piece in deleted.pieces(STORED_ROWS) {
+            let keys: Vec<&Key> = piece.iter().map(|deleted| &deleted.key).collect();
+            let known = self.stored.entries(&keys)?;
+            let is_known = |deleted: &DeletedKey| {
+                let known = known.get(&deleted.key)?.stream.as_ref()?;
+                Some(self.located(known)?.place == place)
+            };
+            still.extend(piece.into_iter().filter(|d| is_known(d) == Some(true)));
+        }
+        Ok(still)
     }
 
     /// The documents of a segment as they are by what is on disk.

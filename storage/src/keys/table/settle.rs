@@ -204,6 +204,7 @@ impl TableKeys {
                     changed.push((before, known));
                 }
             }
+            stored.superseded.retain(Place::has_row);
             // Where rows were, too: their move may be given up.
             let segments = self.segments.read();
             let before = stored.superseded.iter();
